@@ -1,0 +1,266 @@
+// Package keyring gives private keys by name. Keys lie as PKCS #8 PEM files in
+// a folder of mode 0700; each is sealed with scrypt and AES-256-GCM when a
+// passphrase is given. All keys are P-256: verifying costs a tenth of P-384.
+package keyring
+
+import (
+	"context"
+	"crypto"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"assay/internal/durable"
+	"assay/internal/fault"
+
+	"golang.org/x/crypto/scrypt"
+)
+
+const (
+	typePlain  = "PRIVATE KEY"
+	typeSealed = "ASSAY SEALED PRIVATE KEY" // AES-256-GCM over PKCS #8 DER, key by scrypt
+
+	// scrypt's cost as its author's 2017 note has it for files; 128 MiB, some
+	// 0.4 s, once at start.
+	scryptLogN = 17
+	maxKeyFile = 64 << 10
+)
+
+// Folder is a set of keys in one folder. It implements the key store that
+// authority, trust and server ask for.
+type Folder struct {
+	dir        string
+	passphrase []byte // nil: keys are not sealed
+}
+
+// Open opens a folder of keys, making it when absent. passphrase seals and
+// unseals them; nil means that they lie in the clear, protected by the file
+// mode alone. A looser mode than 0700 is refused.
+func Open(dir string, passphrase []byte) (*Folder, error) {
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := durable.CheckPrivate(dir); err != nil {
+		return nil, err
+	}
+	return &Folder{dir: dir, passphrase: passphrase}, nil
+}
+
+func (f *Folder) path(name string) (string, error) {
+	if name == "" || !filepath.IsLocal(name) || filepath.Base(name) != name {
+		return "", fault.Newf(fault.Invalid, "key name %q: want a plain name", name)
+	}
+	return filepath.Join(f.dir, name+".pem"), nil
+}
+
+// Create makes a new P-256 key, durable on return. An existing name is
+// [fault.Conflict].
+func (f *Folder) Create(_ context.Context, name string) (crypto.Signer, error) {
+	path, err := f.path(name)
+	if err != nil {
+		return nil, err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	data, err := Marshal(key, f.passphrase)
+	if err != nil {
+		return nil, err
+	}
+	if err := durable.CreateFile(path, data, 0o600); err != nil {
+		return nil, err
+	}
+	return key, nil
+}
+
+// Load reads a key; one that is not there is [fault.NotFound].
+func (f *Folder) Load(_ context.Context, name string) (crypto.Signer, error) {
+	path, err := f.path(name)
+	if err != nil {
+		return nil, err
+	}
+	return LoadFile(path, f.passphrase)
+}
+
+// LoadOrCreate loads a key, making it the first time.
+func (f *Folder) LoadOrCreate(ctx context.Context, name string) (crypto.Signer, error) {
+	key, err := f.Load(ctx, name)
+	if errors.Is(err, fault.NotFound) {
+		return f.Create(ctx, name)
+	}
+	return key, err
+}
+
+// LoadFile reads a private key of its own: PKCS #8, SEC 1 or sealed, in PEM.
+// Modes that let others read are refused.
+func LoadFile(path string, passphrase []byte) (crypto.Signer, error) {
+	st, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fault.Newf(fault.NotFound, "key %s: no such file", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if st.Size() > maxKeyFile {
+		return nil, fault.Newf(fault.Invalid, "key %s: %d bytes are too many for a key", path, st.Size())
+	}
+	if err := durable.CheckPrivate(path); err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	key, err := Parse(data, passphrase)
+	if err != nil {
+		return nil, fmt.Errorf("key %s: %w", path, err)
+	}
+	return key, nil
+}
+
+// Marshal writes a key as PEM, sealed when there is a passphrase.
+func Marshal(key crypto.Signer, passphrase []byte) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	if len(passphrase) == 0 {
+		return pem.EncodeToMemory(&pem.Block{Type: typePlain, Bytes: der}), nil
+	}
+	salt := make([]byte, 16)
+	if _, err := rand.Read(salt); err != nil {
+		return nil, err
+	}
+	aead, err := sealer(passphrase, salt, scryptLogN)
+	if err != nil {
+		return nil, err
+	}
+	// A fresh salt gives a fresh key, so that a zero nonce is used once.
+	sealed := aead.Seal(nil, make([]byte, aead.NonceSize()), der, []byte(typeSealed))
+	return pem.EncodeToMemory(&pem.Block{
+		Type:    typeSealed,
+		Headers: map[string]string{"Salt": base64.StdEncoding.EncodeToString(salt), "Scrypt": strconv.Itoa(scryptLogN)},
+		Bytes:   sealed,
+	}), nil
+}
+
+// Parse reads a PEM private key.
+func Parse(data, passphrase []byte) (crypto.Signer, error) {
+	block, rest := pem.Decode(data)
+	if block == nil {
+		return nil, fault.Newf(fault.Invalid, "want a PEM block of type %q", typePlain)
+	}
+	if b, _ := pem.Decode(rest); b != nil {
+		return nil, fault.Newf(fault.Invalid, "want one PEM block, found more")
+	}
+	der := block.Bytes
+	switch block.Type {
+	case typeSealed:
+		if len(passphrase) == 0 {
+			return nil, fault.Newf(fault.Denied, "the key is sealed: give its passphrase")
+		}
+		salt, err := base64.StdEncoding.DecodeString(block.Headers["Salt"])
+		logN, nerr := strconv.Atoi(block.Headers["Scrypt"])
+		if err != nil || nerr != nil || len(salt) < 16 || logN < 14 || logN > 20 {
+			return nil, fault.Newf(fault.Invalid, "the sealed key's headers are damaged")
+		}
+		aead, err := sealer(passphrase, salt, logN)
+		if err != nil {
+			return nil, err
+		}
+		if der, err = aead.Open(nil, make([]byte, aead.NonceSize()), block.Bytes, []byte(typeSealed)); err != nil {
+			return nil, fault.Newf(fault.Denied, "the passphrase does not open the key, or the file is damaged")
+		}
+	case typePlain:
+	case "EC PRIVATE KEY":
+		key, err := x509.ParseECPrivateKey(der)
+		if err != nil {
+			return nil, fault.Wrap(fault.Invalid, err)
+		}
+		return key, nil
+	default:
+		return nil, fault.Newf(fault.Invalid, "PEM type %.40q: want %q (openssl pkcs8 -topk8 -nocrypt converts)", block.Type, typePlain)
+	}
+	key, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err)
+	}
+	switch k := key.(type) {
+	case *ecdsa.PrivateKey:
+		return k, nil
+	case ed25519.PrivateKey:
+		return k, nil
+	case *rsa.PrivateKey:
+		if k.N.BitLen() < 2048 {
+			return nil, fault.Newf(fault.Invalid, "an RSA key of %d bits is too weak: want 2048 or more", k.N.BitLen())
+		}
+		return k, nil
+	}
+	return nil, fault.Newf(fault.Invalid, "a %T cannot sign", key)
+}
+
+func sealer(passphrase, salt []byte, logN int) (cipher.AEAD, error) {
+	k, err := scrypt.Key(passphrase, salt, 1<<logN, 8, 1, 32)
+	if err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(k)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+// Fingerprint is SHA-256 over the key's SubjectPublicKeyInfo in DER, as
+// "SHA256:" and unpadded base64: the form in which ssh and Assay show keys.
+func Fingerprint(pub crypto.PublicKey) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return "", fault.Wrap(fault.Invalid, err)
+	}
+	sum := sha256.Sum256(der)
+	return "SHA256:" + base64.RawStdEncoding.EncodeToString(sum[:]), nil
+}
+
+// MarshalPublic writes a public key as PKIX PEM.
+func MarshalPublic(pub crypto.PublicKey) ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), nil
+}
+
+// ParsePublic reads a PKIX public key, or the key of a certificate, in PEM.
+func ParsePublic(data []byte) (crypto.PublicKey, error) {
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return nil, fault.Newf(fault.Invalid, `want a PEM block of type "PUBLIC KEY"`)
+	}
+	switch block.Type {
+	case "PUBLIC KEY":
+		key, err := x509.ParsePKIXPublicKey(block.Bytes)
+		return key, fault.Wrap(fault.Invalid, err)
+	case "CERTIFICATE":
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fault.Wrap(fault.Invalid, err)
+		}
+		return cert.PublicKey, nil
+	}
+	return nil, fault.Newf(fault.Invalid, `PEM type %.40q: want "PUBLIC KEY"`, block.Type)
+}
