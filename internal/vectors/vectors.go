@@ -6,7 +6,9 @@ package vectors
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
+	"time"
 )
 
 // The environment variables that move the data and that make it compulsory.
@@ -40,6 +42,31 @@ func Read(t testing.TB, dir string, elem ...string) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// Within runs fn, which handles one hostile input, and fails the test when it
+// takes longer than d or allocates more than limit bytes. Everything that fn
+// allocates counts, freed or not, which bounds the growth of the process from
+// above. A run that is only slow is repeated twice: the machine may be busy.
+func Within(t testing.TB, d time.Duration, limit uint64, fn func()) {
+	t.Helper()
+	var took time.Duration
+	for range 3 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		start := time.Now()
+		fn()
+		took = time.Since(start)
+		runtime.ReadMemStats(&after)
+		if grown := after.TotalAlloc - before.TotalAlloc; grown > limit {
+			t.Errorf("allocated %d bytes, want at most %d", grown, limit)
+			return
+		}
+		if took <= d {
+			return
+		}
+	}
+	t.Errorf("took %v, want at most %v", took, d)
 }
 
 func find(t testing.TB, rel string) string {

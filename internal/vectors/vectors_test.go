@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 // recorder stands for the test that calls Dir; Skip and Fatal end its
@@ -66,5 +67,32 @@ func TestDefaultPlace(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(root, "internal", "vectors", "vectors.go")); err != nil {
 		t.Errorf("module root %s: %v", root, err)
+	}
+}
+
+type errors struct {
+	testing.TB
+	msgs []string
+}
+
+func (e *errors) Helper()                   {}
+func (e *errors) Errorf(f string, a ...any) { e.msgs = append(e.msgs, fmt.Sprintf(f, a...)) }
+
+var sink []byte
+
+func TestWithin(t *testing.T) {
+	for name, c := range map[string]struct {
+		fn   func()
+		want string
+	}{
+		"fine":   {func() {}, ""},
+		"greedy": {func() { sink = make([]byte, 4<<20) }, "allocated"},
+		"slow":   {func() { time.Sleep(60 * time.Millisecond) }, "took"},
+	} {
+		e := &errors{TB: t}
+		Within(e, 50*time.Millisecond, 1<<20, c.fn)
+		if got := strings.Join(e.msgs, "; "); (got == "") != (c.want == "") || !strings.HasPrefix(got, c.want) {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
 	}
 }
