@@ -1,0 +1,237 @@
+// Package builder wraps a build: it runs the command, watches what went in and
+// what came out, and states that as SLSA provenance. Nothing about a build is
+// taken from what the build says of itself.
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"assay/artifact"
+	"assay/internal/clock"
+	"assay/internal/fault"
+
+	"github.com/google/uuid"
+)
+
+// BuildType says how externalParameters are to be read: the command line, the
+// folder below the source's root, and the environment that was let through.
+// docs/provenance.md describes it.
+const BuildType = "https://assay.dev/buildtypes/command/v1"
+
+// Options say what to run and what to look at.
+type Options struct {
+	Command   []string // argv; its first word is looked up in PATH
+	Dir       string   // where it runs; "" is the current folder
+	Materials []string // files or folders that go in; "" means the source commit alone
+	Products  []string // files that come out; each must exist and be new or changed
+	Env       []string // names of environment variables that may be recorded
+	Stdin     io.Reader
+	Stdout    io.Writer
+	Stderr    io.Writer
+	Clock     clock.Clock
+}
+
+// File is a file by name, relative to the build's folder, and content.
+type File struct {
+	Name   string          `json:"name"`
+	Digest artifact.Digest `json:"digest"`
+	Size   int64           `json:"size"` // bytes
+}
+
+// Run is the record of one build.
+type Run struct {
+	ID         string // UUIDv7 with the prefix bld_; provenance's invocationId
+	Command    []string
+	Dir        string // relative to the source's root, slash-separated
+	Env        map[string]string
+	Source     *Source // nil outside a git work tree
+	Tool       File    // the program that ran, by its resolved name
+	Materials  []File
+	Products   []File
+	StartedOn  time.Time
+	FinishedOn time.Time
+	ExitCode   int
+}
+
+// secretWords mark environment variables that are never recorded, even when
+// asked for: a list is better than a leak.
+var secretWords = []string{"SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "PRIVATE", "APIKEY", "API_KEY", "AUTH"}
+
+// Build runs the command and gives its record. When the command fails, the
+// record says so, holds no products, and the error is [fault.Denied]: a failed
+// build's files are never attested as good.
+func Build(ctx context.Context, o Options) (*Run, error) {
+	if len(o.Command) == 0 {
+		return nil, fault.Newf(fault.Invalid, "no command: assay run [flags] -- COMMAND [ARG …]")
+	}
+	if o.Clock == nil {
+		o.Clock = clock.System
+	}
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, err
+	}
+	run := &Run{ID: "bld_" + id.String(), Command: o.Command}
+	if run.Env, err = allowedEnv(o.Env); err != nil {
+		return nil, err
+	}
+	if run.Source, err = describeSource(dir); err != nil {
+		return nil, err
+	}
+	run.Dir = "."
+	if run.Source != nil {
+		if rel, err := filepath.Rel(run.Source.root, dir); err == nil {
+			run.Dir = filepath.ToSlash(rel)
+		}
+	}
+	program, err := exec.LookPath(o.Command[0])
+	if err != nil && !errors.Is(err, exec.ErrDot) {
+		return nil, fault.Newf(fault.Invalid, "command %q: %w", o.Command[0], err)
+	}
+	if run.Tool, err = hashFile(filepath.Dir(program), filepath.Base(program)); err != nil {
+		return nil, err
+	}
+	if run.Materials, err = hashTrees(dir, o.Materials); err != nil {
+		return nil, fmt.Errorf("materials: %w", err)
+	}
+	before := stamps(dir, o.Products)
+
+	run.StartedOn = o.Clock().UTC()
+	cmd := exec.CommandContext(ctx, o.Command[0], o.Command[1:]...)
+	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = dir, o.Stdin, o.Stdout, o.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
+	err = cmd.Run()
+	run.FinishedOn = o.Clock().UTC()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		run.ExitCode = exit.ExitCode()
+		return run, fault.Newf(fault.Denied, "the build failed: %s ended with exit code %d; nothing is attested", o.Command[0], run.ExitCode)
+	case err != nil:
+		run.ExitCode = -1
+		return run, fault.Newf(fault.Denied, "the build did not run: %w; nothing is attested", err)
+	}
+	for _, p := range o.Products {
+		f, err := hashFile(dir, p)
+		if err != nil {
+			return run, fault.Newf(fault.Denied, "product %s: %w; nothing is attested", p, err)
+		}
+		if st, err := os.Stat(filepath.Join(dir, p)); err == nil && before[p] == stampOf(st) {
+			return run, fault.Newf(fault.Denied, "product %s was there before and the build did not write it; remove it first, so that what is attested is what was built", p)
+		}
+		run.Products = append(run.Products, f)
+	}
+	// A material that changed while the build ran is not what the build read.
+	after, err := hashTrees(dir, o.Materials)
+	if err != nil || !slices.Equal(after, run.Materials) {
+		return run, fault.Newf(fault.Denied, "materials changed while the build ran (%s); nothing is attested", firstDifference(run.Materials, after))
+	}
+	return run, nil
+}
+
+func allowedEnv(names []string) (map[string]string, error) {
+	env := map[string]string{}
+	for _, n := range names {
+		for _, w := range secretWords {
+			if strings.Contains(strings.ToUpper(n), w) {
+				return nil, fault.Newf(fault.Invalid, "environment variable %s looks like a secret (%s) and would be published; it is not recorded", n, w)
+			}
+		}
+		if v, ok := os.LookupEnv(n); ok {
+			env[n] = v
+		}
+	}
+	return env, nil
+}
+
+type stamp struct {
+	mod  time.Time
+	size int64
+	ok   bool
+}
+
+func stampOf(st os.FileInfo) stamp { return stamp{st.ModTime(), st.Size(), true} }
+
+func stamps(dir string, names []string) map[string]stamp {
+	m := map[string]stamp{}
+	for _, n := range names {
+		if st, err := os.Stat(filepath.Join(dir, n)); err == nil {
+			m[n] = stampOf(st)
+		}
+	}
+	return m
+}
+
+func hashFile(dir, name string) (File, error) {
+	f, err := os.Open(filepath.Join(dir, name))
+	if err != nil {
+		return File{}, err
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return File{}, fault.Newf(fault.Invalid, "%s: want a regular file", name)
+	}
+	d, n, err := artifact.SHA256Reader(f)
+	return File{Name: filepath.ToSlash(name), Digest: d, Size: n}, err
+}
+
+// hashTrees hashes files and, recursively, folders, sorted by name. Symbolic
+// links are not followed: what they point to is named on its own or not at all.
+func hashTrees(dir string, names []string) ([]File, error) {
+	var out []File
+	for _, n := range names {
+		err := filepath.WalkDir(filepath.Join(dir, n), func(p string, d os.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			if d.IsDir() && d.Name() == ".git" {
+				return filepath.SkipDir
+			}
+			if !d.Type().IsRegular() {
+				return nil
+			}
+			rel, err := filepath.Rel(dir, p)
+			if err != nil {
+				return err
+			}
+			f, err := hashFile(dir, rel)
+			out = append(out, f)
+			return err
+		})
+		if err != nil {
+			return nil, fault.Newf(fault.Invalid, "%s: %w", n, err)
+		}
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return slices.Compact(out), nil
+}
+
+func firstDifference(a, b []File) string {
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return a[i].Name
+		}
+	}
+	if len(a) > len(b) {
+		return a[len(b)].Name
+	}
+	if len(b) > len(a) {
+		return b[len(a)].Name
+	}
+	return "unreadable"
+}

@@ -1,0 +1,268 @@
+// Package client is the typed client of Assay's own API and of the signing
+// services beside it. The command line is built on it, and nothing else may
+// know a URL.
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"assay/artifact"
+	"assay/internal/fault"
+)
+
+// UserAgent names this client to servers.
+const UserAgent = "assay"
+
+// maxBody caps an API answer, in bytes.
+const maxBody = 64 << 20
+
+// Client calls one server.
+type Client struct {
+	Base  string                                // "https://assay.example"
+	HTTP  *http.Client                          // nil: one with a timeout of 60 s
+	Token func(context.Context) (string, error) // audience "assay-api"; nil: anonymous
+}
+
+// Socket is a client of the admin socket in a data folder. The server knows the
+// caller by the socket's peer credentials.
+func Socket(path string) *Client {
+	return &Client{Base: "http://admin", HTTP: &http.Client{
+		Timeout: 30 * time.Second,
+		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		}},
+	}}
+}
+
+// Problem is an error answer, RFC 9457 "Problem Details for HTTP APIs".
+type Problem struct {
+	Type   string `json:"type"`             // about:blank
+	Title  string `json:"title"`            // the kind of failure, see internal/fault
+	Status int    `json:"status"`           // HTTP status
+	Detail string `json:"detail"`           // what was expected, what was found, what to do
+	Trace  string `json:"trace,omitempty"`  // trace ID, for the server's log
+	Code   string `json:"code,omitempty"`   // stable machine code, where there is one
+	Entity string `json:"entity,omitempty"` // digest or ID concerned
+}
+
+func answerError(who string, status int, body []byte) error {
+	var p Problem
+	detail := ""
+	if json.Unmarshal(body, &p) == nil && p.Detail != "" {
+		detail = p.Detail
+	} else {
+		var g struct { // grpc-gateway's form, as Fulcio and Rekor answer
+			Message string `json:"message"`
+		}
+		if json.Unmarshal(body, &g) == nil {
+			detail = g.Message
+		}
+	}
+	if detail == "" {
+		detail = strconv.QuoteToASCII(string(body[:min(len(body), 300)]))
+	}
+	return fault.Newf(kindOf(status), "%s answers %d: %s", who, status, printable(detail))
+}
+
+// printable keeps a server from writing to the terminal: control characters
+// are escaped.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' && r != '\t' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+			return '\uFFFD'
+		}
+		return r
+	}, s)
+}
+
+func kindOf(status int) *fault.Kind {
+	switch status {
+	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusMethodNotAllowed, http.StatusUnsupportedMediaType:
+		return fault.Invalid
+	case http.StatusUnauthorized:
+		return fault.Unauthenticated
+	case http.StatusForbidden:
+		return fault.Denied
+	case http.StatusNotFound:
+		return fault.NotFound
+	case http.StatusConflict:
+		return fault.Conflict
+	case http.StatusRequestEntityTooLarge:
+		return fault.TooLarge
+	case http.StatusTooManyRequests:
+		return fault.TooMany
+	case http.StatusInsufficientStorage:
+		return fault.NoSpace
+	}
+	return fault.Unavailable
+}
+
+// noRedirect is h without following redirects: a service that is asked to sign
+// or to decide answers itself.
+func noRedirect(h *http.Client) *http.Client {
+	if h == nil {
+		h = &http.Client{Timeout: 60 * time.Second}
+	}
+	c := *h
+	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &c
+}
+
+// call sends one request; in and out are JSON, nil for none, []byte and
+// *[]byte for bytes as they are.
+func (c *Client) call(ctx context.Context, method, path string, query url.Values, in, out any) error {
+	u := strings.TrimSuffix(c.Base, "/") + path
+	if len(query) > 0 {
+		u += "?" + query.Encode()
+	}
+	var body []byte
+	contentType := "application/json"
+	switch v := in.(type) {
+	case nil:
+	case []byte:
+		body, contentType = v, "application/octet-stream"
+	default:
+		b, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
+		body = b
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u, bytes.NewReader(body))
+	if err != nil {
+		return fault.Wrap(fault.Invalid, err)
+	}
+	req.Header.Set("User-Agent", UserAgent)
+	if in != nil {
+		req.Header.Set("Content-Type", contentType)
+	}
+	if c.Token != nil {
+		token, err := c.Token(ctx)
+		if err != nil {
+			return fmt.Errorf("identity token: %w", err)
+		}
+		if token != "" {
+			req.Header.Set("Authorization", "Bearer "+token)
+		}
+	}
+	resp, err := noRedirect(c.HTTP).Do(req)
+	if err != nil {
+		return fault.Newf(fault.Unavailable, "%s %s: %w; is the server up?", method, u, err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	if err != nil {
+		return fault.Newf(fault.Unavailable, "%s %s: %w", method, u, err)
+	}
+	if len(b) > maxBody {
+		return fault.Newf(fault.TooLarge, "%s %s: the answer is larger than %d bytes", method, u, maxBody)
+	}
+	if resp.StatusCode/100 != 2 {
+		return answerError("server "+c.Base, resp.StatusCode, b)
+	}
+	switch v := out.(type) {
+	case nil:
+		return nil
+	case *[]byte:
+		*v = b
+		return nil
+	}
+	if err := json.Unmarshal(b, out); err != nil {
+		return fault.Newf(fault.Unavailable, "%s %s: the answer is not what this version expects: %w", method, u, err)
+	}
+	return nil
+}
+
+// Status asks what the server is.
+func (c *Client) Status(ctx context.Context) (*Status, error) {
+	var s Status
+	return &s, c.call(ctx, http.MethodGet, "/api/v1/status", nil, nil, &s)
+}
+
+// Mint asks the admin socket for a token of the local issuer.
+func (c *Client) Mint(ctx context.Context, r TokenRequest) (*TokenAnswer, error) {
+	var a TokenAnswer
+	return &a, c.call(ctx, http.MethodPost, "/v1/token", nil, r, &a)
+}
+
+// Verify asks for a decision about a target.
+func (c *Client) Verify(ctx context.Context, r VerifyRequest) (*Decision, error) {
+	var d Decision
+	return &d, c.call(ctx, http.MethodPost, "/api/v1/verify", nil, r, &d)
+}
+
+// Decision fetches one decision by ID.
+func (c *Client) Decision(ctx context.Context, id string) (*Decision, error) {
+	var d Decision
+	return &d, c.call(ctx, http.MethodGet, "/api/v1/decisions/"+url.PathEscape(id), nil, nil, &d)
+}
+
+// Decisions lists the current decisions about a digest.
+func (c *Client) Decisions(ctx context.Context, d artifact.Digest) ([]Decision, error) {
+	var l List[Decision]
+	return l.Items, c.call(ctx, http.MethodGet, "/api/v1/decisions", url.Values{"digest": {string(d)}}, nil, &l)
+}
+
+// Ingest hands a bundle to the evidence store, which verifies it first.
+func (c *Client) Ingest(ctx context.Context, bundle []byte, repository string) ([]Evidence, error) {
+	var l List[Evidence]
+	q := url.Values{}
+	if repository != "" {
+		q.Set("repository", repository)
+	}
+	err := c.call(ctx, http.MethodPost, "/api/v1/evidence", q, bundle, &l)
+	return l.Items, err
+}
+
+// Evidence lists verified evidence.
+func (c *Client) Evidence(ctx context.Context, f EvidenceFilter) (*List[Evidence], error) {
+	q := url.Values{}
+	for k, v := range map[string]string{"digest": string(f.Digest), "predicate_type": f.PredicateType, "issuer": f.Issuer, "identity": f.Identity, "after": f.After} {
+		if v != "" {
+			q.Set(k, v)
+		}
+	}
+	if f.Limit > 0 {
+		q.Set("limit", strconv.Itoa(f.Limit))
+	}
+	var l List[Evidence]
+	return &l, c.call(ctx, http.MethodGet, "/api/v1/evidence", q, nil, &l)
+}
+
+// Bundle fetches the bundle of one piece of evidence, as it was stored.
+func (c *Client) Bundle(ctx context.Context, id string) ([]byte, error) {
+	var b []byte
+	return b, c.call(ctx, http.MethodGet, "/api/v1/evidence/"+url.PathEscape(id), nil, nil, &b)
+}
+
+// Apply brings the server to what the documents say.
+func (c *Client) Apply(ctx context.Context, documents []byte, dryRun bool) (*ApplyAnswer, error) {
+	q := url.Values{}
+	if dryRun {
+		q.Set("dry_run", "true")
+	}
+	var a ApplyAnswer
+	return &a, c.call(ctx, http.MethodPost, "/api/v1/apply", q, documents, &a)
+}
+
+// LogEntry shows one entry of the transparency log.
+func (c *Client) LogEntry(ctx context.Context, index uint64) (*LogEntry, error) {
+	var e LogEntry
+	return &e, c.call(ctx, http.MethodGet, "/api/v1/log/entries/"+strconv.FormatUint(index, 10), nil, nil, &e)
+}
+
+// TrustExport fetches what an offline verifier needs, one file.
+func (c *Client) TrustExport(ctx context.Context) ([]byte, error) {
+	var b []byte
+	return b, c.call(ctx, http.MethodGet, "/api/v1/trust/export", nil, nil, &b)
+}

@@ -1,0 +1,308 @@
+// Package config reads the site's configuration: one YAML file, its sections
+// named after packages, with environment variables over the file and flags
+// over both. It also holds the documents that `assay apply` brings in.
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"assay/internal/fault"
+	"assay/internal/strictyaml"
+)
+
+// APIVersion is the version of every document that Assay reads.
+const APIVersion = "assay/v1"
+
+// Config is the site's configuration. Every field has a default that is safe
+// on one machine; [Default] gives it.
+type Config struct {
+	APIVersion string `yaml:"apiVersion"`
+	Kind       string `yaml:"kind"` // Config
+
+	// Data is the data folder, mode 0700: database, blobs, logs, keys.
+	Data string `yaml:"data"`
+
+	Server   Server   `yaml:"server"`
+	Store    Store    `yaml:"store"`
+	Keys     Keys     `yaml:"keys"`
+	Identity Identity `yaml:"identity"`
+	Registry Registry `yaml:"registry"`
+	Tlog     Tlog     `yaml:"tlog"`
+	Verify   Verify   `yaml:"verify"`
+	Log      Log      `yaml:"log"`
+}
+
+// Server says where Assay listens and what it is called.
+type Server struct {
+	// Listen is the main listener's address, host:port. Off loopback it needs TLS.
+	Listen string `yaml:"listen"`
+	// PublicURL is the address that clients use. Its host name becomes the
+	// transparency log's origin at the first start and cannot change after.
+	// Empty: made from Listen.
+	PublicURL string `yaml:"public_url"`
+	// Operations is the listener of /metrics, /healthz and /readyz. Empty: they
+	// are on the main listener, for loopback addresses only.
+	Operations string `yaml:"operations"`
+	TLS        TLS    `yaml:"tls"`
+	// ShutdownGrace is how long requests may finish after a signal.
+	ShutdownGrace time.Duration `yaml:"shutdown_grace"`
+}
+
+// TLS names the certificate and key of a listener, PEM files.
+type TLS struct {
+	Certificate string `yaml:"certificate"`
+	Key         string `yaml:"key"`
+}
+
+// Store says which database holds the evidence.
+type Store struct {
+	// DSN is "sqlite:/path/assay.db" or "postgres://…"; empty: SQLite in the
+	// data folder. A password stands in a file: "file:/run/secrets/dsn".
+	DSN string `yaml:"dsn"`
+}
+
+// Keys says how private keys are opened.
+type Keys struct {
+	// Passphrase is "file:PATH" of the passphrase that seals the key files, or
+	// "credential:NAME" of a systemd credential. Empty: keys lie in the clear
+	// under mode 0600.
+	Passphrase string `yaml:"passphrase"`
+}
+
+// Identity says whose tokens count.
+type Identity struct {
+	Issuers []Issuer `yaml:"issuers"`
+}
+
+// Issuer is an OIDC issuer whose tokens are accepted.
+type Issuer struct {
+	// URL is the issuer, exactly as in the tokens' iss claim.
+	URL string `yaml:"url"`
+	// Type says how claims become an identity: email, uri, spiffe, kubernetes,
+	// github, gitlab.
+	Type string `yaml:"type"`
+	// JWKS is a file with the issuer's keys, for sites that cannot reach it.
+	JWKS string `yaml:"jwks,omitempty"`
+	// CABundle is a PEM file of authorities for the issuer's TLS.
+	CABundle string `yaml:"ca_bundle,omitempty"`
+	// AllowPrivate lets the issuer be at a private or loopback address.
+	AllowPrivate bool `yaml:"allow_private,omitempty"`
+}
+
+// Registry bounds the registry.
+type Registry struct {
+	// MaxUploads is how many blob uploads may write at once; 0: 64.
+	MaxUploads int `yaml:"max_uploads"`
+	// MaxManifest is the largest manifest in bytes; 0: 4 MiB.
+	MaxManifest int64 `yaml:"max_manifest"`
+}
+
+// Tlog configures the transparency log.
+type Tlog struct {
+	// Public lets anyone read log entries, identities included. Checkpoints and
+	// hash tiles are always public.
+	Public bool `yaml:"public"`
+}
+
+// Verify bounds decisions.
+type Verify struct {
+	// MaxValidity is how long a decision holds without being made anew.
+	MaxValidity time.Duration `yaml:"max_validity"`
+}
+
+// Log configures Assay's own log lines.
+type Log struct {
+	Level  string `yaml:"level"`  // debug, info, warn, error
+	Format string `yaml:"format"` // json, text
+}
+
+// Default is the configuration of a site that says nothing.
+func Default() Config {
+	return Config{
+		APIVersion: APIVersion,
+		Kind:       "Config",
+		Server:     Server{Listen: "127.0.0.1:8484", ShutdownGrace: 15 * time.Second},
+		Registry:   Registry{MaxUploads: 64, MaxManifest: 4 << 20},
+		Verify:     Verify{MaxValidity: 24 * time.Hour},
+		Log:        Log{Level: "info", Format: "json"},
+	}
+}
+
+// Load reads path (empty: none) over the defaults, and the environment over
+// the file. environ is as os.Environ gives it.
+func Load(path string, environ []string) (Config, error) {
+	c := Default()
+	if path != "" {
+		b, err := readCapped(path)
+		if err != nil {
+			return c, err
+		}
+		if err := strictyaml.Unmarshal(b, &c); err != nil {
+			return c, fmt.Errorf("configuration %s: %w", path, err)
+		}
+		if c.APIVersion != APIVersion || c.Kind != "Config" {
+			return c, fault.Newf(fault.Invalid, "configuration %s: want apiVersion %s and kind Config, found %q and %q", path, APIVersion, c.APIVersion, c.Kind)
+		}
+	}
+	if err := applyEnv(reflect.ValueOf(&c).Elem(), "ASSAY", envMap(environ)); err != nil {
+		return c, err
+	}
+	return c, nil
+}
+
+func readCapped(path string) ([]byte, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, fault.Newf(fault.Invalid, "configuration: %w", err)
+	}
+	if st.Size() > strictyaml.MaxBytes {
+		return nil, fault.Newf(fault.TooLarge, "configuration %s: %d bytes are too many", path, st.Size())
+	}
+	return os.ReadFile(path)
+}
+
+func envMap(environ []string) map[string]string {
+	m := map[string]string{}
+	for _, kv := range environ {
+		if k, v, ok := strings.Cut(kv, "="); ok && strings.HasPrefix(k, "ASSAY_") {
+			m[k] = v
+		}
+	}
+	return m
+}
+
+// applyEnv sets every scalar field that has a variable ASSAY_SECTION_FIELD.
+func applyEnv(v reflect.Value, prefix string, env map[string]string) error {
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		tag, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
+		name := prefix + "_" + strings.ToUpper(tag)
+		if field.Type.Kind() == reflect.Struct {
+			if err := applyEnv(v.Field(i), name, env); err != nil {
+				return err
+			}
+			continue
+		}
+		text, set := env[name]
+		if !set || tag == "apiVersion" || tag == "kind" {
+			continue
+		}
+		if err := setScalar(v.Field(i), text); err != nil {
+			return fault.Newf(fault.Invalid, "environment variable %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func setScalar(v reflect.Value, text string) error {
+	switch {
+	case v.Type() == reflect.TypeFor[time.Duration]():
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			return err
+		}
+		v.SetInt(int64(d))
+	case v.Kind() == reflect.String:
+		v.SetString(text)
+	case v.Kind() == reflect.Bool:
+		b, err := strconv.ParseBool(text)
+		if err != nil {
+			return err
+		}
+		v.SetBool(b)
+	case v.CanInt():
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return err
+		}
+		v.SetInt(n)
+	default:
+		return fmt.Errorf("lists are set in the file only")
+	}
+	return nil
+}
+
+// Validate completes c and says what is wrong with it.
+func (c *Config) Validate() error {
+	if c.Data == "" {
+		return fault.Newf(fault.Invalid, "no data folder: give --data DIR, ASSAY_DATA, or data: in the file")
+	}
+	abs, err := filepath.Abs(c.Data)
+	if err != nil {
+		return fault.Wrap(fault.Invalid, err)
+	}
+	c.Data = abs
+	host, _, err := net.SplitHostPort(c.Server.Listen)
+	if err != nil {
+		return fault.Newf(fault.Invalid, "server.listen %q: want HOST:PORT, for example 127.0.0.1:8484", c.Server.Listen)
+	}
+	if (c.Server.TLS.Certificate == "") != (c.Server.TLS.Key == "") {
+		return fault.Newf(fault.Invalid, "server.tls: want both certificate and key, or neither")
+	}
+	if !loopback(host) && c.Server.TLS.Certificate == "" {
+		return fault.Newf(fault.Invalid, "server.listen %s is not loopback, and there is no TLS: tokens would cross the network in the clear; set server.tls.certificate and server.tls.key, or listen on 127.0.0.1 behind a proxy that has TLS", c.Server.Listen)
+	}
+	if u := c.Server.PublicURL; u != "" {
+		p, err := url.Parse(u)
+		if err != nil || p.Host == "" || (p.Scheme != "http" && p.Scheme != "https") || strings.Trim(p.Path, "/") != "" || p.RawQuery != "" {
+			return fault.Newf(fault.Invalid, "server.public_url %q: want http(s)://HOST[:PORT]", u)
+		}
+		if p.Scheme == "http" && !loopback(p.Hostname()) {
+			return fault.Newf(fault.Invalid, "server.public_url %q: http is for loopback only", u)
+		}
+		c.Server.PublicURL = p.Scheme + "://" + p.Host
+	}
+	switch c.Log.Level {
+	case "debug", "info", "warn", "error":
+	default:
+		return fault.Newf(fault.Invalid, "log.level %q: want debug, info, warn or error", c.Log.Level)
+	}
+	if c.Log.Format != "json" && c.Log.Format != "text" {
+		return fault.Newf(fault.Invalid, "log.format %q: want json or text", c.Log.Format)
+	}
+	if c.Verify.MaxValidity <= 0 {
+		return fault.Newf(fault.Invalid, "verify.max_validity %s: want more than nothing", c.Verify.MaxValidity)
+	}
+	return nil
+}
+
+// Secret resolves a secret's place: "file:PATH" or "credential:NAME" (a systemd
+// credential). Secrets never stand in the configuration itself.
+func Secret(place string) ([]byte, error) {
+	scheme, rest, _ := strings.Cut(place, ":")
+	path := rest
+	switch {
+	case place == "":
+		return nil, nil
+	case scheme == "file":
+	case scheme == "credential":
+		dir := os.Getenv("CREDENTIALS_DIRECTORY")
+		if dir == "" || !filepath.IsLocal(rest) {
+			return nil, fault.Newf(fault.Invalid, "secret %s: systemd gave no such credential", place)
+		}
+		path = filepath.Join(dir, rest)
+	default:
+		return nil, fault.Newf(fault.Invalid, "a secret's place starts with file: or credential:")
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fault.Newf(fault.Invalid, "secret: %w", err)
+	}
+	return []byte(strings.TrimRight(string(b), "\r\n")), nil
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
