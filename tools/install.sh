@@ -96,24 +96,28 @@ install_module() {
 }
 
 # Installs Debian packages $2... so that $1 can go on.
-apt_install() {
-	local name=$1
+apt_install() (
+	name=$1
 	shift
 	command -v apt-get >/dev/null ||
-		die "$name: not found, and this is not a Debian: install $* by hand and call again"
-	local as=()
+		die "$name: not found, and there is no apt-get here: install $* by hand and call again"
+	as=()
 	if [[ $(id -u) != 0 ]]; then
 		sudo -n true 2>/dev/null ||
 			die "$name: not found; as root: apt-get install --no-install-recommends $*"
 		as=(sudo -n)
 	fi
+	# Two callers would fail on each other's package lists.
+	if command -v flock >/dev/null; then
+		exec 9>"$root/.apt.lock"
+		flock 9
+	fi
 	say "$name: installing Debian package $*"
-	"${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q >&2 ||
-		say "$name: apt-get update failed, trying with the lists at hand"
-	"${as[@]}" env DEBIAN_FRONTEND=noninteractive \
-		apt-get install -q -y --no-install-recommends "$@" >&2 ||
+	apt=("${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
+	"${apt[@]}" update >&2 9>&- || say "$name: apt-get update failed, trying with the lists at hand"
+	"${apt[@]}" install -y --no-install-recommends "$@" >&2 9>&- ||
 		die "$name: apt-get could not install $*"
-}
+)
 
 # A folder with a link to skopeo alone: /usr/bin in front of PATH would hide others.
 install_skopeo() {
