@@ -1,0 +1,47 @@
+# The commands of the README, and those that a contributor needs.
+# Everything is built from the module proxy, Debian's packages and nothing else.
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS  := -s -w -X main.release=$(VERSION)
+BUILD    := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+COUNT    ?= 1
+
+.PHONY: build cross demo test bench lint e2e fuzz clean
+
+build: ## bin/assay, static
+	$(BUILD) -o bin/assay ./cmd/assay
+
+cross: ## the server for linux/arm64, the command line for macOS and Windows
+	GOOS=linux GOARCH=arm64 $(BUILD) -o bin/assay-linux-arm64 ./cmd/assay
+	GOOS=darwin GOARCH=arm64 $(BUILD) -o bin/assay-darwin-arm64 ./cmd/assay
+	GOOS=windows GOARCH=amd64 $(BUILD) -o bin/assay-windows-amd64.exe ./cmd/assay
+
+demo: build ## the main flow on real input; bin/demo.json is its summary
+	$(GO) run ./examples/demo -assay bin/assay -out bin/demo.json
+
+test: ## every package, on SQLite and on a throwaway PostgreSQL
+	PATH="$$(tools/install.sh postgresql):$$PATH" $(GO) test -count=$(COUNT) ./...
+
+e2e: build ## real clients against the real binary
+	PATH="$$(tools/install.sh cosign crane oras skopeo conformance postgresql):$$PATH" \
+		ASSAY_BIN=$(CURDIR)/bin/assay $(GO) test -tags e2e -count=1 -timeout 30m ./e2e/...
+
+bench: build ## figures as JSON lines in bin/bench.json; compare, do not quote
+	PATH="$$(tools/install.sh olareg distribution):$$PATH" \
+		$(GO) run ./bench -assay bin/assay -out bin/bench.json
+
+lint: ## gofmt, vet and the linters of .golangci.yml
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt these:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet -tags e2e ./...
+	PATH="$$(tools/install.sh golangci-lint):$$PATH" golangci-lint run
+
+fuzz: ## each fuzz target for FUZZTIME (10s)
+	@for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(or $(FUZZTIME),10s) $$pkg || exit 1; \
+		done; \
+	done
+
+clean:
+	rm -rf bin
