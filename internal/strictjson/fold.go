@@ -36,15 +36,14 @@ func walkFolded(dec *jsontext.Decoder, t reflect.Type) error {
 	switch {
 	case opaque(t) || opaque(reflect.PointerTo(t)):
 	case kind == jsontext.KindBeginObject && t.Kind() == reflect.Struct:
-		fields := map[string]field{}
-		collect(t, fields)
+		fields, folded := map[string]reflect.Type{}, map[string]string{}
+		collect(t, fields, folded)
 		return walkObject(dec, func(name string) (reflect.Type, error) {
-			f, near := fields[fold(name)]
-			if near && f.name != name {
+			if known, near := folded[fold(name)]; near && fields[name] == nil {
 				return nil, fault.Newf(fault.Invalid,
-					"strict JSON: member %.80q at %.80s is not %q: names are matched exactly", name, dec.StackPointer(), f.name)
+					"strict JSON: member %.80q at %.80s is not %q: names are matched exactly", name, dec.StackPointer(), known)
 			}
-			return f.typ, nil // nil when unknown
+			return fields[name], nil // nil when unknown
 		})
 	case kind == jsontext.KindBeginObject && t.Kind() == reflect.Map:
 		return walkObject(dec, func(string) (reflect.Type, error) { return t.Elem(), nil })
@@ -100,14 +99,10 @@ func opaque(t reflect.Type) bool {
 		t.Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
 }
 
-type field struct {
-	name string
-	typ  reflect.Type
-}
-
-// collect gathers a struct's members by folded name, those of embedded structs
-// included.
-func collect(t reflect.Type, into map[string]field) {
+// collect gathers a struct's members, those of embedded structs included, by
+// name (fields) and by what their names fold to (folded). Two fields may fold
+// to one key: a type that reads two spellings of a member says so by naming both.
+func collect(t reflect.Type, fields map[string]reflect.Type, folded map[string]string) {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name, opts, _ := strings.Cut(f.Tag.Get("json"), ",")
@@ -118,10 +113,9 @@ func collect(t reflect.Type, into map[string]field) {
 		if ft.Kind() == reflect.Pointer {
 			ft = ft.Elem()
 		}
-		embedded := (f.Anonymous && name == "") || strings.Contains(","+opts+",", ",embed,")
-		if embedded {
+		if (f.Anonymous && name == "") || strings.Contains(","+opts+",", ",embed,") {
 			if ft.Kind() == reflect.Struct {
-				collect(ft, into)
+				collect(ft, fields, folded)
 			}
 			continue
 		}
@@ -131,7 +125,7 @@ func collect(t reflect.Type, into map[string]field) {
 		if name == "" {
 			name = f.Name
 		}
-		into[fold(name)] = field{name, f.Type}
+		fields[name], folded[fold(name)] = f.Type, name
 	}
 }
 

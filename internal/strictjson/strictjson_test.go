@@ -168,6 +168,21 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+// A type that names two spellings of one member reads both, and no third.
+func TestTwoSpellings(t *testing.T) {
+	type metadata struct {
+		ID  string `json:"buildInvocationId"`
+		ID2 string `json:"buildInvocationID"`
+	}
+	var m metadata
+	if err := Unmarshal([]byte(`{"buildInvocationID":"a","buildInvocationId":"b","x":1}`), &m); err != nil || m != (metadata{"b", "a"}) {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if err := Unmarshal([]byte(`{"buildinvocationid":"a"}`), &m); !errors.Is(err, fault.Invalid) {
+		t.Errorf("third spelling: %v, want invalid", err)
+	}
+}
+
 // An error message quotes hostile input only so far.
 func TestMessagesAreClipped(t *testing.T) {
 	name := strings.Repeat("A", 1<<20)
