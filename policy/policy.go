@@ -1,0 +1,306 @@
+package policy
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"assay/internal/fault"
+	"assay/internal/strictjson"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// Verdict is the outcome of an evaluation.
+type Verdict string
+
+// The verdicts. What is not an allow is a deny.
+const (
+	Allow Verdict = "allow"
+	Deny  Verdict = "deny"
+)
+
+// Status is the outcome of one check.
+type Status string
+
+// The statuses. Fail makes the verdict a deny; Warn and Skip do not change it.
+const (
+	Pass   Status = "pass"
+	Fail   Status = "fail"
+	Warned Status = "warn"
+	Skip   Status = "skip" // there was nothing to look into; another check failed
+)
+
+// Check is one line of a decision's trail.
+type Check struct {
+	Name     string   `json:"name"`                // "signatures/release-signers"
+	Status   Status   `json:"status"`              // pass, fail, warn, skip
+	Expected string   `json:"expected"`            // what was wanted, in words
+	Found    string   `json:"found"`               // what was there, in words
+	Evidence []string `json:"evidence,omitempty"`  // ids of the bundles, at most 16
+	LogIndex *int64   `json:"log_index,omitempty"` // of the first of them that is logged
+	Mend     string   `json:"mend,omitempty"`      // the command that would mend a failed check
+}
+
+// Result is what a policy says of facts at an instant.
+type Result struct {
+	Verdict    Verdict   `json:"verdict"`
+	Checks     []Check   `json:"checks"`
+	ValidUntil time.Time `json:"valid_until,omitzero"` // when a check that passed by age would fail; zero: no such
+}
+
+// Policy is a compiled policy. It is immutable and safe for concurrent use.
+type Policy struct {
+	name  string
+	mode  Mode
+	scope *selector
+	hash  string
+	units []*unit // all must hold
+	paths map[string][]Path
+}
+
+// unit is what one document compiles to.
+type unit struct {
+	name string
+	reqs *requirements
+	rego []*regoModule
+}
+
+// Compile checks and compiles a document. Errors are fault.Invalid and name the
+// field.
+func Compile(d *Document) (*Policy, error) {
+	if d.APIVersion != APIVersion || d.Kind != KindPolicy {
+		return nil, fault.Newf(fault.Invalid, "policy: apiVersion %.40q, kind %.40q; want %s, %s", d.APIVersion, d.Kind, APIVersion, KindPolicy)
+	}
+	if !nameRE.MatchString(d.Metadata.Name) {
+		return nil, fault.Newf(fault.Invalid, "policy: metadata.name %.80q; want lower-case letters, digits, - and ., at most 63", d.Metadata.Name)
+	}
+	p, err := compile(d)
+	if err != nil {
+		return nil, fmt.Errorf("policy %s: %w", d.Metadata.Name, err)
+	}
+	return p, nil
+}
+
+func compile(d *Document) (*Policy, error) {
+	p := &Policy{name: d.Metadata.Name, mode: d.Spec.Mode, paths: map[string][]Path{}}
+	if p.mode == "" {
+		p.mode = Enforce
+	}
+	if p.mode.strictness() == 0 {
+		return nil, fault.Newf(fault.Invalid, "spec.mode %.40q; want audit, warn or enforce", p.mode)
+	}
+	var err error
+	if p.scope, err = d.Spec.Scope.compile(); err != nil {
+		return nil, fmt.Errorf("spec.scope: %w", err)
+	}
+	u := &unit{name: d.Metadata.Name}
+	if d.Spec.Requirements != nil {
+		if u.reqs, err = d.Spec.Requirements.compile(); err != nil {
+			return nil, fmt.Errorf("spec.requirements: %w", err)
+		}
+		for _, a := range u.reqs.attestations {
+			for _, f := range a.fields {
+				p.want(a.predicateType, f.path)
+			}
+		}
+	}
+	if u.rego, err = compileModules(d.Spec.Rego, u.reqs != nil); err != nil {
+		return nil, fmt.Errorf("spec.rego: %w", err)
+	}
+	if u.reqs == nil && len(u.rego) == 0 {
+		return nil, fault.Newf(fault.Invalid, "spec has neither requirements nor rego: a policy without a rule would deny everything")
+	}
+	if d.Spec.Facts != nil {
+		for i, s := range d.Spec.Facts.Fields {
+			for _, text := range s.Paths {
+				path, err := ParsePath(text)
+				if err != nil || s.PredicateType == "" {
+					return nil, fault.Newf(fault.Invalid, "spec.facts.fields[%d]: want a predicateType and paths: %w", i, err)
+				}
+				p.want(s.PredicateType, path)
+			}
+		}
+	}
+	p.units = []*unit{u}
+	p.hash, err = hashOf(d, p.mode)
+	return p, err
+}
+
+func (p *Policy) want(predicateType string, path Path) {
+	if !slices.ContainsFunc(p.paths[predicateType], func(o Path) bool { return o.text == path.text }) {
+		p.paths[predicateType] = append(p.paths[predicateType], path)
+	}
+}
+
+// hashOf is SHA-256 over the canonical form of what is evaluated: the document
+// with its defaults filled, without descriptions and labels.
+func hashOf(d *Document, mode Mode) (string, error) {
+	norm := *d
+	norm.Metadata = Metadata{Name: d.Metadata.Name}
+	norm.Spec.Mode = mode
+	b, err := strictjson.Canonical(norm)
+	if err != nil {
+		return "", fault.Newf(fault.Invalid, "write policy: %w", err)
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// Name is metadata.name; of combined policies, the names joined by "+".
+func (p *Policy) Name() string { return p.name }
+
+// Mode says what a denial does.
+func (p *Policy) Mode() Mode { return p.mode }
+
+// Hash is 64 hex digits, SHA-256 of the canonical compiled form with the Rego
+// text. Documents that differ in layout, comments or description have one hash.
+func (p *Policy) Hash() string { return p.hash }
+
+// Paths gives the predicate members, by predicate type, that must be collected
+// into Attestation.Fields for this policy. The caller must not change it.
+func (p *Policy) Paths(predicateType string) []Path { return p.paths[predicateType] }
+
+// Combine makes one policy of several: all must hold, and the strictest mode
+// counts. The order of the arguments does not matter. It panics without any.
+func Combine(ps ...*Policy) *Policy {
+	if len(ps) == 1 {
+		return ps[0]
+	}
+	ps = slices.Clone(ps)
+	slices.SortFunc(ps, func(a, b *Policy) int { return strings.Compare(a.name+"\x00"+a.hash, b.name+"\x00"+b.hash) })
+	out := &Policy{mode: Audit, scope: ps[0].scope, paths: map[string][]Path{}}
+	h := sha256.New()
+	var names []string
+	for _, p := range ps {
+		fmt.Fprintf(h, "assay combined policy\n%s\n", p.hash)
+		names = append(names, p.name)
+		out.units = append(out.units, p.units...)
+		if p.mode.strictness() > out.mode.strictness() {
+			out.mode = p.mode
+		}
+		for t, paths := range p.paths {
+			for _, path := range paths {
+				out.want(t, path)
+			}
+		}
+	}
+	out.name, out.hash = strings.Join(names, "+"), hex.EncodeToString(h.Sum(nil))
+	return out
+}
+
+// evaluation is the state of one Evaluate.
+type evaluation struct {
+	ctx    context.Context
+	facts  *Facts
+	now    time.Time
+	target string
+	prefix string
+	checks []Check
+	until  time.Time
+	byID   map[string]*Attestation
+	input  ast.Value // the facts as Rego reads them, made once
+}
+
+func (ev *evaluation) add(c Check) {
+	c.Name = ev.prefix + c.Name
+	ev.checks = append(ev.checks, c)
+}
+
+// expire moves ValidUntil to an earlier instant; zero is none.
+func (ev *evaluation) expire(at time.Time) {
+	if !at.IsZero() && (ev.until.IsZero() || at.Before(ev.until)) {
+		ev.until = at
+	}
+}
+
+func (ev *evaluation) attestation(id string) *Attestation {
+	if ev.byID == nil {
+		ev.byID = make(map[string]*Attestation, len(ev.facts.Attestations))
+		for i := range ev.facts.Attestations {
+			ev.byID[ev.facts.Attestations[i].ID] = &ev.facts.Attestations[i]
+		}
+	}
+	return ev.byID[id]
+}
+
+// rejectedText adds what did not verify to a check that failed for want of
+// evidence: mostly that is the reason.
+func (ev *evaluation) rejectedText(failed bool) string {
+	n := len(ev.facts.Rejected)
+	if !failed || n == 0 {
+		return ""
+	}
+	r := ev.facts.Rejected[0]
+	s := fmt.Sprintf("; %d rejected (%s: %s", n, clip(r.Code, 40), clip(r.Reason, 160))
+	if n > 1 {
+		s += ", and others"
+	}
+	return s + ")"
+}
+
+// Evaluate says whether the facts satisfy the policy at the instant now. The
+// same facts, policy and instant give the same result, byte for byte.
+//
+// The error is fault.Undecided when the budget of a Rego module ran out or ctx
+// ended, and fault.Invalid for facts of another schema; there is then no
+// verdict, and callers must refuse.
+func (p *Policy) Evaluate(ctx context.Context, f *Facts, now time.Time) (Result, error) {
+	if f == nil || f.Schema != FactsSchema || f.Subject.Digest == "" {
+		return Result{}, fault.Newf(fault.Invalid, "evaluate policy %s: want facts of schema %s with a subject digest", p.name, FactsSchema)
+	}
+	if ctx.Err() != nil {
+		return Result{}, fault.Newf(fault.Undecided, "evaluate policy %s: %w", p.name, context.Cause(ctx))
+	}
+	ev := &evaluation{ctx: ctx, facts: f, now: now, target: f.Subject.Target(), checks: make([]Check, 0, 8)}
+	ev.state()
+	head := len(ev.checks)
+	for _, u := range p.units {
+		if len(p.units) > 1 {
+			ev.prefix = u.name + "/"
+		}
+		if u.reqs != nil {
+			u.reqs.evaluate(ev)
+		}
+		for _, m := range u.rego {
+			if err := m.evaluate(ev); err != nil {
+				return Result{}, fmt.Errorf("evaluate policy %s: %w", p.name, err)
+			}
+		}
+	}
+	if len(ev.checks) == head {
+		ev.add(Check{
+			Name: "policy", Status: Fail, Expected: "a policy that applies to " + clip(ev.target, 200) + scopeText(f.Scope), Found: "none",
+			Mend: "assay apply -f DIR  # with a policy whose scope matches, or one without scope",
+		})
+	}
+	r := Result{Verdict: Deny, Checks: ev.checks, ValidUntil: ev.until}
+	passed := false
+	for _, c := range ev.checks[head:] {
+		passed = passed || c.Status == Pass
+	}
+	if passed && !slices.ContainsFunc(ev.checks, func(c Check) bool { return c.Status == Fail }) {
+		r.Verdict = Allow
+	}
+	return r, nil
+}
+
+// state adds the checks that every policy has: the evidence was read whole,
+// with roots and lists that are fresh.
+func (ev *evaluation) state() {
+	c := Check{Name: "evidence/complete", Status: Pass, Expected: "all evidence read", Found: fmt.Sprintf("%d verified, %d rejected", len(ev.facts.Signatures)+len(ev.facts.Attestations), len(ev.facts.Rejected))}
+	if ev.facts.Truncated {
+		c.Status, c.Found = Fail, c.Found+", and more that was not read"
+		c.Mend = "assay verify " + ev.target + " -o json  # lists the evidence; delete from the registry what is not needed"
+	}
+	ev.add(c)
+	c = Check{Name: "trust/fresh", Status: Pass, Expected: "trust roots and revocation lists within their limits", Found: orNone(strings.Join(ev.facts.Trust.Roots, ", "))}
+	if ev.facts.Trust.Stale {
+		c.Status, c.Found, c.Mend = Fail, c.Found+"; stale", "assay doctor"
+	}
+	ev.add(c)
+}

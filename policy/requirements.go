@@ -1,0 +1,389 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"assay/internal/fault"
+)
+
+// requirements is the compiled form of Requirements.
+type requirements struct {
+	signatures   []*signatureRule
+	attestations []*attestationRule
+	provenance   *provenanceRule
+	quality      quality
+}
+
+// quality is what a bundle must be, beside being verified, to count at all.
+type quality struct {
+	maxAge       time.Duration
+	log, stamped bool
+}
+
+type signatureRule struct {
+	name      string
+	threshold int
+	ids       []*identity
+	anyType   bool
+}
+
+type attestationRule struct {
+	name          string
+	predicateType string
+	threshold     int
+	ids           []*identity
+	fields        []*fieldRule
+}
+
+func (r *Requirements) compile() (*requirements, error) {
+	out := &requirements{quality: quality{time.Duration(r.MaxAge), r.RequireLog, r.RequireTimestamp}}
+	if len(r.Signatures)+len(r.Attestations) == 0 && r.Provenance == nil {
+		return nil, fault.Newf(fault.Invalid, "requirements name nothing that must be there: want signatures, attestations or provenance")
+	}
+	names := map[string]bool{}
+	for i, s := range r.Signatures {
+		name, err := ruleName("signatures", s.Name, i, len(r.Signatures), names)
+		if err != nil {
+			return nil, err
+		}
+		rule := &signatureRule{name: name, anyType: s.IncludeAttestations}
+		if rule.ids, rule.threshold, err = compileSigners(s.Identities, s.Threshold); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		out.signatures = append(out.signatures, rule)
+	}
+	for i, a := range r.Attestations {
+		short := a.Name
+		if short == "" {
+			short = shortType(a.PredicateType)
+		}
+		name, err := ruleName("attestations", short, i, len(r.Attestations), names)
+		if err != nil {
+			return nil, err
+		}
+		rule, err := a.compile(name)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		out.attestations = append(out.attestations, rule)
+	}
+	if r.Provenance != nil {
+		p, err := r.Provenance.compile()
+		if err != nil {
+			return nil, fmt.Errorf("provenance: %w", err)
+		}
+		out.provenance = p
+	}
+	return out, nil
+}
+
+func (a AttestationRequirement) compile(name string) (*attestationRule, error) {
+	if strings.TrimSpace(a.PredicateType) == "" {
+		return nil, fault.Newf(fault.Invalid, "predicateType is wanted")
+	}
+	rule := &attestationRule{name: name, predicateType: a.PredicateType}
+	var err error
+	if rule.ids, rule.threshold, err = compileSigners(a.Identities, a.Threshold); err != nil {
+		return nil, err
+	}
+	for i, f := range a.Fields {
+		c, err := f.compile()
+		if err != nil {
+			return nil, fmt.Errorf("fields[%d]: %w", i, err)
+		}
+		rule.fields = append(rule.fields, c)
+	}
+	return rule, nil
+}
+
+func compileSigners(in []IdentityMatch, threshold *int) ([]*identity, int, error) {
+	ids, err := compileIdentities(in)
+	if err != nil {
+		return nil, 0, err
+	}
+	k := 1
+	if threshold != nil {
+		k = *threshold
+	}
+	if k < 1 {
+		return nil, 0, fault.Newf(fault.Invalid, "threshold %d: at least 1 is wanted", k)
+	}
+	if k > len(ids) && !slices.ContainsFunc(ids, func(id *identity) bool { return !id.exact() }) {
+		return nil, 0, fault.Newf(fault.Invalid, "threshold %d can never be met: only %d identities are named", k, len(ids))
+	}
+	return ids, k, nil
+}
+
+// ruleName is "signatures/name"; without a name the place in the list.
+func ruleName(group, name string, i, n int, seen map[string]bool) (string, error) {
+	full := group + "/" + name
+	if name == "" {
+		full = group
+		if n > 1 {
+			full = fmt.Sprintf("%s/%d", group, i+1)
+		}
+	}
+	if len(name) > 120 || strings.ContainsAny(name, "\n\r\t") {
+		return "", fault.Newf(fault.Invalid, "%s[%d]: name %.40q is over 120 bytes or has a control character", group, i, name)
+	}
+	for base, k := full, 2; seen[full]; k++ {
+		full = fmt.Sprintf("%s#%d", base, k)
+	}
+	seen[full] = true
+	return full, nil
+}
+
+// shortType is the last words of a predicate type: "provenance/v1".
+func shortType(t string) string {
+	t = strings.TrimRight(t, "/")
+	if i := strings.LastIndexByte(t, '/'); i >= 0 {
+		if j := strings.LastIndexByte(t[:i], '/'); j >= 0 {
+			return clip(t[j+1:], 100)
+		}
+	}
+	return clip(t, 100)
+}
+
+// unusable says why verified evidence does not count, or "".
+func (q *quality) unusable(e *Evidence, now time.Time) string {
+	if q.log && e.LogIndex == nil {
+		return "not logged"
+	}
+	if q.stamped && e.TimeSource != "tsa" {
+		return "without timestamp"
+	}
+	if q.maxAge > 0 {
+		at, ok := e.At()
+		if !ok {
+			return "without trusted time"
+		}
+		if now.Sub(at) >= q.maxAge {
+			return "older than " + q.maxAge.String()
+		}
+	}
+	return ""
+}
+
+func (q *quality) text() string {
+	var s string
+	if q.log {
+		s += ", logged"
+	}
+	if q.stamped {
+		s += ", timestamped"
+	}
+	if q.maxAge > 0 {
+		s += ", not older than " + q.maxAge.String()
+	}
+	return s
+}
+
+// tally counts distinct signers, and remembers why others did not count.
+type tally struct {
+	signers  map[string]*Evidence // newest per signer
+	order    []string
+	others   []string       // signers that are not wanted
+	reasons  map[string]int // why evidence of wanted signers did not count
+	evidence []*Evidence
+}
+
+func (t *tally) count(e *Evidence) {
+	if t.signers == nil {
+		t.signers = map[string]*Evidence{}
+	}
+	s := e.Signer()
+	if old := t.signers[s]; old == nil {
+		t.order = append(t.order, s)
+		t.signers[s] = e
+	} else if e.TrustedTime > old.TrustedTime {
+		t.signers[s] = e
+	}
+	t.evidence = append(t.evidence, e)
+}
+
+func (t *tally) refuse(why string) {
+	if t.reasons == nil {
+		t.reasons = map[string]int{}
+	}
+	t.reasons[why]++
+}
+
+func (t *tally) other(e *Evidence) {
+	if s := e.SignerText(); !slices.Contains(t.others, s) {
+		t.others = append(t.others, s)
+	}
+}
+
+// expiry is when the k-th newest signer grows too old; zero when nothing ages.
+func (t *tally) expiry(k int, maxAge time.Duration) time.Time {
+	if maxAge == 0 || k > len(t.order) {
+		return time.Time{}
+	}
+	var at []time.Time
+	for _, e := range t.signers {
+		when, _ := e.At()
+		at = append(at, when)
+	}
+	slices.SortFunc(at, func(a, b time.Time) int { return b.Compare(a) })
+	return at[k-1].Add(maxAge)
+}
+
+// found is the tally in words: "1 of 2: alice (issuer …); 1 by others: …".
+func (t *tally) found(k int, what string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d of %d", len(t.order), k)
+	for i, s := range t.order {
+		if i == 3 {
+			fmt.Fprintf(&b, ", %d more", len(t.order)-i)
+			break
+		}
+		b.WriteString([]string{": ", ", "}[min(i, 1)])
+		b.WriteString(t.signers[s].SignerText())
+	}
+	if len(t.order) == 0 && len(t.others) == 0 && len(t.reasons) == 0 {
+		b.WriteString(": no " + what)
+	}
+	if n := len(t.others); n > 0 && len(t.order) < k {
+		fmt.Fprintf(&b, "; signed by others: %s", strings.Join(t.others[:min(n, 3)], ", "))
+		if n > 3 {
+			fmt.Fprintf(&b, ", %d more", n-3)
+		}
+	}
+	if len(t.order) < k {
+		for _, why := range sortedKeys(t.reasons) {
+			fmt.Fprintf(&b, "; %d %s", t.reasons[why], why)
+		}
+	}
+	return b.String()
+}
+
+func (r *requirements) evaluate(ev *evaluation) {
+	for _, s := range r.signatures {
+		s.evaluate(ev, &r.quality)
+	}
+	for _, a := range r.attestations {
+		a.evaluate(ev, &r.quality)
+	}
+	if r.provenance != nil {
+		r.provenance.evaluate(ev, &r.quality)
+	}
+}
+
+func (r *signatureRule) evaluate(ev *evaluation, q *quality) {
+	var t tally
+	see := func(e *Evidence) {
+		if !matchAny(r.ids, e) {
+			t.other(e)
+		} else if why := q.unusable(e, ev.now); why != "" {
+			t.refuse(why)
+		} else {
+			t.count(e)
+		}
+	}
+	for i := range ev.facts.Signatures {
+		see(&ev.facts.Signatures[i].Evidence)
+	}
+	what := "signature"
+	if r.anyType {
+		what = "signature or attestation"
+		for i := range ev.facts.Attestations {
+			see(&ev.facts.Attestations[i].Evidence)
+		}
+	}
+	c := Check{
+		Name:     r.name,
+		Expected: fmt.Sprintf("%d %s%s by %s%s", r.threshold, what, distinct(r.threshold), identitiesText(r.ids), q.text()),
+		Found:    t.found(r.threshold, what) + ev.rejectedText(len(t.order) < r.threshold),
+	}
+	ev.conclude(c, &t, r.threshold, q, func() string {
+		return "assay sign " + ev.target + "  # as " + identitiesText(r.ids)
+	})
+}
+
+func distinct(k int) string {
+	if k > 1 {
+		return "s by distinct signers,"
+	}
+	return ""
+}
+
+func (r *attestationRule) evaluate(ev *evaluation, q *quality) {
+	var t tally
+	best, bestHeld := -1, -1
+	for i := range ev.facts.Attestations {
+		a := &ev.facts.Attestations[i]
+		if a.PredicateType != r.predicateType {
+			continue
+		}
+		if !matchAny(r.ids, &a.Evidence) {
+			t.other(&a.Evidence)
+			continue
+		}
+		if why := q.unusable(&a.Evidence, ev.now); why != "" {
+			t.refuse(why)
+			continue
+		}
+		held := 0
+		for _, f := range r.fields {
+			if ok, _ := f.holds(a); ok {
+				held++
+			}
+		}
+		if held == len(r.fields) {
+			t.count(&a.Evidence)
+		} else {
+			t.refuse("with a field that does not hold")
+		}
+		if held > bestHeld {
+			best, bestHeld = i, held
+		}
+	}
+	c := Check{
+		Name:     r.name,
+		Expected: fmt.Sprintf("%d attestation%s of type %s by %s%s", r.threshold, distinct(r.threshold), r.predicateType, identitiesText(r.ids), q.text()),
+		Found:    t.found(r.threshold, "attestation of this type") + ev.rejectedText(len(t.order) < r.threshold),
+	}
+	mend := func() string {
+		return "assay attest --type " + r.predicateType + " --predicate FILE " + ev.target + "  # as " + identitiesText(r.ids)
+	}
+	ev.conclude(c, &t, r.threshold, q, mend)
+	for _, f := range r.fields {
+		c := Check{Name: r.name + "/" + f.path.String(), Expected: f.text, Status: Skip, Found: "no attestation to look into"}
+		if best >= 0 {
+			a := &ev.facts.Attestations[best]
+			var ok bool
+			ok, c.Found = f.holds(a)
+			c.Status, c.Evidence, c.LogIndex = Fail, []string{a.ID}, a.LogIndex
+			if ok {
+				c.Status = Pass
+			} else {
+				c.Mend = mend() + "; with " + f.text
+			}
+		}
+		ev.add(c)
+	}
+}
+
+// conclude adds the check of a threshold.
+func (ev *evaluation) conclude(c Check, t *tally, k int, q *quality, mend func() string) {
+	c.Status = Fail
+	if len(t.order) >= k {
+		c.Status = Pass
+		ev.expire(t.expiry(k, q.maxAge))
+	} else {
+		c.Mend = mend()
+	}
+	for _, e := range t.evidence[:min(len(t.evidence), maxEvidence)] {
+		c.Evidence = append(c.Evidence, e.ID)
+		if c.LogIndex == nil {
+			c.LogIndex = e.LogIndex
+		}
+	}
+	ev.add(c)
+}
+
+// maxEvidence bounds the evidence that one check lists.
+const maxEvidence = 16
