@@ -106,6 +106,7 @@ type Verified struct {
 	Certificate    *x509.Certificate // nil when a key signed
 	KeyFingerprint string            // of the signing key: "sha256:" + hex of its SubjectPublicKeyInfo
 	Signature      []byte
+	Signers        []string // of VerifyEnvelope: fingerprints of all keys that signed, each once
 
 	// Of SchemeDSSE.
 	PayloadType string
@@ -241,12 +242,7 @@ func (r *Root) verifyWith(ctx context.Context, m *material, o VerifyOptions, k K
 			return nil, err
 		}
 	}
-	for _, check := range o.Checks {
-		if err := check(ctx, v); err != nil {
-			return nil, err
-		}
-	}
-	return v, nil
+	return finish(ctx, v, o.Checks)
 }
 
 // proveTime verifies log entries and timestamps and fills Logs and Times.
