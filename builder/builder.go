@@ -102,7 +102,7 @@ func Build(ctx context.Context, o Options) (*Run, error) {
 	if err != nil && !errors.Is(err, exec.ErrDot) {
 		return nil, fault.Newf(fault.Invalid, "command %q: %w", o.Command[0], err)
 	}
-	if run.Tool, err = hashFile(filepath.Dir(program), filepath.Base(program)); err != nil {
+	if run.Tool, err = HashFile(filepath.Dir(program), filepath.Base(program)); err != nil {
 		return nil, err
 	}
 	if run.Materials, err = hashTrees(dir, o.Materials); err != nil {
@@ -127,7 +127,7 @@ func Build(ctx context.Context, o Options) (*Run, error) {
 		return run, fault.Newf(fault.Denied, "the build did not run: %w; nothing is attested", err)
 	}
 	for _, p := range o.Products {
-		f, err := hashFile(dir, p)
+		f, err := HashFile(dir, p)
 		if err != nil {
 			return run, fault.Newf(fault.Denied, "product %s: %w; nothing is attested", p, err)
 		}
@@ -177,7 +177,8 @@ func stamps(dir string, names []string) map[string]stamp {
 	return m
 }
 
-func hashFile(dir, name string) (File, error) {
+// HashFile hashes the regular file name below dir.
+func HashFile(dir, name string) (File, error) {
 	f, err := os.Open(filepath.Join(dir, name))
 	if err != nil {
 		return File{}, err
@@ -209,7 +210,7 @@ func hashTrees(dir string, names []string) ([]File, error) {
 			if err != nil {
 				return err
 			}
-			f, err := hashFile(dir, rel)
+			f, err := HashFile(dir, rel)
 			out = append(out, f)
 			return err
 		})

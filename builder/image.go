@@ -76,7 +76,7 @@ func addProduct(w *tar.Writer, dir string, p File) error {
 	if err != nil {
 		return err
 	}
-	if now, err := hashFile(dir, filepath.FromSlash(p.Name)); err != nil || now != p || int64(len(b)) != p.Size {
+	if now, err := HashFile(dir, filepath.FromSlash(p.Name)); err != nil || now != p || int64(len(b)) != p.Size {
 		return fault.Newf(fault.Tampered, "product %s changed after the build", p.Name)
 	}
 	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "usr/local/bin/" + path.Base(p.Name), Mode: 0o755, Size: p.Size, ModTime: time.Unix(0, 0), Format: tar.FormatPAX}); err != nil {

@@ -246,8 +246,12 @@ func (c *Client) Bundle(ctx context.Context, id string) ([]byte, error) {
 }
 
 // Apply brings the server to what the documents say.
-func (c *Client) Apply(ctx context.Context, documents []byte, dryRun bool) (*ApplyAnswer, error) {
+// What the server has beyond them is deleted with prune.
+func (c *Client) Apply(ctx context.Context, documents []byte, dryRun, prune bool) (*ApplyAnswer, error) {
 	q := url.Values{}
+	if prune {
+		q.Set("prune", "true")
+	}
 	if dryRun {
 		q.Set("dry_run", "true")
 	}
@@ -265,4 +269,11 @@ func (c *Client) LogEntry(ctx context.Context, index uint64) (*LogEntry, error) 
 func (c *Client) TrustExport(ctx context.Context) ([]byte, error) {
 	var b []byte
 	return b, c.call(ctx, http.MethodGet, "/api/v1/trust/export", nil, nil, &b)
+}
+
+// TUFRoot fetches the TUF repository's first root.json, the start of trust for
+// TUF clients.
+func (c *Client) TUFRoot(ctx context.Context) ([]byte, error) {
+	var b []byte
+	return b, c.call(ctx, http.MethodGet, "/api/v1/trust/tuf-root", nil, nil, &b)
 }

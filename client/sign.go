@@ -21,7 +21,6 @@ import (
 
 	"assay/artifact"
 	"assay/internal/fault"
-	"assay/internal/keyring"
 
 	"github.com/digitorus/timestamp"
 	bundlepb "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
@@ -179,9 +178,10 @@ func (k *signer) material() *bundlepb.VerificationMaterial {
 			Certificate: &commonpb.X509Certificate{RawBytes: k.cert},
 		}}
 	}
-	hint, _ := keyring.Fingerprint(k.key.Public())
+	// The hint that cosign writes: unauthenticated, and decides nothing.
+	sum := sha256.Sum256(k.pub)
 	return &bundlepb.VerificationMaterial{Content: &bundlepb.VerificationMaterial_PublicKey{
-		PublicKey: &commonpb.PublicKeyIdentifier{Hint: strings.TrimPrefix(hint, "SHA256:")},
+		PublicKey: &commonpb.PublicKeyIdentifier{Hint: base64.StdEncoding.EncodeToString(sum[:])},
 	}}
 }
 

@@ -132,7 +132,7 @@ type ApplyAnswer struct {
 type Change struct {
 	Kind   string `json:"kind"`
 	Name   string `json:"name"`
-	Action string `json:"action"`         // created, updated, deleted, unchanged
+	Action string `json:"action"`         // created, updated, deleted, unchanged, unmanaged
 	Diff   string `json:"diff,omitempty"` // lines with - and +
 }
 

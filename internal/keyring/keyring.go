@@ -13,7 +13,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
@@ -223,17 +222,6 @@ func sealer(passphrase, salt []byte, logN int) (cipher.AEAD, error) {
 		return nil, err
 	}
 	return cipher.NewGCM(block)
-}
-
-// Fingerprint is SHA-256 over the key's SubjectPublicKeyInfo in DER, as
-// "SHA256:" and unpadded base64: the form in which ssh and Assay show keys.
-func Fingerprint(pub crypto.PublicKey) (string, error) {
-	der, err := x509.MarshalPKIXPublicKey(pub)
-	if err != nil {
-		return "", fault.Wrap(fault.Invalid, err)
-	}
-	sum := sha256.Sum256(der)
-	return "SHA256:" + base64.RawStdEncoding.EncodeToString(sum[:]), nil
 }
 
 // MarshalPublic writes a public key as PKIX PEM.
