@@ -121,20 +121,7 @@ func compileGrant(g Grant) (compiledGrant, error) {
 	return c, nil
 }
 
-// matches says whether the grant is the principal's.
-func (c *compiledGrant) matches(p *Principal) bool {
-	switch {
-	case c.Anonymous:
-		return true
-	case p.IsAnonymous() || c.Issuer != p.Issuer:
-		return false
-	case c.Group != "":
-		return slices.Contains(p.Groups, c.Group)
-	}
-	name, subject := p.names()
-	return name != "" && c.subject.Match(name) || subject != "" && c.subject.Match(subject)
-}
-
+// covers says whether the grant's scope reaches a resource.
 func (c *compiledGrant) covers(r Resource) bool {
 	return c.scope.Everything() || r.Name != "" && c.scope.Match(r.Name)
 }
@@ -146,8 +133,75 @@ type Access struct {
 }
 
 type snapshot struct {
-	grants   []Grant
-	byIssuer map[string][]compiledGrant // "" holds the anonymous ones
+	grants []Grant
+	// Grants by whom they match, so that a question costs what its asker
+	// holds and not what everybody holds. Anonymous ones are under the zero key.
+	exact  map[holder][]compiledGrant
+	groups map[holder][]compiledGrant
+	globs  map[string][]compiledGrant // by issuer
+}
+
+// holder is an issuer and a name or group that it proves.
+type holder struct{ issuer, name string }
+
+func newSnapshot(grants []Grant) (*snapshot, error) {
+	s := &snapshot{
+		grants: slices.Clone(grants), exact: map[holder][]compiledGrant{},
+		groups: map[holder][]compiledGrant{}, globs: map[string][]compiledGrant{},
+	}
+	for i, g := range grants {
+		c, err := compileGrant(g)
+		if err != nil {
+			return nil, fmt.Errorf("grant %d: %w", i+1, err)
+		}
+		switch {
+		case g.Group != "":
+			k := holder{g.Issuer, g.Group}
+			s.groups[k] = append(s.groups[k], c)
+		case g.Anonymous, c.subject.exact:
+			k := holder{g.Issuer, g.Subject}
+			s.exact[k] = append(s.exact[k], c)
+		default:
+			s.globs[g.Issuer] = append(s.globs[g.Issuer], c)
+		}
+	}
+	return s, nil
+}
+
+// allows asks each grant that p holds.
+func (s *snapshot) allows(p *Principal, act Action, r Resource) bool {
+	anyOf := func(list []compiledGrant) bool {
+		for i := range list {
+			if g := &list[i]; slices.Contains(g.actions, act) && g.covers(r) {
+				return true
+			}
+		}
+		return false
+	}
+	if anyOf(s.exact[holder{}]) {
+		return true // to everybody
+	}
+	if p.IsAnonymous() || p.Issuer == "" {
+		return false
+	}
+	name, subject := p.names()
+	if name != "" && anyOf(s.exact[holder{p.Issuer, name}]) || subject != "" && anyOf(s.exact[holder{p.Issuer, subject}]) {
+		return true
+	}
+	for _, g := range p.Groups {
+		if g != "" && anyOf(s.groups[holder{p.Issuer, g}]) {
+			return true
+		}
+	}
+	globs := s.globs[p.Issuer]
+	for i := range globs {
+		g := &globs[i]
+		if slices.Contains(g.actions, act) && g.covers(r) &&
+			(name != "" && g.subject.Match(name) || subject != "" && g.subject.Match(subject)) {
+			return true
+		}
+	}
+	return false
 }
 
 // NewAccess makes an Access with these grants; none means that everything is
@@ -161,13 +215,9 @@ func NewAccess(grants []Grant) (*Access, error) {
 // Questions under way are answered by the old snapshot or the new, never by a
 // mixture.
 func (a *Access) Set(grants []Grant) error {
-	s := &snapshot{grants: slices.Clone(grants), byIssuer: map[string][]compiledGrant{}}
-	for i, g := range grants {
-		c, err := compileGrant(g)
-		if err != nil {
-			return fmt.Errorf("grant %d: %w", i+1, err)
-		}
-		s.byIssuer[g.Issuer] = append(s.byIssuer[g.Issuer], c)
+	s, err := newSnapshot(grants)
+	if err != nil {
+		return err
 	}
 	a.snap.Store(s)
 	return nil
@@ -189,18 +239,8 @@ func (a *Access) Allow(_ context.Context, p Principal, act Action, r Resource) e
 	if p.Kind == KindSystem {
 		return nil
 	}
-	if s := a.snap.Load(); s != nil {
-		for _, issuer := range [2]string{p.Issuer, ""} {
-			for i := range s.byIssuer[issuer] {
-				g := &s.byIssuer[issuer][i]
-				if slices.Contains(g.actions, act) && g.covers(r) && g.matches(&p) {
-					return nil
-				}
-			}
-			if p.Issuer == "" {
-				break
-			}
-		}
+	if s := a.snap.Load(); s != nil && s.allows(&p, act, r) {
+		return nil
 	}
 	if p.IsAnonymous() {
 		return fault.Newf(fault.Unauthenticated, "%s on %s: no credentials were given; log in with a token of the audience that this door asks for", act, r)

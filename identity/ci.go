@@ -15,6 +15,12 @@ func (c claims) need(names ...string) (map[string]string, error) {
 		if s == "" {
 			return nil, refuse("it has no %s claim, which this type of issuer states", name)
 		}
+		// They become paths of URIs, where ".." would lead to another
+		// repository's name.
+		if len(s) > maxSubject || strings.Contains("/"+s+"/", "/../") || strings.Contains("/"+s+"/", "/./") ||
+			strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f }) {
+			return nil, refuse("its %s claim %.80q is not a plain name", name, s)
+		}
 		m[name] = s
 	}
 	return m, nil

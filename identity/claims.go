@@ -101,11 +101,24 @@ func (t *Token) local(p *Principal) error {
 		t.Certificate.Email, t.Challenge = email, email
 		return nil
 	}
-	if u, err := url.Parse(t.Subject); err == nil && u.Scheme != "" && (u.Host != "" || u.Opaque != "") && u.String() == t.Subject {
+	if IsURI(t.Subject) {
+		u, err := url.Parse(t.Subject)
 		p.Kind, t.Certificate.URI = KindWorkload, u
+		return err
 	}
 	return nil
 }
+
+// IsURI says whether s is a URI with an authority (scheme://host...) in normal
+// form, which a certificate can carry as a subject alternative name.
+func IsURI(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Scheme != "" && u.Host != "" && u.User == nil && u.String() == s
+}
+
+// IsEmail says whether s is one plain ASCII e-mail address, which a
+// certificate can carry as a subject alternative name.
+func IsEmail(s string) bool { return looksLikeEmail(s) }
 
 // verifiedEmail gives the address, which must be verified by the issuer: an
 // unverified one is merely what somebody typed.

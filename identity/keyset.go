@@ -13,9 +13,9 @@ import (
 
 	"assay/internal/clock"
 	"assay/internal/fault"
+	"assay/internal/strictjson"
 
 	jose "github.com/go-jose/go-jose/v4"
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -34,7 +34,7 @@ func parseJWKS(b []byte) ([]jose.JSONWebKey, error) {
 	var set struct {
 		Keys []jsontext.Value `json:"keys"`
 	}
-	if err := json.Unmarshal(b, &set); err != nil {
+	if err := strictjson.Unmarshal(b, &set, strictjson.WithMaxDepth(maxDepth)); err != nil {
 		return nil, fault.Newf(fault.Invalid, "key set: %w", err)
 	}
 	if len(set.Keys) > maxKeys {
@@ -248,7 +248,7 @@ func (r *remoteKeys) discover(ctx context.Context) ([]jose.JSONWebKey, error) {
 		Issuer  string `json:"issuer"`
 		JWKSURI string `json:"jwks_uri"`
 	}
-	if err := json.Unmarshal(b, &doc); err != nil {
+	if err := strictjson.Unmarshal(b, &doc, strictjson.WithMaxDepth(maxDepth)); err != nil {
 		return nil, fmt.Errorf("discovery document: %w", err)
 	}
 	if doc.Issuer != r.issuer {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"assay/internal/fault"
+	"assay/internal/strictjson"
 
 	jose "github.com/go-jose/go-jose/v4"
 	"github.com/go-json-experiment/json"
@@ -16,6 +17,9 @@ import (
 // MaxToken is the longest token that is looked at, in bytes. A longer one is
 // refused before anything is split or decoded (CVE-2025-66506).
 const MaxToken = 16 << 10
+
+// maxDepth bounds the nesting of a token's JSON.
+const maxDepth = 16
 
 // skew is how far an issuer's clock may differ from ours.
 const skew = 60 * time.Second
@@ -96,8 +100,18 @@ func parseToken(raw string) (*unverified, error) {
 	if len(raw) > MaxToken {
 		return nil, refuse("%d bytes, at most %d", len(raw), MaxToken)
 	}
-	if n := strings.Count(raw, "."); n != 2 {
-		return nil, refuse("want a JWT of three parts (header.claims.signature), found %d", n+1)
+	dots := 0
+	for i := range len(raw) {
+		switch c := raw[i]; {
+		case c == '.':
+			dots++
+		case !isAlnum(rune(c)) && c != '-' && c != '_':
+			// Go's base64 passes over line breaks; a token has none.
+			return nil, refuse("byte %d is %q, which is not base64url", i, c)
+		}
+	}
+	if dots != 2 {
+		return nil, refuse("want a JWT of three parts (header.claims.signature), found %d", dots+1)
 	}
 	head, rest, _ := strings.Cut(raw, ".")
 	body, sig, _ := strings.Cut(rest, ".")
@@ -152,7 +166,7 @@ func decodeObject(what, part string) (claims, error) {
 		return nil, refuse("its %s are not base64url: %w", what, err)
 	}
 	var c claims
-	if err := json.Unmarshal(b, &c); err != nil {
+	if err := strictjson.Unmarshal(b, &c, strictjson.WithMaxDepth(maxDepth)); err != nil {
 		return nil, refuse("its %s are not a strict JSON object: %w", what, err)
 	}
 	if c == nil {
