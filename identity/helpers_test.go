@@ -8,7 +8,10 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"io"
 	"maps"
+	"net"
+	"net/http"
 	"testing"
 	"time"
 
@@ -123,3 +126,20 @@ func emailVerifier(t testing.TB, keys ...jose.JSONWebKey) *Verifier {
 func b64(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
 
 var bg = context.Background()
+
+// tunnel joins the client of an HTTP CONNECT with addr.
+func tunnel(w http.ResponseWriter, addr string) {
+	up, err := net.Dial("tcp", addr)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	down, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		_ = up.Close()
+		return
+	}
+	_, _ = io.WriteString(down, "HTTP/1.1 200 OK\r\n\r\n")
+	go func() { _, _ = io.Copy(up, down); _ = up.Close() }()
+	go func() { _, _ = io.Copy(down, up); _ = down.Close() }()
+}
