@@ -357,7 +357,8 @@ func splitSource(uri string) (repository, ref string) {
 		path = i + 3 + max(0, strings.IndexByte(uri[i+3:], '/'))
 	}
 	if i := strings.IndexByte(uri[path:], '@'); i >= 0 {
-		return uri[:path+i], uri[path+i+1:]
+		// Google Cloud Build writes "@@ref" for GitLab; no ref begins with '@'.
+		return uri[:path+i], strings.TrimPrefix(uri[path+i+1:], "@")
 	}
 	return uri, ""
 }

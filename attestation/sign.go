@@ -11,6 +11,7 @@ import (
 	_ "crypto/sha512"
 	"crypto/x509"
 	"fmt"
+	"math/big"
 
 	"assay/internal/fault"
 )
@@ -70,7 +71,9 @@ func SignMessage(ctx context.Context, signer crypto.Signer, message []byte) ([]b
 
 // VerifySignature checks one signature over a message. It is nil or
 // [fault.Unverified]; an unusable key is [fault.Invalid]. An ECDSA signature by
-// a P-384 or P-521 key may be over SHA-256 too: cosign made such for years.
+// a P-384 or P-521 key may be over SHA-256 too: cosign made such for years. It
+// is ASN.1 DER, or r and s at full width side by side, as JOSE has it and
+// Google's verification summaries use it: DSSE leaves the encoding open.
 func VerifySignature(pub crypto.PublicKey, message, sig []byte) error {
 	h, err := SignatureHash(pub)
 	if err != nil {
@@ -79,9 +82,9 @@ func VerifySignature(pub crypto.PublicKey, message, sig []byte) error {
 	ok := false
 	switch k := pub.(type) {
 	case *ecdsa.PublicKey:
-		ok = ecdsa.VerifyASN1(k, sum(h, message), sig)
+		ok = verifyECDSA(k, sum(h, message), sig)
 		if !ok && h != crypto.SHA256 {
-			ok = ecdsa.VerifyASN1(k, sum(crypto.SHA256, message), sig)
+			ok = verifyECDSA(k, sum(crypto.SHA256, message), sig)
 		}
 	case ed25519.PublicKey:
 		ok = len(k) == ed25519.PublicKeySize && ed25519.Verify(k, message, sig)
@@ -92,6 +95,18 @@ func VerifySignature(pub crypto.PublicKey, message, sig []byte) error {
 		return fault.Newf(fault.Unverified, "signature does not verify with the %T given", pub)
 	}
 	return nil
+}
+
+func verifyECDSA(k *ecdsa.PublicKey, digest, sig []byte) bool {
+	if ecdsa.VerifyASN1(k, digest, sig) {
+		return true
+	}
+	width := (k.Curve.Params().BitSize + 7) / 8
+	if len(sig) != 2*width {
+		return false
+	}
+	r, s := new(big.Int).SetBytes(sig[:width]), new(big.Int).SetBytes(sig[width:])
+	return ecdsa.Verify(k, digest, r, s)
 }
 
 func sum(h crypto.Hash, b []byte) []byte {
