@@ -45,6 +45,9 @@ func (l *Log) TileHandler(authorize func(*http.Request) error) http.Handler {
 		}
 		b, err := l.current().tree.resource(r, res)
 		if err != nil {
+			if fault.KindOf(err) != fault.NotFound {
+				l.logger.ErrorContext(r.Context(), "log read failed", "path", res.path(l.codec.Folder()), "error", err)
+			}
 			refuse(w, err)
 			return
 		}
@@ -104,10 +107,15 @@ func send(w http.ResponseWriter, r *http.Request, contentType string, b []byte) 
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(b))
 }
 
-// refuse answers an error as the small JSON that Rekor's clients know.
+// refuse answers an error as JSON. What failed on this side is not told: it
+// names paths.
 func refuse(w http.ResponseWriter, err error) {
+	status, message := fault.HTTPStatus(err), err.Error()
+	if status >= http.StatusInternalServerError {
+		message = "the log cannot be read now (" + fault.KindOf(err).Name() + "): its operator finds the reason in its log file"
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(fault.HTTPStatus(err))
-	_ = json.NewEncoder(w).Encode(map[string]any{"code": fault.HTTPStatus(err), "message": err.Error()})
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"code": status, "message": message})
 }
