@@ -4,14 +4,12 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
-	"encoding/base64"
 	"encoding/hex"
 	"strconv"
 	"time"
 	"unicode"
 
 	"assay/internal/fault"
-	"assay/internal/keyring"
 	"assay/internal/strictjson"
 	"assay/tlog"
 
@@ -29,7 +27,7 @@ type Inspection struct {
 
 	Digest         string     `json:"digest,omitzero"` // "sha256:…" of what was signed
 	KeyDetails     string     `json:"key_details,omitzero"`
-	KeyFingerprint string     `json:"key_fingerprint,omitzero"` // "SHA256:…" of the public key
+	KeyFingerprint string     `json:"key_fingerprint,omitzero"` // "sha256:…" over the SubjectPublicKeyInfo
 	Identity       string     `json:"identity,omitzero"`        // subject alternative name of the certificate
 	Issuer         string     `json:"issuer,omitzero"`          // OIDC issuer that the certificate names
 	Serial         string     `json:"serial,omitzero"`          // of the certificate, hex
@@ -98,22 +96,18 @@ func (in *Inspection) verifier(v *wireVerifier) error {
 	if err != nil {
 		return err
 	}
-	in.KeyFingerprint, _ = keyring.Fingerprint(c.PublicKey)
+	in.KeyFingerprint = fingerprint(c.RawSubjectPublicKeyInfo)
 	in.Identity, in.Issuer = subjectName(c), issuer(c)
 	in.Serial = hex.EncodeToString(c.SerialNumber.Bytes())
 	in.NotBefore, in.NotAfter = &c.NotBefore, &c.NotAfter
 	return nil
 }
 
+// fingerprint is SHA-256 over a key's SubjectPublicKeyInfo, as every part of
+// Assay shows keys.
 func fingerprint(der []byte) string {
-	key, err := x509.ParsePKIXPublicKey(der)
-	if err == nil {
-		if f, err := keyring.Fingerprint(key); err == nil {
-			return f
-		}
-	}
 	sum := sha256.Sum256(der)
-	return "SHA256:" + base64.RawStdEncoding.EncodeToString(sum[:])
+	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
 func subjectName(c *x509.Certificate) string {
