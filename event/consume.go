@@ -1,0 +1,171 @@
+package event
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"assay/internal/fault"
+	"assay/store"
+)
+
+const (
+	consumeBatch   = 256                    // events given at once
+	consumePoll    = 200 * time.Millisecond // what other processes seal is found by polling
+	consumeBackoff = 30 * time.Second       // longest wait after a failure
+)
+
+// Consume gives every sealed event, in order, in batches, to fn, and returns
+// nil when ctx ends. name is the durable cursor: a new one starts with the
+// oldest event kept, a known one where it stood.
+//
+// The cursor moves in the transaction that fn writes in, so what fn does with
+// tx happens exactly once for each event, whatever crashes when; what it does
+// elsewhere may happen again and must be idempotent by the event's ID. fn may
+// run more than once, as in [store.DB.Update]. Several processes may consume
+// under one name: each batch goes to one of them.
+//
+// When fn fails its batch comes again, after a growing wait up to 30 s, and the
+// failure is told in the log and the metrics: an event is never skipped.
+func (l *Log) Consume(ctx context.Context, name string, fn func(ctx context.Context, tx *store.Tx, batch []Event) error) error {
+	if name == "" {
+		return fault.Newf(fault.Internal, "consume events: the cursor wants a name")
+	}
+	wake, stop := l.db.Watch(sealedTopic)
+	defer stop()
+	backoff := time.Duration(0)
+	for ctx.Err() == nil {
+		n, err := l.consumeOnce(ctx, name, fn)
+		if ctx.Err() != nil {
+			return nil
+		}
+		switch {
+		case err == nil && n > 0:
+			backoff = 0
+			continue
+		case err == nil:
+			backoff = 0
+		default:
+			backoff = min(max(2*backoff, 100*time.Millisecond), consumeBackoff)
+			l.faults.WithLabelValues(name).Inc()
+			l.log.Error("consume events", "consumer", name, "error", err, "again_in", backoff)
+		}
+		l.pause(ctx, wake, backoff)
+	}
+	return nil
+}
+
+func (l *Log) pause(ctx context.Context, wake <-chan struct{}, backoff time.Duration) {
+	wait := consumePoll
+	if backoff > 0 {
+		wake, wait = nil, backoff // new events do not help
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-wake:
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// consumeOnce gives fn one batch, if there is one. The cheap look first spares
+// the writer.
+func (l *Log) consumeOnce(ctx context.Context, name string, fn func(context.Context, *store.Tx, []Event) error) (n int, err error) {
+	err = l.db.View(ctx, func(tx *store.Tx) error {
+		at, _, err := cursor(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, `SELECT 1 FROM event WHERE seq > ? LIMIT 1`, at).Scan(&n)
+	})
+	if errors.Is(err, fault.NotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	var newest, now time.Time
+	err = l.db.Update(ctx, func(tx *store.Tx) error {
+		at, isNew, err := cursor(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `SELECT seq, `+contentColumns+` FROM event WHERE seq > ? ORDER BY seq LIMIT ?`, at, consumeBatch)
+		if err != nil {
+			return err
+		}
+		batch, err := scanEvents(rows, nil)
+		n = len(batch)
+		if err != nil || n == 0 {
+			return err
+		}
+		if err := fn(ctx, tx, batch); err != nil {
+			return err
+		}
+		newest, now = batch[n-1].Time, tx.Now()
+		return moveCursor(ctx, tx, name, at, batch[n-1].Seq, isNew)
+	})
+	if err != nil || n == 0 {
+		return 0, err
+	}
+	l.lag.WithLabelValues(name).Set(now.Sub(newest).Seconds())
+	return n, nil
+}
+
+// cursor is the last event that a consumer has done; isNew when it has none.
+func cursor(ctx context.Context, tx *store.Tx, name string) (at int64, isNew bool, err error) {
+	err = tx.QueryRow(ctx, `SELECT seq FROM event_cursor WHERE name = ?`, name).Scan(&at)
+	if errors.Is(err, fault.NotFound) {
+		return 0, true, nil
+	}
+	return at, false, err
+}
+
+func moveCursor(ctx context.Context, tx *store.Tx, name string, from, to int64, isNew bool) error {
+	if isNew {
+		_, err := tx.Exec(ctx, `INSERT INTO event_cursor (name, seq, changed) VALUES (?, ?, ?)`, name, to, tx.Now())
+		return err
+	}
+	n, err := tx.Exec(ctx, `UPDATE event_cursor SET seq = ?, changed = ? WHERE name = ? AND seq = ?`, to, tx.Now(), name, from)
+	if err == nil && n != 1 {
+		err = fault.Newf(fault.Conflict, "cursor %s moved away from %d", name, from)
+	}
+	return err
+}
+
+// Cursors tells how far each consumer has come: its name and the last event
+// that it has done.
+func (l *Log) Cursors(ctx context.Context) (map[string]int64, error) {
+	all := map[string]int64{}
+	err := l.db.View(ctx, func(tx *store.Tx) error {
+		rows, err := tx.Query(ctx, `SELECT name, seq FROM event_cursor`)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = rows.Close() }()
+		for rows.Next() {
+			var name string
+			var seq int64
+			if err := rows.Scan(&name, &seq); err != nil {
+				return err
+			}
+			all[name] = seq
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read cursors: %w", err)
+	}
+	return all, nil
+}
+
+// Forget drops a consumer's cursor, so that a consumer which is no more does
+// not keep old events from being dropped.
+func (l *Log) Forget(ctx context.Context, name string) error {
+	return l.db.Update(ctx, func(tx *store.Tx) error {
+		_, err := tx.Exec(ctx, `DELETE FROM event_cursor WHERE name = ?`, name)
+		return err
+	})
+}

@@ -1,0 +1,134 @@
+package event
+
+import "assay/internal/fault"
+
+// Kind says what happened, as "subject.verb".
+type Kind string
+
+// Class is what an event is for. All classes are sealed alike.
+type Class string
+
+// The classes.
+const (
+	Audit  Class = "audit"  // who did or tried what; kept for auditors
+	Domain Class = "domain" // a change that other parts act upon
+	Alert  Class = "alert"  // something that a person must look at
+)
+
+// The kinds. Their meaning stands in [Kinds], once, and in docs/events.md.
+const (
+	ArtifactPushed      Kind = "artifact.pushed"
+	ArtifactPulled      Kind = "artifact.pulled"
+	ArtifactDeleted     Kind = "artifact.deleted"
+	ArtifactDenied      Kind = "artifact.denied"
+	TagMoved            Kind = "tag.moved"
+	TagDeleted          Kind = "tag.deleted"
+	AttestationIngested Kind = "attestation.ingested"
+	AttestationRejected Kind = "attestation.rejected"
+	DecisionMade        Kind = "decision.made"
+	DecisionChanged     Kind = "decision.changed"
+	CertificateIssued   Kind = "certificate.issued"
+	TokenIssued         Kind = "token.issued"
+	TokenRefused        Kind = "token.refused"
+	LoginFailed         Kind = "login.failed"
+	PolicyApplied       Kind = "policy.applied"
+	ConfigApplied       Kind = "config.applied"
+	TrustChanged        Kind = "trust.changed"
+	KeyCreated          Kind = "key.created"
+	LogHeadPublished    Kind = "log.head.published"
+	EventsDropped       Kind = "events.dropped"
+	StoreTampered       Kind = "store.tampered"
+	ServerStarted       Kind = "server.started"
+	ServerStopped       Kind = "server.stopped"
+)
+
+// KindInfo is what is known of a kind.
+type KindInfo struct {
+	Kind    Kind
+	Class   Class
+	Meaning string
+	Fields  []Field // members of the body; each may be absent
+}
+
+// Field is one member of an event's body.
+type Field struct {
+	Name    string
+	Meaning string
+}
+
+// Kinds is the one table of kinds, in the order of the documentation.
+func Kinds() []KindInfo {
+	return []KindInfo{
+		{ArtifactPushed, Audit, "A manifest was stored. The event's digest is the manifest's.", []Field{
+			{"repository", "repository name"}, {"tag", "tag, when pushed by tag"}, {"media_type", "of the manifest"},
+			{"artifact_type", "OCI artifact type"}, {"size", "bytes of the manifest"}, {"subject", "digest that it refers to"}}},
+		{ArtifactPulled, Audit, "A manifest was handed out.", []Field{
+			{"repository", "repository name"}, {"tag", "tag, when pulled by tag"}}},
+		{ArtifactDeleted, Audit, "A manifest or a blob was deleted.", []Field{
+			{"repository", "repository name"}, {"what", "manifest or blob"}}},
+		{ArtifactDenied, Audit, "A push, pull or delete was refused.", []Field{
+			{"repository", "repository name"}, {"tag", "tag, if any"}, {"action", "push, pull or delete"}, {"reason", "why"}}},
+		{TagMoved, Audit, "A tag names another manifest. The event's digest is the new one.", []Field{
+			{"repository", "repository name"}, {"tag", "the tag"}, {"from", "digest before; absent for a new tag"}}},
+		{TagDeleted, Audit, "A tag was deleted. The event's digest is what it named.", []Field{
+			{"repository", "repository name"}, {"tag", "the tag"}}},
+		{AttestationIngested, Domain, "Verified evidence was stored. The event's digest is its subject's.", []Field{
+			{"id", "record, att_..."}, {"predicate_type", "of the statement"}, {"identity", "signer's subject"},
+			{"issuer", "signer's issuer"}, {"log_index", "in the transparency log"}, {"source", "where it came from"},
+			{"repository", "where it was pushed"}}},
+		{AttestationRejected, Audit, "Evidence did not verify and was not stored.", []Field{
+			{"source", "where it came from"}, {"repository", "where it was pushed"}, {"code", "short reason"}, {"reason", "why"}}},
+		{DecisionMade, Domain, "A digest was decided upon for a scope.", []Field{
+			{"id", "decision, dec_..."}, {"scope", "scope's id"}, {"verdict", "allow or deny"}, {"mode", "audit, warn or enforce"},
+			{"policy", "policy hash"}, {"facts", "facts hash"}, {"valid_until", "RFC 3339"}}},
+		{DecisionChanged, Domain, "A digest that was decided upon has another verdict now.", []Field{
+			{"id", "decision, dec_..."}, {"scope", "scope's id"}, {"from", "verdict before"}, {"verdict", "verdict now"}, {"reason", "what changed"}}},
+		{CertificateIssued, Audit, "The CA issued a signing certificate.", []Field{
+			{"serial", "hex"}, {"subject", "subject alternative name"}, {"issuer", "of the identity token"},
+			{"not_after", "RFC 3339"}, {"key", "SHA-256 of the public key"}}},
+		{TokenIssued, Audit, "A token was handed out.", []Field{
+			{"subject", "whom it names"}, {"audience", "what it is good for"}, {"expires", "RFC 3339"}, {"scope", "repositories and actions"}}},
+		{TokenRefused, Audit, "A token was asked for and not handed out.", []Field{
+			{"subject", "who asked"}, {"audience", "for what"}, {"reason", "why"}}},
+		{LoginFailed, Audit, "Credentials were presented that do not hold.", []Field{
+			{"door", "registry, api, authority, log"}, {"reason", "why"}}},
+		{PolicyApplied, Audit, "A policy was set or changed.", []Field{
+			{"name", "policy's name"}, {"hash", "its hash now"}, {"from", "its hash before"}}},
+		{ConfigApplied, Audit, "Configuration was applied.", []Field{
+			{"what", "repositories, roles, issuers, ..."}, {"added", "names"}, {"changed", "names"}, {"removed", "names"}}},
+		{TrustChanged, Audit, "A root, a revocation or a delegation changed; the trust epoch rose.", []Field{
+			{"what", "root, revocation or delegation"}, {"name", "which"}, {"epoch", "the epoch now"}, {"hash", "of the new document"}}},
+		{KeyCreated, Audit, "A key was made.", []Field{
+			{"role", "what it signs"}, {"fingerprint", "SHA-256 of the public key"}, {"algorithm", "for example ecdsa-p256"}}},
+		{LogHeadPublished, Domain, "A head of this chain entered the transparency log.", []Field{
+			{"batch", "the head's batch"}, {"hash", "the head's hash, hex"}, {"last_seq", "last event it covers"}, {"log_index", "in the transparency log"}}},
+		{EventsDropped, Audit, "Old events were dropped by retention; their heads are kept.", []Field{
+			{"last_batch", "last batch dropped"}, {"last_seq", "last event dropped"}, {"hash", "that batch's head, hex"}, {"count", "events dropped at this step"}}},
+		{StoreTampered, Alert, "Stored bytes are not what they were.", []Field{
+			{"what", "blob, event, log, database"}, {"name", "which"}, {"expected", "what was expected"}, {"found", "what was found"}}},
+		{ServerStarted, Domain, "A server started.", []Field{
+			{"version", "of the binary"}, {"listen", "addresses"}, {"public_url", "its public URL"}}},
+		{ServerStopped, Domain, "A server stopped in good order.", []Field{
+			{"reason", "signal or error"}}},
+	}
+}
+
+// known maps each kind to its class.
+var known = func() map[Kind]Class {
+	m := map[Kind]Class{}
+	for _, k := range Kinds() {
+		m[k.Kind] = k.Class
+	}
+	return m
+}()
+
+// Class is what the kind is for; "" for an unknown kind.
+func (k Kind) Class() Class { return known[k] }
+
+// Validate says whether the kind stands in the table.
+func (k Kind) Validate() error {
+	if known[k] == "" {
+		return fault.Newf(fault.Invalid, "event kind %.60q: not one of those in event/kinds.go", string(k))
+	}
+	return nil
+}

@@ -1,0 +1,199 @@
+package event
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"assay/artifact"
+	"assay/internal/fault"
+	"assay/store"
+)
+
+// Log reads sealed events. It is safe for concurrent use.
+type Log struct {
+	db     *store.DB
+	log    *slog.Logger
+	lag    *prometheus.GaugeVec
+	faults *prometheus.CounterVec
+}
+
+// LogOptions are what a Log may be given.
+type LogOptions struct {
+	Logger     *slog.Logger          // default: nowhere
+	Registerer prometheus.Registerer // default: none
+}
+
+// NewLog makes a reader of the log in db.
+func NewLog(db *store.DB, o LogOptions) *Log {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	l := &Log{
+		db: db, log: o.Logger,
+		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "assay_event_consumer_lag_seconds", Help: "Age of the newest event of the last batch that a consumer finished, when it did.",
+		}, []string{"consumer"}),
+		faults: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "assay_event_consumer_failures_total", Help: "Batches that a consumer failed on and will see again.",
+		}, []string{"consumer"}),
+	}
+	register(o.Registerer, o.Logger, l.lag, l.faults)
+	return l
+}
+
+// Filter chooses events; zero members choose all. Members are joined by "and".
+type Filter struct {
+	Kinds    []Kind // any of these
+	Class    Class  // with Kinds: those of the kinds that are of the class
+	Digest   artifact.Digest
+	Actor    string
+	Team     string
+	Service  string
+	Env      string
+	Cluster  string
+	TraceID  string
+	From, To time.Time // From <= time < To
+	AfterSeq int64     // the page's key: numbers above it, or below it when Newest
+	Newest   bool      // newest first; default: oldest first
+	Limit    int       // at most 1,000; default 100
+}
+
+const (
+	defaultLimit = 100
+	maxLimit     = 1000
+)
+
+// Query gives the sealed events that f chooses, in order of their numbers. The
+// next page has the last number as AfterSeq. An unknown kind or class is
+// [fault.Invalid].
+func (l *Log) Query(ctx context.Context, f Filter) ([]Event, error) {
+	where, args, err := f.where()
+	if err != nil {
+		return nil, fmt.Errorf("query events: %w", err)
+	}
+	var events []Event
+	err = l.db.View(ctx, func(tx *store.Tx) error {
+		rows, err := tx.Query(ctx, `SELECT seq, `+contentColumns+` FROM event`+where, args...)
+		if err != nil {
+			return err
+		}
+		events, err = scanEvents(rows, nil)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("query events: %w", err)
+	}
+	return events, nil
+}
+
+// Get gives one sealed event by its id, or [fault.NotFound].
+func (l *Log) Get(ctx context.Context, id string) (Event, error) {
+	var events []Event
+	err := l.db.View(ctx, func(tx *store.Tx) error {
+		rows, err := tx.Query(ctx, `SELECT seq, `+contentColumns+` FROM event WHERE id = ?`, id)
+		if err != nil {
+			return err
+		}
+		events, err = scanEvents(rows, nil)
+		return err
+	})
+	if err == nil && len(events) == 0 {
+		err = fault.Newf(fault.NotFound, "no sealed event has the id %.60q", id)
+	}
+	if err != nil {
+		return Event{}, fmt.Errorf("get event: %w", err)
+	}
+	return events[0], nil
+}
+
+// where is the rest of the statement after "FROM event", and its arguments.
+// The texts that it can build are few, so that statements stay prepared.
+func (f Filter) where() (string, []any, error) {
+	kinds, err := f.kinds()
+	if err != nil {
+		return "", nil, err
+	}
+	var conds []string
+	var args []any
+	add := func(cond string, arg ...any) {
+		conds = append(conds, cond)
+		args = append(args, arg...)
+	}
+	if len(kinds) > 0 {
+		add("kind IN (?" + strings.Repeat(", ?", len(kinds)-1) + ")")
+		for _, k := range kinds {
+			args = append(args, string(k))
+		}
+	}
+	if f.Digest != "" {
+		add("digest <> '' AND digest = ?", string(f.Digest)) // the first part lets the partial index serve
+	}
+	if f.Actor != "" {
+		add("actor <> '' AND actor = ?", f.Actor)
+	}
+	for _, c := range [...]struct{ column, value string }{
+		{"team", f.Team}, {"service", f.Service}, {"env", f.Env}, {"cluster", f.Cluster}, {"trace_id", f.TraceID},
+	} {
+		if c.value != "" {
+			add(c.column+" = ?", c.value)
+		}
+	}
+	if !f.From.IsZero() {
+		add("time >= ?", f.From)
+	}
+	if !f.To.IsZero() {
+		add("time < ?", f.To)
+	}
+	order := " ORDER BY seq LIMIT ?"
+	switch {
+	case f.Newest && f.AfterSeq > 0:
+		add("seq < ?", f.AfterSeq)
+		order = " ORDER BY seq DESC LIMIT ?"
+	case f.Newest:
+		order = " ORDER BY seq DESC LIMIT ?"
+	case f.AfterSeq > 0:
+		add("seq > ?", f.AfterSeq)
+	}
+	limit := f.Limit
+	if limit <= 0 {
+		limit = defaultLimit
+	}
+	args = append(args, min(limit, maxLimit))
+	if len(conds) == 0 {
+		return order, args, nil
+	}
+	return " WHERE " + strings.Join(conds, " AND ") + order, args, nil
+}
+
+// kinds joins Kinds and Class; none means all.
+func (f Filter) kinds() ([]Kind, error) {
+	for _, k := range f.Kinds {
+		if err := k.Validate(); err != nil {
+			return nil, err
+		}
+	}
+	if f.Class == "" {
+		return f.Kinds, nil
+	}
+	wanted := f.Kinds
+	if len(wanted) == 0 {
+		for _, k := range Kinds() {
+			wanted = append(wanted, k.Kind)
+		}
+	}
+	var kinds []Kind
+	for _, k := range wanted {
+		if k.Class() == f.Class {
+			kinds = append(kinds, k)
+		}
+	}
+	if len(kinds) == 0 {
+		return nil, fault.Newf(fault.Invalid, "no kind asked for is of class %.20q (audit, domain, alert)", string(f.Class))
+	}
+	return kinds, nil
+}
