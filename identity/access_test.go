@@ -309,6 +309,11 @@ func TestPrincipalContext(t *testing.T) {
 	if s := System("sealer").Actor(); s != "system:sealer" {
 		t.Error(s)
 	}
+	long := Principal{Issuer: testIssuer, Name: strings.Repeat("é", 1000), Kind: KindUser}
+	other := Principal{Issuer: testIssuer, Name: strings.Repeat("é", 999) + "è", Kind: KindUser}
+	if len(long.Actor()) > 1024 || long.Actor() == other.Actor() || !valid(long.Actor()) {
+		t.Errorf("long actors: %q and %q", long.Actor(), other.Actor())
+	}
 }
 
 func BenchmarkAllow(b *testing.B) {

@@ -8,6 +8,8 @@ package identity
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"strings"
 )
 
@@ -56,7 +58,8 @@ func System(name string) Principal {
 func (p Principal) IsAnonymous() bool { return p.Kind == KindAnonymous || p.Kind == "" }
 
 // Actor names the principal in events and logs: "issuer#name" for those who
-// hold tokens, "system:name", or "anonymous".
+// hold tokens, "system:name", or "anonymous". It is at most 1 KiB, which is what
+// an event holds: a longer one ends in the SHA-256 of the whole.
 func (p Principal) Actor() string {
 	switch {
 	case p.Kind == KindSystem:
@@ -64,11 +67,19 @@ func (p Principal) Actor() string {
 	case p.IsAnonymous():
 		return "anonymous"
 	}
-	if p.Name != "" {
-		return p.Issuer + "#" + p.Name
+	name := p.Name
+	if name == "" {
+		name = p.Subject
 	}
-	return p.Issuer + "#" + p.Subject
+	actor := p.Issuer + "#" + name
+	if len(actor) > maxActor {
+		sum := sha256.Sum256([]byte(actor))
+		actor = strings.ToValidUTF8(actor[:maxActor-80], "") + "...sha256:" + hex.EncodeToString(sum[:])
+	}
+	return actor
 }
+
+const maxActor = 1 << 10
 
 // names gives the names that a grant's subject is compared with. A sub claim
 // that has the shape of an e-mail address but is not the verified one names

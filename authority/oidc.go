@@ -1,0 +1,311 @@
+package authority
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/asn1"
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"assay/event"
+	"assay/identity"
+	"assay/internal/clock"
+	"assay/internal/fault"
+	"assay/store"
+
+	jose "github.com/go-jose/go-jose/v4"
+	"github.com/go-json-experiment/json"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// MaxTokenLife bounds the life of a token of the embedded issuer.
+const MaxTokenLife = 10 * time.Minute
+
+// IssuerOptions is what the embedded OIDC issuer needs.
+type IssuerOptions struct {
+	// URL is the iss claim and the place of the discovery document, for
+	// example "https://assay.example.com/oidc"; no slash at its end.
+	URL    string
+	Signer crypto.Signer // P-256
+	// Previous are public keys that signed before a rotation; they stay in the
+	// key set until their last token has expired.
+	Previous   []crypto.PublicKey
+	DB         *store.DB
+	Clock      clock.Clock           // nil: the system's
+	Logger     *slog.Logger          // nil: none
+	Registerer prometheus.Registerer // nil: no metrics
+}
+
+// Issuer is the embedded OIDC issuer: it mints short-lived tokens for those
+// who may ask at the admin socket, and tells the world its public keys. Its
+// identities count for no two-person rule. It is safe for many goroutines.
+type Issuer struct {
+	opts   IssuerOptions
+	kid    string
+	keys   []jose.JSONWebKey
+	jwks   []byte
+	doc    []byte
+	minted *prometheus.CounterVec
+}
+
+// NewIssuer makes an issuer. Errors are [fault.Invalid].
+func NewIssuer(o IssuerOptions) (*Issuer, error) {
+	u, err := url.Parse(o.URL)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || strings.HasSuffix(o.URL, "/") {
+		return nil, fault.Newf(fault.Invalid, "embedded issuer: URL %.200q: want an absolute URL without query and final slash", o.URL)
+	}
+	if o.Signer == nil || o.DB == nil {
+		return nil, fault.Newf(fault.Invalid, "embedded issuer: want a key and a database")
+	}
+	if err := p256(o.Signer.Public()); err != nil {
+		return nil, err
+	}
+	if o.Clock == nil {
+		o.Clock = clock.System
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	i := &Issuer{opts: o}
+	for _, pub := range append([]crypto.PublicKey{o.Signer.Public()}, o.Previous...) {
+		if err := p256(pub); err != nil {
+			return nil, err
+		}
+		k := jose.JSONWebKey{Key: pub, Algorithm: string(jose.ES256), Use: "sig"}
+		thumb, err := k.Thumbprint(crypto.SHA256) // RFC 7638
+		if err != nil {
+			return nil, fault.Wrap(fault.Invalid, err)
+		}
+		k.KeyID = base64.RawURLEncoding.EncodeToString(thumb)
+		i.keys = append(i.keys, k)
+	}
+	i.kid = i.keys[0].KeyID
+	if err := i.documents(); err != nil {
+		return nil, err
+	}
+	i.minted = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "assay_authority_tokens_total", Help: "Tokens of the embedded issuer by audience and outcome.",
+	}, []string{"audience", "outcome"})
+	if o.Registerer != nil {
+		if err := o.Registerer.Register(i.minted); err != nil {
+			return nil, err
+		}
+	}
+	return i, nil
+}
+
+// documents writes the key set (RFC 7517) and the discovery document (OpenID
+// Connect Discovery 1.0, section 3) once.
+func (i *Issuer) documents() (err error) {
+	set := struct {
+		Keys []jsonKey `json:"keys"`
+	}{}
+	for _, k := range i.keys {
+		b, err := k.MarshalJSON()
+		if err != nil {
+			return err
+		}
+		set.Keys = append(set.Keys, jsonKey(b))
+	}
+	if i.jwks, err = json.Marshal(set); err != nil {
+		return err
+	}
+	i.doc, err = json.Marshal(struct {
+		Issuer        string   `json:"issuer"`
+		JWKSURI       string   `json:"jwks_uri"`
+		ResponseTypes []string `json:"response_types_supported"`
+		SubjectTypes  []string `json:"subject_types_supported"`
+		Algorithms    []string `json:"id_token_signing_alg_values_supported"`
+		Claims        []string `json:"claims_supported"`
+	}{
+		i.opts.URL, i.opts.URL + "/keys",
+		[]string{"id_token"}, []string{"public"}, []string{string(jose.ES256)},
+		[]string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "email", "email_verified", "groups"},
+	})
+	return err
+}
+
+// jsonKey is a key already written as JSON.
+type jsonKey []byte
+
+func (k jsonKey) MarshalJSON() ([]byte, error) { return k, nil }
+
+// URL is the iss claim of the issuer's tokens.
+func (i *Issuer) URL() string { return i.opts.URL }
+
+// Local is how a verifier in this process comes to the issuer's keys.
+func (i *Issuer) Local() *identity.LocalIssuer {
+	keys := i.keys
+	return &identity.LocalIssuer{URL: i.opts.URL, Keys: func() []jose.JSONWebKey { return keys }}
+}
+
+// Handler serves /.well-known/openid-configuration and /keys. Strip a prefix
+// such as /oidc before it.
+func (i *Issuer) Handler() http.Handler {
+	mux := http.NewServeMux()
+	serve := func(body []byte) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("X-Content-Type-Options", "nosniff")
+			w.Header().Set("Cache-Control", "max-age=300")
+			_, _ = w.Write(body) // the client may be gone
+		}
+	}
+	mux.HandleFunc("GET /.well-known/openid-configuration", serve(i.doc))
+	mux.HandleFunc("GET /keys", serve(i.jwks))
+	return mux
+}
+
+// MintRequest asks for a token.
+type MintRequest struct {
+	// Subject is an e-mail address, a URI, or a plain name; only the first two
+	// can have audience sigstore. At most 256 bytes.
+	Subject  string
+	Audience identity.Audience // empty means [identity.AudienceRegistry]
+	TTL      time.Duration     // at most and by default [MaxTokenLife]
+	// Claims are further claims, for example groups; those that the issuer
+	// itself states cannot be given.
+	Claims map[string]any
+	By     string // who asked, for the audit trail, for example "uid:1000"
+}
+
+// tokenBody is the body of events token.issued and token.refused.
+type tokenBody struct {
+	Subject  string            `json:"subject"`
+	Audience identity.Audience `json:"audience"`
+	Expires  time.Time         `json:"expires,omitzero"`
+	Reason   string            `json:"reason,omitempty"`
+}
+
+const maxMintSubject = 256
+
+// Mint makes a token, once its event token.issued is durable. A request that
+// cannot be met is [fault.Invalid] and recorded as token.refused.
+func (i *Issuer) Mint(ctx context.Context, q MintRequest) (string, error) {
+	if q.Audience == "" {
+		q.Audience = identity.AudienceRegistry
+	}
+	if q.TTL == 0 {
+		q.TTL = MaxTokenLife
+	}
+	label := string(q.Audience)
+	if !q.Audience.Valid() {
+		label = "other"
+	}
+	token, err := i.mint(ctx, q)
+	if err != nil {
+		i.minted.WithLabelValues(label, "refused").Inc()
+		return "", err
+	}
+	i.minted.WithLabelValues(label, "issued").Inc()
+	return token, nil
+}
+
+func (i *Issuer) mint(ctx context.Context, q MintRequest) (string, error) {
+	claims, err := i.claims(q)
+	if err != nil {
+		if rerr := i.record(ctx, event.TokenRefused, q, tokenBody{Subject: clip(q.Subject), Audience: identity.Audience(clip(string(q.Audience))), Reason: err.Error()}); rerr != nil {
+			i.opts.Logger.ErrorContext(ctx, "refused token not recorded", "error", rerr)
+		}
+		return "", err
+	}
+	body, err := json.Marshal(claims, json.Deterministic(true))
+	if err != nil {
+		return "", fault.Newf(fault.Invalid, "claims of the token: %w", err)
+	}
+	if len(body) > identity.MaxToken/2 {
+		return "", fault.Newf(fault.TooLarge, "claims of %d bytes are too many for a token", len(body))
+	}
+	token, err := i.sign(body)
+	if err != nil {
+		return "", fmt.Errorf("sign token: %w", err)
+	}
+	exp, _ := claims["exp"].(int64)
+	return token, i.record(ctx, event.TokenIssued, q, tokenBody{
+		Subject: q.Subject, Audience: q.Audience, Expires: time.Unix(exp, 0).UTC(),
+	})
+}
+
+// claims checks a request and writes what the token says.
+func (i *Issuer) claims(q MintRequest) (map[string]any, error) {
+	if !q.Audience.Valid() {
+		return nil, fault.Newf(fault.Invalid, "audience %.80q: want one of %v", q.Audience, identity.Audiences())
+	}
+	if q.TTL < time.Second || q.TTL > MaxTokenLife {
+		return nil, fault.Newf(fault.Invalid, "life of the token %s: want 1s to %s", q.TTL, MaxTokenLife)
+	}
+	if q.Subject == "" || len(q.Subject) > maxMintSubject || strings.ContainsFunc(q.Subject, func(r rune) bool { return r <= 0x20 || r == 0x7f || r == 0xfffd }) {
+		return nil, fault.Newf(fault.Invalid, "subject %.80q: want 1 to %d bytes without white space and control characters", q.Subject, maxMintSubject)
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, err
+	}
+	now := i.opts.Clock().UTC().Truncate(time.Second)
+	claims := map[string]any{
+		"iss": i.opts.URL, "sub": q.Subject, "aud": string(q.Audience),
+		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(q.TTL).Unix(), "jti": id.String(),
+	}
+	switch {
+	case identity.IsEmail(q.Subject):
+		claims["email"], claims["email_verified"] = q.Subject, true
+	case q.Audience == identity.AudienceSigstore && !identity.IsURI(q.Subject):
+		return nil, fault.Newf(fault.Invalid, "subject %q cannot sign: want an e-mail address or a URI, which a certificate can carry", q.Subject)
+	}
+	for name, v := range q.Claims {
+		if _, own := claims[name]; own || name == "email" || name == "email_verified" {
+			return nil, fault.Newf(fault.Invalid, "claim %.40q is stated by the issuer and cannot be given", name)
+		}
+		claims[name] = v
+	}
+	return claims, nil
+}
+
+// sign writes a compact JWS with ES256: SHA-256, and the signature as r and s
+// of 32 octets each (RFC 7518, section 3.4), where a crypto.Signer gives DER.
+func (i *Issuer) sign(body []byte) (string, error) {
+	enc := base64.RawURLEncoding
+	head, err := json.Marshal(struct {
+		Alg string `json:"alg"`
+		Kid string `json:"kid"`
+		Typ string `json:"typ"`
+	}{string(jose.ES256), i.kid, "JWT"})
+	if err != nil {
+		return "", err
+	}
+	input := enc.EncodeToString(head) + "." + enc.EncodeToString(body)
+	sum := sha256.Sum256([]byte(input))
+	der, err := i.opts.Signer.Sign(rand.Reader, sum[:], crypto.SHA256)
+	if err != nil {
+		return "", err
+	}
+	var rs struct{ R, S *big.Int }
+	if rest, err := asn1.Unmarshal(der, &rs); err != nil || len(rest) != 0 || rs.R.Sign() < 0 || rs.S.Sign() < 0 || rs.R.BitLen() > 256 || rs.S.BitLen() > 256 {
+		return "", fault.Newf(fault.Internal, "the key store gave a signature that is not ECDSA over P-256")
+	}
+	sig := make([]byte, 64)
+	rs.R.FillBytes(sig[:32])
+	rs.S.FillBytes(sig[32:])
+	return input + "." + enc.EncodeToString(sig), nil
+}
+
+func clip(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxMintSubject)], "?") }
+
+func (i *Issuer) record(ctx context.Context, kind event.Kind, q MintRequest, body tokenBody) error {
+	by := q.By
+	if by == "" {
+		by = identity.System("issuer").Actor()
+	}
+	return i.opts.DB.Update(ctx, func(tx *store.Tx) error {
+		return event.Append(ctx, tx, event.Event{Kind: kind, Actor: by, Body: body})
+	})
+}
