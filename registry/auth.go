@@ -1,0 +1,255 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+
+	"assay/artifact"
+	"assay/event"
+	"assay/identity"
+	"assay/internal/fault"
+)
+
+// caller is who sends a request.
+type caller struct {
+	identity.Principal
+	bare   bool        // no credentials at all, not even an anonymous token
+	access tokenAccess // what the scoped token is limited to; nil: no limit
+}
+
+// owner names a caller exactly, for what belongs to one of them.
+func (c *caller) owner() string {
+	return string(c.Kind) + "\n" + c.Issuer + "\n" + c.Subject
+}
+
+// maxAuthorization bounds the header before anything splits it.
+const maxAuthorization = 24 << 10
+
+// authenticate finds out who asks. Own scoped tokens are recognised by their
+// fixed header; all other credentials are the Authenticator's.
+func (r *Registry) authenticate(req *http.Request) (caller, error) {
+	values := req.Header.Values("Authorization")
+	switch {
+	case len(values) == 0:
+		return caller{Principal: identity.Anonymous(), bare: true}, nil
+	case len(values) > 1:
+		return caller{}, failf(codeUnauthorized, fault.Invalid, "%d Authorization headers: want one", len(values))
+	case len(values[0]) > maxAuthorization:
+		return caller{}, failf(codeUnauthorized, fault.Invalid, "Authorization header of %d bytes: want at most %d", len(values[0]), maxAuthorization)
+	}
+	if raw, ok := bearer(values[0]); ok && r.tokens.own(raw) {
+		p, access, err := r.tokens.verify(raw)
+		if err != nil {
+			return caller{}, &failure{code: codeUnauthorized, err: err, expired: true}
+		}
+		return caller{Principal: p, access: access}, nil
+	}
+	return r.external(req)
+}
+
+// external proves credentials that are not this registry's own tokens.
+func (r *Registry) external(req *http.Request) (caller, error) {
+	if r.auth == nil {
+		return caller{}, failf(codeUnauthorized, fault.Unauthenticated, "these credentials cannot be checked: no issuer is configured")
+	}
+	p, err := r.auth.Authenticate(req)
+	if err == nil && p.IsAnonymous() {
+		// Credentials that prove nobody are wrong credentials.
+		err = fault.Newf(fault.Unauthenticated, "the credentials prove no identity")
+	}
+	if err != nil {
+		if fault.KindOf(err) != fault.Unavailable { // the issuer may be unreachable
+			r.note(req.Context(), event.Event{
+				Kind: event.LoginFailed, Actor: identity.Anonymous().Actor(), TraceID: traceID(req),
+				Body: loginBody{Door: "registry", Address: address(req), Reason: clip(err.Error(), 512)},
+			})
+			err = &failure{code: codeUnauthorized, err: fault.Wrap(fault.Unauthenticated, err)}
+		}
+		return caller{}, err
+	}
+	return caller{Principal: p}, nil
+}
+
+type loginBody struct {
+	Door    string `json:"door"`
+	Address string `json:"address"`
+	Reason  string `json:"reason"`
+}
+
+func bearer(authorization string) (string, bool) {
+	scheme, raw, ok := strings.Cut(authorization, " ")
+	return strings.TrimSpace(raw), ok && strings.EqualFold(scheme, "Bearer")
+}
+
+// scopeFor is the word of Docker's token scopes under which an action falls.
+func scopeFor(act identity.Action) string {
+	switch act {
+	case identity.ActPull:
+		return "pull"
+	case identity.ActDelete:
+		return "delete"
+	}
+	return "push"
+}
+
+// allow asks for one action on a repository: first what the token is limited
+// to, then, at every request, the access rules, so that a withdrawn grant ends
+// with the next request and not with the token.
+func (r *Registry) allow(q *request, act identity.Action, repository string) error {
+	return r.allowAny(q, repository, act)
+}
+
+// allowAny passes when one of the actions is allowed. The refusal is that of
+// the last one, the usual one, and is recorded.
+func (r *Registry) allowAny(q *request, repository string, acts ...identity.Action) error {
+	err := r.permits(q.Context(), &q.caller, repository, acts...)
+	if err == nil {
+		return nil
+	}
+	if fault.KindOf(err) == fault.Denied {
+		r.noteDenied(q, repository, "", err)
+	}
+	return refusal(err, repository, acts[len(acts)-1])
+}
+
+// refusal says by which scope a client could get further.
+func refusal(err error, repository string, act identity.Action) error {
+	return &failure{code: fault.OCICode(err), err: err, challenge: challengeScope(repository, act)}
+}
+
+// narrowToken is the error of a token whose scope lacks what its principal may
+// do: the client fetches another.
+type narrowToken struct{ error }
+
+func (n *narrowToken) Unwrap() error { return n.error }
+
+// permits is allow without a record: it asks whether one of the actions would
+// be allowed.
+func (r *Registry) permits(ctx context.Context, c *caller, repository string, acts ...identity.Action) error {
+	var err error
+	for _, act := range acts {
+		if err = r.access.Allow(ctx, c.Principal, act, identity.Repository(repository)); err != nil {
+			continue
+		}
+		if c.access == nil || c.access.allows("repository", repository, scopeFor(act)) {
+			return nil
+		}
+		return &narrowToken{fault.Newf(fault.Unauthenticated, "the token's scope does not cover %s on repository %s; ask %s for one that does", scopeFor(act), repository, "/token")}
+	}
+	return err
+}
+
+func challengeScope(repository string, act identity.Action) string {
+	actions := scopeFor(act)
+	if actions == "push" {
+		actions = "pull,push" // those who push look first
+	}
+	return "repository:" + repository + ":" + actions
+}
+
+// challenge is the WWW-Authenticate header of a 401. Its realm is this server's
+// configured address and never the request's Host, which a client may have been
+// tricked into (CVE-2025-27403); scope and service hold only checked names.
+func (r *Registry) challenge(f *failure) string {
+	if r.tokens.realm == "" {
+		return `Basic realm="assay registry", charset="UTF-8"`
+	}
+	var b strings.Builder
+	b.WriteString(`Bearer realm="` + r.tokens.realm + `",service="` + r.tokens.service + `"`)
+	if f.challenge != "" {
+		b.WriteString(`,scope="` + f.challenge + `"`)
+	}
+	switch {
+	case f.expired:
+		b.WriteString(`,error="invalid_token"`)
+	case errors.As(f.err, new(*narrowToken)):
+		b.WriteString(`,error="insufficient_scope"`)
+	}
+	return b.String()
+}
+
+// VerifierAuth proves callers by OIDC tokens of audience assay-registry, given
+// as the password of Basic (the user name is ignored) or as Bearer. A token of
+// any other audience, sigstore's above all, is refused by the verifier.
+type VerifierAuth struct{ Verifier *identity.Verifier }
+
+// Authenticate implements [Authenticator].
+func (a VerifierAuth) Authenticate(req *http.Request) (identity.Principal, error) {
+	raw, ok := bearer(req.Header.Get("Authorization"))
+	if !ok {
+		if _, raw, ok = req.BasicAuth(); !ok {
+			return identity.Principal{}, fault.Newf(fault.Unauthenticated, "Authorization: want Basic or Bearer with a token of audience %s", identity.AudienceRegistry)
+		}
+	}
+	p, _, err := a.Verifier.Verify(req.Context(), raw, identity.AudienceRegistry)
+	return p, err
+}
+
+type deniedBody struct {
+	Repository string `json:"repository"`
+	Tag        string `json:"tag,omitempty"`
+	Action     string `json:"action"`    // pull, push or delete
+	Operation  string `json:"operation"` // as in the metrics
+	Address    string `json:"address"`
+	Reason     string `json:"reason"`
+}
+
+// noteDenied records a refusal of somebody known. Refusals of those without
+// credentials are the ordinary first step of a login and are only counted.
+func (r *Registry) noteDenied(q *request, repository string, d artifact.Digest, err error) {
+	body := deniedBody{
+		Repository: repository, Action: q.route.op.action(), Operation: string(q.route.op),
+		Address: address(q.Request), Reason: clip(err.Error(), 512),
+	}
+	// What an upload's path ends in is a capability and stays out of the log.
+	if tag, digest, err := parseReference(q.route.ref); err == nil && q.route.op.onManifest() {
+		if body.Tag = tag; d == "" {
+			d = digest
+		}
+	}
+	r.note(q.Context(), event.Event{
+		Kind: event.ArtifactDenied, Digest: d, Actor: q.caller.Actor(), TraceID: traceID(q.Request), Body: body,
+	})
+}
+
+// note records an event that belongs to no other transaction and waits until it
+// is committed, with many others. A record that cannot be written is logged:
+// what it says was refused anyway.
+func (r *Registry) note(ctx context.Context, e event.Event) {
+	if err := r.rec.add(e).wait(ctx); err != nil {
+		r.log.ErrorContext(ctx, "audit record not written", "kind", string(e.Kind), "error", err)
+	}
+}
+
+// address is the peer's, without its port.
+func address(req *http.Request) string {
+	host, _, err := net.SplitHostPort(req.RemoteAddr)
+	if err != nil {
+		return clip(req.RemoteAddr, 64)
+	}
+	return host
+}
+
+// traceID reads the trace id of a traceparent header (W3C Trace Context, 3.2),
+// "" when there is none or it is malformed.
+func traceID(req *http.Request) string {
+	v := req.Header.Get("Traceparent")
+	if len(v) < 55 || v[2] != '-' || v[35] != '-' {
+		return ""
+	}
+	id := v[3:35]
+	if strings.Trim(id, "0123456789abcdef") != "" || strings.Trim(id, "0") == "" {
+		return ""
+	}
+	return id
+}
+
+func clip(s string, most int) string {
+	if len(s) > most {
+		s = s[:most]
+	}
+	return strings.ToValidUTF8(s, "?")
+}

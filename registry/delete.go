@@ -1,0 +1,106 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"assay/artifact"
+	"assay/event"
+	"assay/identity"
+	"assay/internal/fault"
+	"assay/store"
+)
+
+// deleteManifest answers DELETE of a tag, which leaves the manifest, or of a
+// manifest by digest, which takes its tags along.
+func (r *Registry) deleteManifest(q *request) error {
+	name := q.route.name
+	if err := r.allow(q, identity.ActDelete, name); err != nil {
+		return err
+	}
+	tag, d, err := parseReference(q.route.ref)
+	if err != nil {
+		return err
+	}
+	ctx := q.Context()
+	err = r.db.Update(ctx, func(tx *store.Tx) error {
+		if tag != "" {
+			return r.dropTag(ctx, tx, q, tag)
+		}
+		return r.dropManifest(ctx, tx, q, d)
+	})
+	if err != nil {
+		var denied *gateError
+		if errors.As(err, &denied) {
+			r.noteDenied(q, name, d, err)
+		}
+		return err
+	}
+	q.w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+func (r *Registry) dropTag(ctx context.Context, tx *store.Tx, q *request, tag string) error {
+	name := q.route.name
+	m, err := r.find(ctx, tx, &q.caller, name, tag, "")
+	if err != nil {
+		return err
+	}
+	if err := precondition(q, tag, m.digest); err != nil {
+		return err
+	}
+	move := Move{Repository: name, Tag: tag, From: m.digest, MediaType: m.mediaType, Principal: q.caller.Principal}
+	if err := r.gate.TagMove(ctx, tx, move); err != nil {
+		return refusedMove(err)
+	}
+	if _, err := tx.Exec(ctx, `DELETE FROM registry_tag WHERE repository = ? AND tag = ?`, name, tag); err != nil {
+		return err
+	}
+	return event.Append(ctx, tx, event.Event{
+		Kind: event.TagDeleted, Digest: m.digest, Actor: q.caller.Actor(), TraceID: traceID(q.Request),
+		Body: movedBody{Repository: name, Tag: tag, From: m.digest, Address: address(q.Request)},
+	})
+}
+
+// dropManifest takes a manifest out of its repository, unless an index there
+// needs it. Referrers stay: they go with garbage collection, which knows
+// whether their subject comes back.
+func (r *Registry) dropManifest(ctx context.Context, tx *store.Tx, q *request, d artifact.Digest) error {
+	name := q.route.name
+	m, err := r.visibleManifest(ctx, tx, &q.caller, name, d)
+	if err != nil {
+		return err
+	}
+	var parent string
+	err = tx.QueryRow(ctx, `SELECT manifest FROM registry_reference WHERE child = ? AND kind = ? AND repository = ?`,
+		string(d), refManifest, name).Scan(&parent)
+	if err == nil {
+		return inUse("manifest", d, parent)
+	}
+	if !errors.Is(err, fault.NotFound) {
+		return err
+	}
+	tags, err := selectStrings(ctx, tx, `SELECT tag FROM registry_tag WHERE repository = ? AND digest = ?`, name, string(d))
+	if err != nil {
+		return err
+	}
+	for _, t := range tags {
+		if err := r.dropTag(ctx, tx, q, t); err != nil {
+			return err
+		}
+	}
+	for _, stmt := range []string{
+		`DELETE FROM registry_reference WHERE repository = ? AND manifest = ?`,
+		`DELETE FROM registry_ingest WHERE repository = ? AND manifest = ?`,
+		`DELETE FROM registry_manifest WHERE repository = ? AND digest = ?`,
+	} {
+		if _, err := tx.Exec(ctx, stmt, name, string(d)); err != nil {
+			return err
+		}
+	}
+	return event.Append(ctx, tx, event.Event{
+		Kind: event.ArtifactDeleted, Digest: d, Actor: q.caller.Actor(), TraceID: traceID(q.Request),
+		Body: deletedBody{Repository: name, What: "manifest", MediaType: m.mediaType, Address: address(q.Request)},
+	})
+}

@@ -1,0 +1,227 @@
+package registry
+
+import (
+	"mime"
+	"strings"
+
+	"assay/artifact"
+	"assay/internal/fault"
+	"assay/internal/strictjson"
+)
+
+// The media types of manifests that are stored.
+const (
+	typeImage       = "application/vnd.oci.image.manifest.v1+json"
+	typeIndex       = "application/vnd.oci.image.index.v1+json"
+	typeDockerImage = "application/vnd.docker.distribution.manifest.v2+json"
+	typeDockerList  = "application/vnd.docker.distribution.manifest.list.v2+json"
+)
+
+func isIndex(mediaType string) bool { return mediaType == typeIndex || mediaType == typeDockerList }
+func isImage(mediaType string) bool { return mediaType == typeImage || mediaType == typeDockerImage }
+
+// descriptor is the OCI descriptor (image specification, "Content
+// Descriptors").
+type descriptor struct {
+	MediaType    string            `json:"mediaType"`
+	Digest       artifact.Digest   `json:"digest"`
+	Size         int64             `json:"size"`
+	URLs         []string          `json:"urls,omitempty"`
+	Annotations  map[string]string `json:"annotations,omitempty"`
+	Data         []byte            `json:"data,omitempty"`
+	ArtifactType string            `json:"artifactType,omitempty"`
+}
+
+// document is what all four manifest formats have between them. Members of
+// this struct that a format does not have must be absent there, or one reader
+// would see an image where another sees an index (GHSA-qq97-vm5h-rrhg).
+type document struct {
+	SchemaVersion int               `json:"schemaVersion"`
+	MediaType     *string           `json:"mediaType"`
+	ArtifactType  *string           `json:"artifactType"`
+	Config        *descriptor       `json:"config"`
+	Layers        *[]descriptor     `json:"layers"`
+	Manifests     *[]descriptor     `json:"manifests"`
+	Subject       *descriptor       `json:"subject"`
+	Annotations   map[string]string `json:"annotations"`
+	FSLayers      *any              `json:"fsLayers"` // Docker schema 1
+	Blobs         *any              `json:"blobs"`    // the artifact manifest that OCI withdrew
+}
+
+// manifest is a checked manifest.
+type manifest struct {
+	mediaType    string
+	artifactType string // as the referrers API shows it; "" for an index without one
+	subject      artifact.Digest
+	annotations  map[string]string
+	blobs        []descriptor // config and layers that must be stored
+	children     []descriptor // manifests of an index
+}
+
+// parseManifest checks b, which came with a Content-Type header, by the OCI
+// image specification 1.1 and Docker's schema 2. Unknown members are kept and
+// ignored, as the specification asks; known ones are strict. Nothing that the
+// document names is fetched.
+func parseManifest(contentType string, b []byte, maxRefs int) (*manifest, error) {
+	var doc document
+	if err := strictjson.Unmarshal(b, &doc, strictjson.WithMaxBytes(int64(len(b))+1)); err != nil {
+		return nil, withManifestCode(err)
+	}
+	if doc.SchemaVersion != 2 {
+		return nil, invalidManifest("schemaVersion is %d, want 2", doc.SchemaVersion)
+	}
+	mediaType, err := manifestType(contentType, doc.MediaType)
+	if err != nil {
+		return nil, err
+	}
+	if doc.FSLayers != nil || doc.Blobs != nil {
+		return nil, invalidManifest("members fsLayers and blobs belong to formats that are not stored here; push an OCI or Docker schema 2 manifest")
+	}
+	m := &manifest{mediaType: mediaType, annotations: doc.Annotations}
+	if doc.ArtifactType != nil {
+		m.artifactType = *doc.ArtifactType
+		if !validMediaType(m.artifactType) {
+			return nil, invalidManifest("artifactType %.200q is no media type (RFC 6838)", m.artifactType)
+		}
+	}
+	if isIndex(mediaType) {
+		err = m.readIndex(&doc, maxRefs)
+	} else {
+		err = m.readImage(&doc, maxRefs)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if doc.Subject != nil {
+		if err := checkDescriptor("subject", doc.Subject); err != nil {
+			return nil, err
+		}
+		m.subject = doc.Subject.Digest
+	}
+	return m, nil
+}
+
+// manifestType settles the media type: the header and the document must agree,
+// and one of them must say it.
+func manifestType(contentType string, inside *string) (string, error) {
+	var outside string
+	if contentType != "" {
+		t, _, err := mime.ParseMediaType(contentType) // parameters are ignored
+		if err != nil {
+			return "", invalidManifest("Content-Type %.200q cannot be read: %v", contentType, err)
+		}
+		outside = t
+	}
+	switch {
+	case inside == nil && outside == "":
+		return "", invalidManifest("neither Content-Type nor mediaType says what this is; send Content-Type %s", typeImage)
+	case inside != nil && outside != "" && *inside != outside:
+		return "", invalidManifest("mediaType is %.200q but Content-Type %.200q; they must be the same", *inside, outside)
+	case inside != nil:
+		outside = *inside
+	case !strings.HasPrefix(outside, "application/vnd.oci."):
+		return "", invalidManifest("mediaType is absent; Docker manifests must have it")
+	}
+	if !isImage(outside) && !isIndex(outside) {
+		return "", invalidManifest("media type %.200q is not stored here; want one of %s, %s, %s, %s", outside, typeImage, typeIndex, typeDockerImage, typeDockerList)
+	}
+	return outside, nil
+}
+
+func (m *manifest) readImage(doc *document, maxRefs int) error {
+	if doc.Manifests != nil {
+		return invalidManifest("an image manifest has no manifests; this one could be read as an index")
+	}
+	if doc.Config == nil || doc.Layers == nil {
+		return invalidManifest("an image manifest has config and layers (image specification, Image Manifest)")
+	}
+	if err := checkDescriptor("config", doc.Config); err != nil {
+		return err
+	}
+	if len(*doc.Layers) > maxRefs {
+		return tooManyReferences(len(*doc.Layers), maxRefs)
+	}
+	m.blobs = append(m.blobs, *doc.Config)
+	for i := range *doc.Layers {
+		l := &(*doc.Layers)[i]
+		if err := checkDescriptor("layer", l); err != nil {
+			return err
+		}
+		if !foreign(l) {
+			m.blobs = append(m.blobs, *l)
+		}
+	}
+	if m.artifactType == "" {
+		m.artifactType = doc.Config.MediaType
+	}
+	return nil
+}
+
+func (m *manifest) readIndex(doc *document, maxRefs int) error {
+	if doc.Layers != nil || doc.Config != nil {
+		return invalidManifest("an index has neither layers nor config; this one could be read as an image")
+	}
+	if doc.Manifests == nil {
+		return invalidManifest("an index has manifests (image specification, Image Index)")
+	}
+	if len(*doc.Manifests) > maxRefs {
+		return tooManyReferences(len(*doc.Manifests), maxRefs)
+	}
+	for i := range *doc.Manifests {
+		c := &(*doc.Manifests)[i]
+		if err := checkDescriptor("manifest of the index", c); err != nil {
+			return err
+		}
+		m.children = append(m.children, *c)
+	}
+	return nil
+}
+
+// checkDescriptor applies the rules for one descriptor.
+func checkDescriptor(what string, d *descriptor) error {
+	if !validMediaType(d.MediaType) {
+		return invalidManifest("%s: mediaType %.200q is no media type (RFC 6838)", what, d.MediaType)
+	}
+	if d.ArtifactType != "" && !validMediaType(d.ArtifactType) {
+		return invalidManifest("%s: artifactType %.200q is no media type (RFC 6838)", what, d.ArtifactType)
+	}
+	if err := d.Digest.Validate(); err != nil {
+		return &failure{code: codeDigestInvalid, err: fault.Newf(fault.Invalid, "%s: %w", what, err)}
+	}
+	if d.Size < 0 {
+		return &failure{code: codeSizeInvalid, err: fault.Newf(fault.Invalid, "%s %s: size is %d, want 0 or more", what, d.Digest, d.Size)}
+	}
+	if d.Data == nil {
+		return nil
+	}
+	h := d.Digest.Hash()
+	h.Write(d.Data)
+	if int64(len(d.Data)) != d.Size || artifact.NewDigest(d.Digest.Algorithm(), h.Sum(nil)) != d.Digest {
+		return invalidManifest("%s %s: the embedded data is not what digest and size say", what, d.Digest)
+	}
+	return nil
+}
+
+// foreign says whether a layer is kept elsewhere by its own declaration: it has
+// a non-distributable media type and names where. Its URLs are for clients;
+// this server never follows them (CVE-2026-10517).
+func foreign(d *descriptor) bool {
+	if len(d.URLs) == 0 {
+		return false
+	}
+	return strings.HasPrefix(d.MediaType, "application/vnd.oci.image.layer.nondistributable.") ||
+		strings.HasPrefix(d.MediaType, "application/vnd.docker.image.rootfs.foreign.")
+}
+
+func invalidManifest(format string, args ...any) error {
+	return failf(codeManifestInvalid, fault.Invalid, "manifest: "+format, args...)
+}
+
+func tooManyReferences(n, most int) error {
+	return failf(codeManifestInvalid, fault.TooLarge, "manifest names %d descriptors, want at most %d", n, most)
+}
+
+// withManifestCode keeps size errors apart from the rest.
+func withManifestCode(err error) error {
+	return &failure{code: codeManifestInvalid, err: fault.Newf(fault.KindOf(err), "manifest: %w", err)}
+}

@@ -1,0 +1,388 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+
+	"assay/artifact"
+	"assay/blob"
+	"assay/event"
+	"assay/identity"
+	"assay/internal/fault"
+	"assay/store"
+)
+
+// push is a manifest on its way in.
+type push struct {
+	*manifest
+	digest artifact.Digest
+	size   int64
+	tags   []string
+	carry  []carried // evidence to hand on
+}
+
+const maxTagsPerPush = 64
+
+// putManifest answers PUT of a manifest by tag or digest. The bytes are durable
+// before the transaction begins that makes them visible; gate, tags, events and
+// the note of what to ingest are one transaction; the answer follows its
+// commit.
+func (r *Registry) putManifest(q *request) error {
+	name := q.route.name
+	if err := r.allowAny(q, name, writers...); err != nil {
+		return err
+	}
+	tag, d, err := parseReference(q.route.ref)
+	if err != nil {
+		return err
+	}
+	body, err := r.manifestBody(q)
+	if err != nil {
+		return err
+	}
+	p, err := r.parsePush(q, tag, d, body)
+	if err != nil {
+		return err
+	}
+	if err := r.mayPush(q, p); err != nil {
+		return err
+	}
+	ctx := q.Context()
+	if err := r.checkStored(ctx, p); err != nil {
+		return err
+	}
+	// The row points at bytes, so the bytes come first. What a refused push
+	// leaves behind has no row, is visible to nobody, and goes with garbage
+	// collection.
+	if err := r.keepBytes(ctx, p.digest, body); err != nil {
+		return err
+	}
+	if err := r.db.Update(ctx, func(tx *store.Tx) error { return r.commitPush(ctx, tx, q, p) }); err != nil {
+		var denied *gateError
+		if errors.As(err, &denied) {
+			r.noteDenied(q, name, p.digest, err)
+		}
+		return err
+	}
+	r.ingestNow(ctx, name, p.carry)
+
+	h := q.w.Header()
+	h.Set("Location", "/v2/"+name+"/manifests/"+string(p.digest))
+	h.Set("Docker-Content-Digest", string(p.digest))
+	h.Set("Etag", etag(p.digest))
+	if p.subject != "" {
+		h.Set("Oci-Subject", string(p.subject))
+	}
+	if tag == "" && len(p.tags) > 0 {
+		h.Set("Oci-Tag", strings.Join(p.tags, ", "))
+	}
+	q.w.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+// manifestBody reads the body up to the limit. A Content-Length over it is
+// refused before a byte is read or allocated.
+func (r *Registry) manifestBody(q *request) ([]byte, error) {
+	tooLarge := func() error {
+		return failf(codeManifestInvalid, fault.TooLarge, "the manifest is larger than %d bytes", r.limits.MaxManifest)
+	}
+	if q.ContentLength > r.limits.MaxManifest {
+		return nil, tooLarge()
+	}
+	var buf bytes.Buffer
+	if q.ContentLength > 0 {
+		buf.Grow(int(q.ContentLength) + bytes.MinRead)
+	}
+	body := &patientBody{r: q.Body, w: q.w}
+	n, err := buf.ReadFrom(io.LimitReader(body, r.limits.MaxManifest+1))
+	switch {
+	case err != nil:
+		return nil, failf(codeManifestInvalid, fault.Invalid, "the request's body ended early: %w", err)
+	case n > r.limits.MaxManifest:
+		return nil, tooLarge()
+	}
+	return buf.Bytes(), nil
+}
+
+// parsePush checks document, digest and tags.
+func (r *Registry) parsePush(q *request, tag string, d artifact.Digest, body []byte) (*push, error) {
+	m, err := parseManifest(q.Header.Get("Content-Type"), body, r.limits.MaxReferences)
+	if err != nil {
+		return nil, err
+	}
+	p := &push{manifest: m, size: int64(len(body))}
+	if tag != "" {
+		p.tags = []string{tag}
+		if s := q.URL.Query().Get("digest"); s != "" {
+			if d, err = parseDigest(s); err != nil {
+				return nil, err
+			}
+		}
+	} else {
+		for _, t := range q.URL.Query()["tag"] {
+			if !ValidTag(t) {
+				return nil, failf(codeManifestInvalid, fault.Invalid, "tag=%.200q is no tag", t)
+			}
+			if !slices.Contains(p.tags, t) {
+				p.tags = append(p.tags, t)
+			}
+		}
+		if len(p.tags) > maxTagsPerPush {
+			return nil, &failure{code: codeUnsupported, status: http.StatusRequestURITooLong, err: fault.Newf(fault.Invalid, "%d tags: want at most %d", len(p.tags), maxTagsPerPush)}
+		}
+	}
+	alg := artifact.SHA256
+	if d != "" {
+		alg = d.Algorithm()
+	}
+	h, _ := artifact.NewHash(alg)
+	h.Write(body)
+	p.digest = artifact.NewDigest(alg, h.Sum(nil))
+	if d != "" && p.digest != d {
+		return nil, failf(codeDigestInvalid, fault.Invalid, "the manifest hashes to %s, the request says %s", p.digest, d)
+	}
+	if p.subject == p.digest { // a hash that contains itself: not in this universe
+		return nil, invalidManifest("it names itself as subject")
+	}
+	p.carry = carriedBy(p)
+	return p, nil
+}
+
+// mayPush settles what of the writers' rights this push needs: evidence about
+// other content needs sign, all else create. Moving a tag that exists needs
+// push, which commitPush asks once it knows.
+func (r *Registry) mayPush(q *request, p *push) error {
+	if !isEvidence(p) {
+		return r.allow(q, identity.ActCreate, q.route.name)
+	}
+	return r.allowAny(q, q.route.name, writers...)
+}
+
+// isEvidence says whether a push attaches something to other content and does
+// nothing else: a referrer without tags, or any manifest under carrier tags
+// alone.
+func isEvidence(p *push) bool {
+	for _, t := range p.tags {
+		if _, ok := carrierTag(t); !ok {
+			return false
+		}
+	}
+	return p.subject != "" || len(p.tags) > 0
+}
+
+// checkStored looks for the bytes of all blobs that the manifest names, with
+// the sizes that it gives. Who may see them is asked in the transaction.
+func (r *Registry) checkStored(ctx context.Context, p *push) error {
+	var missing []artifact.Digest
+	for i := range p.blobs {
+		d := &p.blobs[i]
+		info, err := r.blobs.Stat(ctx, d.Digest)
+		switch {
+		case errors.Is(err, fault.NotFound):
+			missing = append(missing, d.Digest)
+		case err != nil:
+			return err
+		case info.Size != d.Size:
+			return &failure{code: codeSizeInvalid, err: fault.Newf(fault.Invalid, "blob %s has %d bytes, the manifest says %d", d.Digest, info.Size, d.Size)}
+		}
+	}
+	return missingContent(missing)
+}
+
+type missingDetail struct {
+	Digests []artifact.Digest `json:"digests"` // the first twenty
+	Count   int               `json:"count"`
+}
+
+func missingContent(missing []artifact.Digest) error {
+	if len(missing) == 0 {
+		return nil
+	}
+	return &failure{
+		code:   codeManifestBlobUnknown,
+		err:    fault.Newf(fault.Invalid, "the manifest names %d blobs or manifests that are not in the repository, %s among them; push those first", len(missing), missing[0]),
+		detail: missingDetail{missing[:min(len(missing), 20)], len(missing)},
+	}
+}
+
+func (r *Registry) keepBytes(ctx context.Context, d artifact.Digest, body []byte) error {
+	info, err := r.blobs.Stat(ctx, d)
+	if err == nil && info.Size == int64(len(body)) {
+		return nil // Stat's answer is durable
+	}
+	if err != nil && !errors.Is(err, fault.NotFound) {
+		return err
+	}
+	return blob.PutAs(ctx, r.blobs, body, d)
+}
+
+type pushedBody struct {
+	Repository   string          `json:"repository"`
+	Tag          string          `json:"tag,omitempty"`
+	MoreTags     []string        `json:"more_tags,omitempty"` // at most 16
+	MediaType    string          `json:"media_type"`
+	ArtifactType string          `json:"artifact_type,omitempty"`
+	Subject      artifact.Digest `json:"subject,omitempty"`
+	Size         int64           `json:"size"`
+	Address      string          `json:"address"`
+}
+
+// commitPush is the transaction of a push. It may run more than once.
+func (r *Registry) commitPush(ctx context.Context, tx *store.Tx, q *request, p *push) error {
+	name := q.route.name
+	_, err := findManifest(ctx, tx, name, p.digest)
+	known := err == nil
+	if !known && !errors.Is(err, fault.NotFound) {
+		return err
+	}
+	if !known {
+		if err := r.checkVisible(ctx, tx, q, p); err != nil {
+			return err
+		}
+		if err := insertManifest(ctx, tx, name, p.digest, p.size, p.manifest, q.caller.owner()); err != nil {
+			return err
+		}
+	}
+	moved := false
+	for _, t := range p.tags {
+		m, err := r.moveTag(ctx, tx, q, t, p)
+		if err != nil {
+			return err
+		}
+		moved = moved || m
+	}
+	if !known || moved {
+		if err := event.Append(ctx, tx, event.Event{
+			Kind: event.ArtifactPushed, Digest: p.digest, Actor: q.caller.Actor(), TraceID: traceID(q.Request),
+			Body: pushedBodyOf(q, p),
+		}); err != nil {
+			return err
+		}
+	}
+	return r.queueIngest(ctx, tx, name, p.carry)
+}
+
+func pushedBodyOf(q *request, p *push) pushedBody {
+	b := pushedBody{
+		Repository: q.route.name, MediaType: p.mediaType, ArtifactType: p.artifactType,
+		Subject: p.subject, Size: p.size, Address: address(q.Request),
+	}
+	if len(p.tags) > 0 {
+		b.Tag = p.tags[0]
+		b.MoreTags = p.tags[1:min(len(p.tags), 17)]
+	}
+	return b
+}
+
+// checkVisible makes sure that everything the manifest names is in this
+// repository and the pusher's to see: a digest is no right to the bytes.
+func (r *Registry) checkVisible(ctx context.Context, tx *store.Tx, q *request, p *push) error {
+	hidden, err := r.invisibleBlobs(ctx, tx, &q.caller, q.route.name, digestsOf(p.blobs))
+	if err != nil {
+		return err
+	}
+	var missing []artifact.Digest
+	for d := range hidden {
+		missing = append(missing, artifact.Digest(d))
+	}
+	for i := range p.children {
+		c := &p.children[i]
+		row, err := r.visibleManifest(ctx, tx, &q.caller, q.route.name, c.Digest)
+		switch {
+		case errors.Is(err, fault.NotFound):
+			missing = append(missing, c.Digest)
+		case err != nil:
+			return err
+		case row.size != c.Size:
+			return &failure{code: codeSizeInvalid, err: fault.Newf(fault.Invalid, "manifest %s has %d bytes, the index says %d", c.Digest, row.size, c.Size)}
+		case row.mediaType != c.MediaType:
+			return invalidManifest("manifest %s is a %s, the index says %.200q", c.Digest, row.mediaType, c.MediaType)
+		}
+	}
+	slices.Sort(missing)
+	return missingContent(missing)
+}
+
+// gateError marks a refusal that is about the move of a tag, to be recorded
+// once the transaction is over.
+type gateError struct{ error }
+
+func (g *gateError) Unwrap() error { return g.error }
+
+type movedBody struct {
+	Repository string          `json:"repository"`
+	Tag        string          `json:"tag"`
+	From       artifact.Digest `json:"from,omitempty"`
+	To         artifact.Digest `json:"to,omitempty"`
+	Address    string          `json:"address"`
+}
+
+// moveTag sets a tag, through the gate; false when it points there already. The
+// row's version is compared when it is set, so that of two pushers who read the
+// same state one is told, on any isolation level.
+func (r *Registry) moveTag(ctx context.Context, tx *store.Tx, q *request, tag string, p *push) (bool, error) {
+	name := q.route.name
+	from, version, err := findTag(ctx, tx, name, tag)
+	if err != nil && !errors.Is(err, fault.NotFound) {
+		return false, err
+	}
+	if err := precondition(q, tag, from); err != nil {
+		return false, err
+	}
+	if from == p.digest {
+		return false, nil
+	}
+	if from != "" {
+		// The one who may only create must not overwrite (CVE-2026-31801);
+		// carriers of evidence grow by those who sign.
+		acts := []identity.Action{identity.ActPush}
+		if _, carrier := carrierTag(tag); carrier {
+			acts = []identity.Action{identity.ActSign, identity.ActPush}
+		}
+		if err := r.permits(ctx, &q.caller, name, acts...); err != nil {
+			return false, refusedMove(refusal(err, name, identity.ActPush))
+		}
+	}
+	move := Move{Repository: name, Tag: tag, From: from, To: p.digest, MediaType: p.mediaType, Principal: q.caller.Principal}
+	if err := r.gate.TagMove(ctx, tx, move); err != nil {
+		return false, refusedMove(err)
+	}
+	if err := setTag(ctx, tx, name, tag, p.digest, version, q.caller.owner()); err != nil {
+		return false, err
+	}
+	return true, event.Append(ctx, tx, event.Event{
+		Kind: event.TagMoved, Digest: p.digest, Actor: q.caller.Actor(), TraceID: traceID(q.Request),
+		Body: movedBody{name, tag, from, p.digest, address(q.Request)},
+	})
+}
+
+func refusedMove(err error) error {
+	if kind := fault.KindOf(err); kind == fault.Denied || kind == fault.Unverified {
+		return &gateError{err}
+	}
+	return err
+}
+
+// precondition is the compare of a client's compare-and-set: If-Match names the
+// digest that the tag must have, If-None-Match: * that there is no tag yet (RFC
+// 9110 section 13.1).
+func precondition(q *request, tag string, from artifact.Digest) error {
+	match, none := q.Header.Get("If-Match"), q.Header.Get("If-None-Match")
+	ok := (match == "" || from != "" && matches(match, from)) && (none == "" || from == "" || !matches(none, from))
+	if ok {
+		return nil
+	}
+	now := "not set"
+	if from != "" {
+		now = string(from)
+	}
+	return &failure{
+		code: codeDenied, status: http.StatusPreconditionFailed,
+		err: fault.Newf(fault.Conflict, "tag %s is %s: not what If-Match or If-None-Match asks", tag, now),
+	}
+}

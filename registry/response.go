@@ -1,0 +1,115 @@
+package registry
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"time"
+)
+
+// response is the ResponseWriter of one request. It notes status and bytes,
+// keeps sendfile(2) reachable, and moves the connection's write deadline along
+// as long as the client takes the bytes.
+type response struct {
+	http.ResponseWriter
+	ctl    *http.ResponseController
+	idle   time.Duration
+	status int
+	began  bool
+	out    int64 // body bytes sent
+	in     int64 // body bytes received, set by those who read it
+}
+
+func newResponse(w http.ResponseWriter, idle time.Duration) *response {
+	return &response{ResponseWriter: w, ctl: http.NewResponseController(w), idle: idle}
+}
+
+// Unwrap lets http.ResponseController find the connection.
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *response) WriteHeader(status int) {
+	if !w.began {
+		w.began, w.status = true, status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *response) Write(b []byte) (int, error) {
+	if !w.began {
+		w.WriteHeader(http.StatusOK)
+	}
+	n, err := w.ResponseWriter.Write(b)
+	w.out += int64(n)
+	return n, err
+}
+
+// sendPiece is how much goes out under one write deadline: at the default idle
+// time of a minute a client slower than 140 kB/s is cut off.
+const sendPiece = 8 << 20
+
+// ReadFrom sends a file in pieces, each a single sendfile(2) where the
+// connection allows it: net.TCPConn.ReadFrom recognises an *os.File, also
+// within one io.LimitedReader, and nothing else.
+func (w *response) ReadFrom(src io.Reader) (total int64, err error) {
+	if !w.began {
+		w.WriteHeader(http.StatusOK)
+	}
+	// Cleared at the end: net/http sets none of its own by default, and the
+	// next request on this connection must not inherit one.
+	defer func() { _ = w.ctl.SetWriteDeadline(time.Time{}) }()
+	left := int64(1<<63 - 1)
+	limited, isLimited := src.(*io.LimitedReader)
+	inner := src
+	if isLimited {
+		left, inner = limited.N, limited.R
+	}
+	to, fast := w.ResponseWriter.(io.ReaderFrom)
+	_, isFile := inner.(*os.File)
+	for left > 0 {
+		piece := &io.LimitedReader{R: inner, N: min(left, sendPiece)}
+		want := piece.N
+		w.extendWrite()
+		var n int64
+		if fast && isFile {
+			n, err = to.ReadFrom(piece)
+		} else {
+			n, err = io.Copy(struct{ io.Writer }{w.ResponseWriter}, piece)
+		}
+		total, left, w.out = total+n, left-n, w.out+n
+		if isLimited {
+			limited.N -= n
+		}
+		if err != nil || n < want {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+// extendWrite and extendRead fail only on connections that have no deadlines.
+func (w *response) extendWrite() { _ = w.ctl.SetWriteDeadline(time.Now().Add(w.idle)) }
+func (w *response) extendRead()  { _ = w.ctl.SetReadDeadline(time.Now().Add(w.idle)) }
+
+// patientBody reads a request's body and lets go of a client that pauses for
+// longer than the idle time.
+type patientBody struct {
+	r    io.Reader
+	w    *response
+	last time.Time
+}
+
+func (b *patientBody) Read(p []byte) (int, error) {
+	// Setting a deadline takes a lock in the poller: once a second is enough.
+	if now := time.Now(); now.Sub(b.last) > time.Second {
+		b.last = now
+		b.w.extendRead()
+	}
+	n, err := b.r.Read(p)
+	b.w.in += int64(n)
+	if err != nil {
+		// A deadline that passed while the handler still works would look to
+		// net/http like a client gone, and cancel the request's context.
+		_ = b.w.ctl.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}

@@ -1,0 +1,124 @@
+package registry
+
+import (
+	"context"
+	"errors"
+
+	"assay/artifact"
+	"assay/internal/fault"
+	"assay/store"
+)
+
+// visibleManifest gives a manifest of the repository that the caller sees;
+// fault.NotFound for one that is not there and for one that is hidden, with one
+// and the same message.
+func (r *Registry) visibleManifest(ctx context.Context, tx *store.Tx, c *caller, repository string, d artifact.Digest) (manifestRow, error) {
+	m, err := findManifest(ctx, tx, repository, d)
+	if err == nil {
+		var seen bool
+		if seen, err = r.sees(ctx, tx, c, repository, d); err == nil && seen {
+			return m, nil
+		}
+	}
+	if err == nil || errors.Is(err, fault.NotFound) {
+		err = failf(codeManifestUnknown, fault.NotFound, "manifest %s is not in repository %s", d, repository)
+	}
+	return manifestRow{}, err
+}
+
+func (r *Registry) sees(ctx context.Context, tx *store.Tx, c *caller, repository string, d artifact.Digest) (bool, error) {
+	if r.vis == nil {
+		return true, nil
+	}
+	return r.vis.Visible(ctx, tx, c.Principal, repository, d)
+}
+
+// visibleBlob says whether the caller sees a blob in a repository: through a
+// manifest there that they see, or as their own young upload. That the bytes
+// are stored, for another repository, counts for nothing (CVE-2024-39897).
+func (r *Registry) visibleBlob(ctx context.Context, tx *store.Tx, c *caller, repository string, d artifact.Digest) (bool, error) {
+	missing, err := r.invisibleBlobs(ctx, tx, c, repository, []any{string(d)})
+	return len(missing) == 0, err
+}
+
+// invisibleBlobs gives those of the digests that the caller does not see.
+func (r *Registry) invisibleBlobs(ctx context.Context, tx *store.Tx, c *caller, repository string, digests []any) (map[string]bool, error) {
+	missing := make(map[string]bool, len(digests))
+	for _, d := range digests {
+		missing[d.(string)] = true
+	}
+	err := inChunks(digests, func(chunk []any) error {
+		args := append([]any{repository, c.owner(), r.youngSince(tx)}, chunk...)
+		found, err := selectStrings(ctx, tx, `SELECT digest FROM registry_upload
+			WHERE repository = ? AND uploader = ? AND uploaded_at > ? AND digest IN (`+marks(len(chunk))+`)`, args...)
+		for _, d := range found {
+			delete(missing, d)
+		}
+		return err
+	})
+	if err != nil || len(missing) == 0 {
+		return missing, err
+	}
+	rest := make([]any, 0, len(missing))
+	for _, d := range digests {
+		if missing[d.(string)] {
+			rest = append(rest, d)
+		}
+	}
+	err = inChunks(rest, func(chunk []any) error {
+		return r.throughManifests(ctx, tx, c, repository, chunk, missing)
+	})
+	return missing, err
+}
+
+// throughManifests strikes from missing what some visible manifest holds.
+func (r *Registry) throughManifests(ctx context.Context, tx *store.Tx, c *caller, repository string, chunk []any, missing map[string]bool) error {
+	args := append(append([]any{}, chunk...), refBlob, repository)
+	if r.vis == nil {
+		found, err := selectStrings(ctx, tx, `SELECT DISTINCT child FROM registry_reference
+			WHERE child IN (`+marks(len(chunk))+`) AND kind = ? AND repository = ?`, args...)
+		for _, d := range found {
+			delete(missing, d)
+		}
+		return err
+	}
+	pairs, err := selectPairs(ctx, tx, `SELECT child, manifest FROM registry_reference
+		WHERE child IN (`+marks(len(chunk))+`) AND kind = ? AND repository = ?`, args...)
+	if err != nil {
+		return err
+	}
+	asked := map[string]bool{}
+	for _, p := range pairs {
+		if !missing[p[0]] {
+			continue
+		}
+		seen, known := asked[p[1]]
+		if !known {
+			if seen, err = r.sees(ctx, tx, c, repository, artifact.Digest(p[1])); err != nil {
+				return err
+			}
+			asked[p[1]] = seen
+		}
+		if seen {
+			delete(missing, p[0])
+		}
+	}
+	return nil
+}
+
+func selectPairs(ctx context.Context, tx *store.Tx, q string, args ...any) ([][2]string, error) {
+	rows, err := tx.Query(ctx, q, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	var out [][2]string
+	for rows.Next() {
+		var p [2]string
+		if err := rows.Scan(&p[0], &p[1]); err != nil {
+			return nil, err
+		}
+		out = append(out, p)
+	}
+	return out, rows.Err()
+}
