@@ -25,7 +25,7 @@ spec:
         identities:
           - {issuer: "https://issuer.example", subject: alice@example.org}
           - {issuerRegexp: "https://issuer\\..*", subjectRegexp: ".*@ops.example.org"}
-          - {key: "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"}
+          - {key: "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}
     attestations:
       - predicateType: https://slsa.dev/provenance/v1
         identities: [{issuer: "https://issuer.example", subject: "https://builder.example/v1/workflow"}]
@@ -177,7 +177,7 @@ func TestHostileVectors(t *testing.T) {
 
 func FuzzParseRequirements(f *testing.F) {
 	f.Add([]byte(full))
-	f.Add([]byte(signers(`{key: "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"}`)))
+	f.Add([]byte(signers(`{key: "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}`)))
 	f.Add([]byte(head + "  rego: |\n    package assay.policy\n    allow if input.truncated == false\n"))
 	f.Add([]byte("a: &a [*a]"))
 	empty := &Facts{Subject: Subject{Digest: testDigest, Kind: Image}}

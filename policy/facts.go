@@ -101,7 +101,7 @@ type Evidence struct {
 	Repository  string    `json:"repository,omitempty"`   // repository that it came from
 	Legacy      bool      `json:"legacy,omitzero"`        // came by a .sig or .att tag
 	Identity    *Identity `json:"identity,omitempty"`     // keyless; exactly one of Identity and Key
-	Key         string    `json:"key,omitempty"`          // SHA256:<base64> of the key's PKIX form
+	Key         string    `json:"key,omitempty"`          // keyed: "sha256:" and the hex SHA-256 of the key's PKIX form
 	Root        string    `json:"root,omitempty"`         // name of the trust root that verified it
 	Scheme      string    `json:"scheme"`                 // "message" or "dsse"
 	TrustedTime string    `json:"trusted_time,omitempty"` // RFC 3339, UTC, whole seconds; empty: no trusted time
@@ -164,8 +164,8 @@ type Provenance struct {
 
 // Source is the source that a build says it was made from.
 type Source struct {
-	URI    string `json:"uri,omitempty"`    // without the ref: "git+https://github.com/org/repo"
-	Digest string `json:"digest,omitempty"` // "alg:hex", of the commit
+	URI    string `json:"uri,omitempty"`    // without "git+" and without the ref: "https://github.com/org/repo"
+	Digest string `json:"digest,omitempty"` // "alg:hex" of the commit: "gitCommit:…", "sha1:…"
 	Ref    string `json:"ref,omitempty"`    // "refs/heads/main"
 }
 

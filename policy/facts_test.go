@@ -121,7 +121,7 @@ func TestFactsAreOfTheSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := goodFacts()
-	f.Signatures[0].Identity, f.Signatures[0].Key = nil, "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"
+	f.Signatures[0].Identity, f.Signatures[0].Key = nil, "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 	f.Rejected = []Rejected{{ID: attID(1), Source: "file", Code: "malformed", Reason: "x"}}
 	b, err := f.Canonical()
 	if err != nil {

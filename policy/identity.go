@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"encoding/base64"
 	"fmt"
 	"maps"
 	"regexp"
@@ -9,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"assay/artifact"
 	"assay/internal/fault"
 )
 
@@ -22,7 +22,7 @@ type IdentityMatch struct {
 	Subject       string            `yaml:"subject,omitempty" json:"subject,omitempty"`
 	SubjectRegexp string            `yaml:"subjectRegexp,omitempty" json:"subjectRegexp,omitempty"`
 	Extensions    map[string]string `yaml:"extensions,omitempty" json:"extensions,omitempty"` // Fulcio extensions that must all be equal, by name
-	Key           string            `yaml:"key,omitempty" json:"key,omitempty"`               // SHA256:<base64> of the public key's PKIX form
+	Key           string            `yaml:"key,omitempty" json:"key,omitempty"`               // "sha256:" and the lowercase hex SHA-256 of the public key's PKIX form
 }
 
 // identity is a compiled IdentityMatch.
@@ -57,9 +57,8 @@ func (m IdentityMatch) compile() (*identity, error) {
 		if m.Issuer+m.IssuerRegexp+m.Subject+m.SubjectRegexp != "" || len(m.Extensions) > 0 {
 			return nil, fault.Newf(fault.Invalid, "an identity is a key, or an issuer and a subject, not both")
 		}
-		sum, ok := strings.CutPrefix(m.Key, "SHA256:")
-		if raw, err := base64.RawStdEncoding.Strict().DecodeString(sum); !ok || err != nil || len(raw) != 32 {
-			return nil, fault.Newf(fault.Invalid, "key %.80q: want SHA256: and 43 characters of base64, as `assay key fingerprint FILE` prints", m.Key)
+		if d, err := artifact.ParseDigest(m.Key); err != nil || d.Algorithm() != artifact.SHA256 {
+			return nil, fault.Newf(fault.Invalid, "key %.80q: want sha256: and 64 lowercase hex digits, the fingerprint of the key's PKIX form", m.Key)
 		}
 		out.text = "key " + m.Key
 		return out, nil

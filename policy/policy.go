@@ -51,6 +51,7 @@ type Result struct {
 	Verdict    Verdict   `json:"verdict"`
 	Checks     []Check   `json:"checks"`
 	ValidUntil time.Time `json:"valid_until,omitzero"` // when a check that passed by age would fail; zero: no such
+	Level      int       `json:"level,omitzero"`       // SLSA build level that a provenance requirement verified; 0: none asked
 }
 
 // Policy is a compiled policy. It is immutable and safe for concurrent use.
@@ -202,6 +203,7 @@ type evaluation struct {
 	prefix string
 	checks []Check
 	until  time.Time
+	level  int
 	byID   map[string]*Attestation
 	input  ast.Value // the facts as Rego reads them, made once
 }
@@ -278,7 +280,7 @@ func (p *Policy) Evaluate(ctx context.Context, f *Facts, now time.Time) (Result,
 			Mend: "assay apply -f DIR  # with a policy whose scope matches, or one without scope",
 		})
 	}
-	r := Result{Verdict: Deny, Checks: ev.checks, ValidUntil: ev.until}
+	r := Result{Verdict: Deny, Checks: ev.checks, ValidUntil: ev.until, Level: ev.level}
 	passed := false
 	for _, c := range ev.checks[head:] {
 		passed = passed || c.Status == Pass

@@ -47,7 +47,7 @@ func goodFacts() *Facts {
 		}},
 		Provenance: []Provenance{{
 			Attestation: attID(2), BuilderID: builder, BuildType: "https://type.example/v1", Level: 1,
-			Source:             Source{URI: "git+https://git.example/team-a/app", Ref: "refs/heads/main"},
+			Source:             Source{URI: "https://git.example/team-a/app", Ref: "refs/heads/main"},
 			ExternalParameters: map[string]any{"workflow": map[string]any{"ref": "refs/heads/main", "path": "ci.yaml"}, "debug": ""},
 		}},
 		Trust: Trust{Roots: []string{"test"}},

@@ -66,7 +66,11 @@ func (r *ProvenanceRequirement) compile() (*provenanceRule, error) {
 		}
 	}
 	var err error
-	if out.sources, err = compileGlobs("sources", r.Sources); err != nil {
+	sources := slices.Clone(r.Sources)
+	for i, s := range sources {
+		sources[i] = strings.TrimPrefix(s, "git+") // facts name sources without it
+	}
+	if out.sources, err = compileGlobs("sources", sources); err != nil {
 		return nil, err
 	}
 	if out.refs, err = compileGlobs("refs", r.Refs); err != nil {
@@ -112,14 +116,14 @@ func globsText(gs []Glob) string {
 func (r *provenanceRule) evaluate(ev *evaluation, q *quality) {
 	var best []Check
 	var bestE *Evidence
-	bestFailed := -1
+	bestFailed, bestLevel := -1, 0
 	for i := range ev.facts.Provenance {
 		p := &ev.facts.Provenance[i]
 		e := ev.attestation(p.Attestation)
 		if e == nil {
 			continue // a view without verified evidence proves nothing
 		}
-		checks := r.checks(ev, q, p, &e.Evidence)
+		checks, level := r.checks(ev, q, p, &e.Evidence)
 		failed := 0
 		for _, c := range checks {
 			if c.Status == Fail {
@@ -127,7 +131,7 @@ func (r *provenanceRule) evaluate(ev *evaluation, q *quality) {
 			}
 		}
 		if bestFailed < 0 || failed < bestFailed {
-			best, bestFailed, bestE = checks, failed, &e.Evidence
+			best, bestFailed, bestE, bestLevel = checks, failed, &e.Evidence, level
 		}
 	}
 	if best == nil {
@@ -144,13 +148,15 @@ func (r *provenanceRule) evaluate(ev *evaluation, q *quality) {
 		}
 		ev.add(c)
 	}
+	if bestFailed == 0 {
+		ev.level = max(ev.level, bestLevel)
+	}
 	if at, ok := bestE.At(); ok && q.maxAge > 0 && bestFailed == 0 {
 		ev.expire(at.Add(q.maxAge))
 	}
 }
 
-func (r *provenanceRule) checks(ev *evaluation, q *quality, p *Provenance, e *Evidence) []Check {
-	var out []Check
+func (r *provenanceRule) checks(ev *evaluation, q *quality, p *Provenance, e *Evidence) (out []Check, level int) {
 	add := func(name string, ok bool, expected, found string) {
 		s := Fail
 		if ok {
@@ -158,7 +164,7 @@ func (r *provenanceRule) checks(ev *evaluation, q *quality, p *Provenance, e *Ev
 		}
 		out = append(out, Check{Name: "provenance/" + name, Status: s, Expected: expected, Found: found})
 	}
-	level := p.Level
+	level = p.Level
 	if len(r.builders) > 0 {
 		level = 0
 		for _, b := range r.builders {
@@ -191,7 +197,7 @@ func (r *provenanceRule) checks(ev *evaluation, q *quality, p *Provenance, e *Ev
 	if why := q.unusable(e, ev.now); q.text() != "" {
 		add("evidence", why == "", strings.TrimPrefix(q.text(), ", "), orElse(why, "as expected"))
 	}
-	return out
+	return out, level
 }
 
 func (r *provenanceRule) buildersText() string {

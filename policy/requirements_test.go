@@ -37,12 +37,12 @@ func TestRequirements(t *testing.T) {
 		"another issuer": {func(f *Facts) { f.Signatures[0].Identity.Issuer = "https://evil.example" }, "signatures/release-signers", "https://evil.example"},
 		"expression":     {func(f *Facts) { f.Signatures[0].Identity.Subject = "bob@ops.example.org" }, "", ""},
 		"key": {func(f *Facts) {
-			f.Signatures[0].Identity, f.Signatures[0].Key = nil, "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"
+			f.Signatures[0].Identity, f.Signatures[0].Key = nil, "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 		}, "", ""},
-		"another key": {func(f *Facts) { f.Signatures[0].Identity, f.Signatures[0].Key = nil, "SHA256:"+strings.Repeat("A", 43) }, "signatures/release-signers", "key SHA256:AAA"},
+		"another key": {func(f *Facts) { f.Signatures[0].Identity, f.Signatures[0].Key = nil, "sha256:"+strings.Repeat("a", 64) }, "signatures/release-signers", "key sha256:aaa"},
 		"key and identity": {func(f *Facts) {
 			f.Signatures[0].Identity.Subject = ""
-			f.Signatures[0].Key = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"
+			f.Signatures[0].Key = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 		}, "signatures/release-signers", ""},
 		"not logged":      {func(f *Facts) { f.Signatures[0].LogIndex = nil }, "signatures/release-signers", "1 not logged"},
 		"log time alone":  {func(f *Facts) { f.Signatures[0].TimeSource = "log" }, "signatures/release-signers", "1 without timestamp"},
@@ -61,7 +61,7 @@ func TestRequirements(t *testing.T) {
 		"builder":                {func(f *Facts) { f.Provenance[0].BuilderID += "/evil" }, "provenance/builder provenance/level", builder + "/evil"},
 		"no provenance":          {func(f *Facts) { f.Provenance = nil }, "provenance", "no provenance"},
 		"view of nothing":        {func(f *Facts) { f.Provenance[0].Attestation = attID(99) }, "provenance", "no provenance"},
-		"source":                 {func(f *Facts) { f.Provenance[0].Source.URI = "git+https://git.example/team-a/app/evil" }, "provenance/source", ""},
+		"source":                 {func(f *Facts) { f.Provenance[0].Source.URI = "https://git.example/team-a/app/evil" }, "provenance/source", ""},
 		"source absent":          {func(f *Facts) { f.Provenance[0].Source.URI = "" }, "provenance/source", "none"},
 		"ref":                    {func(f *Facts) { f.Provenance[0].Source.Ref = "refs/heads/main2" }, "provenance/ref", ""},
 		"tag":                    {func(f *Facts) { f.Provenance[0].Source.Ref = "refs/tags/v1.2" }, "", ""},
@@ -142,9 +142,9 @@ func TestThreat_Identity_RegexUnanchoredOrIgnored(t *testing.T) {
 		"no issuer":       {Subject: "a"},
 		"both":            {Issuer: "a", Subject: "b", SubjectRegexp: "c"},
 		"nothing":         {},
-		"key and issuer":  {Key: "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU", Issuer: "a"},
-		"short key":       {Key: "SHA256:47DE"},
-		"key's algorithm": {Key: "MD5:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"},
+		"key and issuer":  {Key: "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", Issuer: "a"},
+		"short key":       {Key: "sha256:e3b0"},
+		"key's algorithm": {Key: "md5:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
 		"extension":       {Issuer: "a", Subject: "b", Extensions: map[string]string{"runnerEnvironment": ""}},
 		"endless":         {Issuer: "a", SubjectRegexp: strings.Repeat("a", maxRegexp+1)},
 	} {
