@@ -43,8 +43,8 @@ func parseSQLite(path string) (target, error) {
 		path = path[2:]
 	}
 	switch {
-	case strings.ContainsAny(path, "\x00?#%"):
-		return target{}, fault.Newf(fault.Invalid, "database sqlite:%s: want a plain path without parameters or ? # %%", path)
+	case strings.ContainsAny(path, "\x00?"):
+		return target{}, fault.Newf(fault.Invalid, "database sqlite:%s: want a plain path without parameters", path)
 	case !filepath.IsAbs(path) || filepath.Clean(path) != path:
 		return target{}, fault.Newf(fault.Invalid, "database sqlite:%s: want an absolute, clean path, for example sqlite:/var/lib/assay/assay.db", path)
 	case filepath.Dir(path) == path:

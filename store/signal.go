@@ -1,6 +1,9 @@
 package store
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // watchers wakes goroutines of this process that wait for changes.
 type watchers struct {
@@ -10,7 +13,11 @@ type watchers struct {
 
 // Signal wakes, after the commit, those of this process that [DB.Watch] the
 // topic.
-func (tx *Tx) Signal(topic string) { tx.OnCommit(func() { tx.db.Signal(topic) }) }
+func (tx *Tx) Signal(topic string) {
+	if !slices.Contains(tx.signals, topic) {
+		tx.signals = append(tx.signals, topic)
+	}
+}
 
 // Signal wakes those of this process that [DB.Watch] the topic.
 func (db *DB) Signal(topic string) {

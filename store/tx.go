@@ -23,6 +23,7 @@ type Tx struct {
 	err      error     // why the transaction failed, or that it is over
 	open     *sql.Rows // rows of the last query, perhaps not closed
 	onCommit []func()
+	signals  []string // topics to wake after the commit
 }
 
 // querier runs a translated statement in a transaction.
@@ -177,6 +178,16 @@ func (tx *Tx) finish(err error) error {
 	}
 	tx.err = errOver
 	return err
+}
+
+// committed does what was to happen after the commit.
+func (tx *Tx) committed() {
+	for _, topic := range tx.signals {
+		tx.db.Signal(topic)
+	}
+	for _, fn := range tx.onCommit {
+		fn()
+	}
 }
 
 var errOver = fault.Newf(fault.Internal, "the transaction is over")

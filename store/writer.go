@@ -339,10 +339,3 @@ func (w *writer) close() error {
 	}
 	return nil
 }
-
-// committed runs what was to happen after the commit.
-func (tx *Tx) committed() {
-	for _, fn := range tx.onCommit {
-		fn()
-	}
-}
