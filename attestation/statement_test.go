@@ -334,6 +334,12 @@ func TestNewStatement(t *testing.T) {
 			t.Errorf("%s: %v, want invalid", name, err)
 		}
 	}
+	// What no reader would take is not written either.
+	deep := json.RawMessage(`{"a":` + strings.Repeat("[", 80) + strings.Repeat("]", 80) + "}")
+	s = &Statement{Type: StatementV1, Subject: []Subject{sub}, PredicateType: "p", Predicate: deep}
+	if _, err := s.Bytes(); !errors.Is(err, fault.TooLarge) {
+		t.Errorf("deep predicate: %v, want too large", err)
+	}
 }
 
 func TestOpaqueSubjectsRefuseWeakHashes(t *testing.T) {

@@ -201,7 +201,7 @@ var malformedSLSA = map[string]string{
 	"statement internal-testdata/gha/testdata/bundle/valid.intoto.sigstore":                         "predicateType is absent",
 	"statement internal-testdata/gha/testdata/npm-att-mismatch-prov-payloadtype.intoto.sigstore":    "payloadType",
 	"statement internal-testdata/gha/testdata/npm-att-mismatch-pub-payloadtype.intoto.sigstore":     "payloadType",
-	"statement internal-testdata/gha/testdata/npm-att-publish-invalid-signature.intoto.sigstore":    "cannot unmarshal",
+	"statement internal-testdata/gha/testdata/npm-att-publish-invalid-signature.intoto.sigstore":    "unmarshal JSON string",
 	"statement internal-testdata/gha/testdata/npm-att-publish-nodigest.intoto.sigstore":             "want sha256",
 	"statement internal-testdata/gha/testdata/npm-att-publish-nosubjects.intoto.sigstore":           "want an array",
 	"statement internal-testdata/gha/testdata/npm-stmt-mismatch-prov-type.intoto.sigstore":          "_type",

@@ -168,6 +168,26 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+// Brackets and digits inside strings are text, and a string ends where it ends.
+func TestScanKnowsStrings(t *testing.T) {
+	open, closed := strings.Repeat("[", 65), strings.Repeat("]", 65)
+	for _, in := range []string{`"` + open + `"`, `"\"` + open + `"`, `["\\\"` + open + `","1e999"]`, `"\\` + open + `"`, `{"\"[":"` + open + `\""}`} {
+		if err := Check([]byte(in)); err != nil {
+			t.Errorf("%s: %v", in, err)
+		}
+	}
+	for _, in := range []string{`["\\",` + open + closed + `]`, `["\"",` + open + closed + `]`, `["",` + open + closed + `]`} {
+		if err := Check([]byte(in)); !errors.Is(err, fault.TooLarge) {
+			t.Errorf("%s: %v, want too large", in, err)
+		}
+	}
+	for _, in := range []string{`["\\",1e999]`, `["\"",-1E999]`, `1e999`, `[1e999]`, `{"a":1e999}`} {
+		if err := Check([]byte(in)); !errors.Is(err, fault.Invalid) {
+			t.Errorf("%s: %v, want invalid", in, err)
+		}
+	}
+}
+
 // A type that names two spellings of one member reads both, and no third.
 func TestTwoSpellings(t *testing.T) {
 	type metadata struct {
