@@ -1,0 +1,392 @@
+package verify
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"assay/artifact"
+	"assay/attestation"
+	"assay/event"
+	"assay/internal/clock"
+	"assay/internal/fault"
+	"assay/policy"
+	"assay/store"
+	"assay/trust"
+)
+
+// TrustState is what evidence is verified with at an instant.
+type TrustState struct {
+	Verifier *Verifier
+	// Epoch is the trust epoch (trust.Epoch) that Verifier was made at or after.
+	// While the database's is higher, trust has changed and is not loaded yet:
+	// nothing is decided.
+	Epoch int64
+	Stale bool // a root or list is older than its own limit: every decision is a deny
+}
+
+// Options of an [Engine]. DB, Source, Trust, Key and VerifierID are required.
+type Options struct {
+	DB     *store.DB
+	Source EvidenceSource
+	// Trust gives what evidence is verified with now. A change of roots or keys
+	// gives another Verifier, and raises the trust epoch.
+	Trust func() TrustState
+	// Builders grant build levels; provenance by others has level 1.
+	Builders []policy.Builder
+	// Key signs decisions. It has this role alone; bundles by it are no evidence.
+	Key        crypto.Signer
+	VerifierID string // URI that stands for this verifier in summaries: the public URL
+
+	MaxValidity time.Duration // a decision holds at most this long; default 24 h
+	Timeout     time.Duration // of one decision; default 60 s
+	// CacheEntries bounds the decisions kept in memory (default 20,000), and
+	// CacheAge how late a decision by another process is seen (default 1 s).
+	CacheEntries int
+	CacheAge     time.Duration
+
+	// Epoch tells the trust epoch; nil: trust.Epoch.
+	Epoch      func(ctx context.Context, tx *store.Tx) (int64, error)
+	Clock      clock.Clock           // nil: clock.System
+	Logger     *slog.Logger          // nil: discard
+	Registerer prometheus.Registerer // nil: no metrics
+}
+
+// Engine makes decisions and looks them up. It is safe for concurrent use.
+type Engine struct {
+	o        Options
+	builders *builders
+	own      string // fingerprint of the decision key
+	verdicts *verdicts
+	cache    *decisions
+	flights  flights
+	met      *metrics
+}
+
+// New makes an engine over a database that was migrated with [Migrations],
+// event.Migrations and trust.Migrations. Errors are fault.Invalid.
+func New(o Options) (*Engine, error) {
+	if o.DB == nil || o.Source == nil || o.Trust == nil || o.Key == nil {
+		return nil, fault.Newf(fault.Invalid, "verify: Options.DB, Source, Trust and Key are required")
+	}
+	if u, err := url.Parse(o.VerifierID); err != nil || u.Scheme == "" {
+		return nil, fault.Newf(fault.Invalid, "verify: VerifierID %.100q, want a URI such as the public URL", o.VerifierID)
+	}
+	def(&o.MaxValidity, 24*time.Hour)
+	def(&o.Timeout, time.Minute)
+	def(&o.CacheEntries, 20_000)
+	def(&o.CacheAge, time.Second)
+	if o.Epoch == nil {
+		o.Epoch = trust.Epoch
+	}
+	if o.Clock == nil {
+		o.Clock = clock.System
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	b, err := compileBuilders(o.Builders)
+	if err != nil {
+		return nil, err
+	}
+	own, err := trust.KeyFingerprint(o.Key.Public())
+	if err != nil {
+		return nil, fmt.Errorf("decision key: %w", err)
+	}
+	met, err := newMetrics(o.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	return &Engine{
+		o: o, builders: b, own: own, met: met,
+		verdicts: newVerdicts(32 << 20), cache: newDecisions(o.CacheEntries, o.CacheAge),
+	}, nil
+}
+
+func def[T int | time.Duration](v *T, d T) {
+	if *v <= 0 {
+		*v = d
+	}
+}
+
+// Decide reads the evidence about the target, judges it, and stores the
+// outcome as the decision that holds for (target.Digest, scope.ID), with its
+// event, before it returns. Where the facts, the policy and the outcome are
+// those of the decision that stands, that one is extended and given.
+//
+// scope.ID must name all that the facts depend on beside the digest: decisions
+// about one digest in two repositories want two scopes.
+//
+// The error is that no answer was found (fault.Undecided, fault.Tampered, ...);
+// then the decision that stands is left as it is. A deny is a Decision. Who
+// calls while the same is being decided gets a decision that was begun after
+// the call.
+func (e *Engine) Decide(ctx context.Context, t Target, scope policy.Scope, p *policy.Policy) (*Decision, error) {
+	if err := t.validate(); err != nil {
+		return nil, err
+	}
+	if scope.ID == "" || len(scope.ID) > 512 || p == nil {
+		return nil, fault.Newf(fault.Invalid, "decide: want a policy, and a scope with an ID of at most 512 bytes")
+	}
+	k := flightKey{decisionKey{t.Digest, scope.ID}, p.Hash()}
+	return e.flights.do(ctx, k, func(ctx context.Context) (*Decision, error) {
+		ctx, cancel := context.WithTimeout(ctx, e.o.Timeout)
+		defer cancel()
+		start := time.Now()
+		d, err := e.decide(ctx, t, scope, p)
+		e.met.decided(d, err, time.Since(start))
+		if err != nil {
+			e.o.Logger.WarnContext(ctx, "no decision", "digest", t.Digest, "scope", scope.ID, "policy", p.Name(), "error", err, "trace_id", event.TraceFrom(ctx))
+		}
+		return d, err
+	})
+}
+
+func (e *Engine) decide(ctx context.Context, t Target, scope policy.Scope, p *policy.Policy) (*Decision, error) {
+	for try := 0; ; try++ {
+		d, err := e.decideOnce(ctx, t, scope, p)
+		if !errors.Is(err, errMoved) || try == 4 {
+			return d, undecided(err)
+		}
+		select {
+		case <-time.After(time.Duration(try) * 20 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, undecided(context.Cause(ctx))
+		}
+	}
+}
+
+// decideOnce gives errMoved when trust or the standing decision changed
+// meanwhile.
+func (e *Engine) decideOnce(ctx context.Context, t Target, scope policy.Scope, p *policy.Policy) (*Decision, error) {
+	state := e.o.Trust()
+	if state.Verifier == nil {
+		return nil, fault.Newf(fault.Undecided, "no trusted root is configured: see assay doctor")
+	}
+	var standing *Decision
+	err := e.o.DB.View(ctx, func(tx *store.Tx) (err error) {
+		if err := e.unmoved(ctx, tx, state.Epoch); err != nil {
+			return err
+		}
+		if standing, err = current(ctx, tx, t.Digest, scope.ID); errors.Is(err, fault.NotFound) {
+			standing, err = nil, nil
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	g := &gathering{target: t, verifier: state.Verifier, builders: e.builders, policy: p, cache: e.verdicts, epoch: state.Epoch, never: e.own}
+	if err := g.gather(ctx, e.o.Source, scope, state.Stale); err != nil {
+		return nil, err
+	}
+	facts, err := canonical(g.facts)
+	if err != nil {
+		return nil, err
+	}
+	now := e.o.Clock().UTC().Truncate(time.Microsecond)
+	res, err := p.Evaluate(ctx, g.facts, now)
+	if err != nil {
+		return nil, err
+	}
+	until := earliest(now.Add(e.o.MaxValidity), earliest(res.ValidUntil, g.expires))
+	if standing != nil && standing.FactsHash == policy.FactsID(facts) && standing.PolicyHash == p.Hash() && sameOutcome(standing, res) {
+		d := *standing
+		d.TrustEpoch, d.ValidUntil = state.Epoch, until
+		return e.extend(ctx, &d)
+	}
+	d, err := e.sign(ctx, t, g.facts, facts, p, res, now)
+	if err != nil {
+		return nil, err
+	}
+	d.TrustEpoch, d.ValidUntil = state.Epoch, until
+	return e.store(ctx, d, standing, g.facts, facts)
+}
+
+// sameOutcome says whether an evaluation came to what the decision says. Time
+// alone can change it: facts that were young enough are not for ever.
+func sameOutcome(d *Decision, res policy.Result) bool {
+	return d.Verdict == res.Verdict && slices.EqualFunc(d.Checks, res.Checks, func(a, b policy.Check) bool {
+		return a.Name == b.Name && a.Status == b.Status
+	})
+}
+
+// sign makes the decision and its summary, outside of any transaction: the key
+// may be far away.
+func (e *Engine) sign(ctx context.Context, t Target, f *policy.Facts, canonical []byte, p *policy.Policy, res policy.Result, now time.Time) (*Decision, error) {
+	d := &Decision{
+		Digest: t.Digest, ScopeID: f.Scope.ID, Verdict: res.Verdict, Mode: p.Mode(), Policy: p.Name(), PolicyHash: p.Hash(),
+		FactsHash: policy.FactsID(canonical), Checks: res.Checks, DecidedAt: now,
+	}
+	s, err := summary(e.o.VerifierID, t, f, d.FactsHash, p, res, now)
+	if err != nil {
+		return nil, fmt.Errorf("write the summary: %w", err)
+	}
+	env, err := attestation.SignStatement(ctx, e.o.Key, s)
+	if err != nil {
+		return nil, fault.Newf(fault.Unavailable, "sign the decision: %w", err)
+	}
+	d.ID = decisionID(env.Payload)
+	if d.VSA, err = env.MarshalJSON(); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (e *Engine) extend(ctx context.Context, d *Decision) (*Decision, error) {
+	err := e.o.DB.Update(ctx, func(tx *store.Tx) error {
+		if err := e.unmoved(ctx, tx, d.TrustEpoch); err != nil {
+			return err
+		}
+		tx.OnCommit(func() { e.cache.drop(decisionKey{d.Digest, d.ScopeID}) })
+		return extend(ctx, tx, d)
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.met.extended.Inc()
+	return d, nil
+}
+
+func (e *Engine) unmoved(ctx context.Context, tx *store.Tx, epoch int64) error {
+	now, err := e.o.Epoch(ctx, tx)
+	if err == nil && now > epoch {
+		err = fault.Newf(fault.Undecided, "trust changed (epoch %d, loaded %d): %w", now, epoch, errMoved)
+	}
+	return err
+}
+
+// store writes decision, facts and events in one transaction. It gives errMoved
+// when the decision that it replaces is not the one that stood.
+func (e *Engine) store(ctx context.Context, d, standing *Decision, f *policy.Facts, facts []byte) (*Decision, error) {
+	err := e.o.DB.Update(ctx, func(tx *store.Tx) error {
+		if err := e.unmoved(ctx, tx, d.TrustEpoch); err != nil {
+			return err
+		}
+		was, err := current(ctx, tx, d.Digest, d.ScopeID)
+		switch {
+		case errors.Is(err, fault.NotFound):
+			was, err = nil, nil
+		case err != nil:
+			return err
+		}
+		if (was == nil) != (standing == nil) || was != nil && was.ID != standing.ID {
+			return errMoved
+		}
+		if err = insert(ctx, tx, d, facts); err != nil {
+			return err
+		}
+		tx.OnCommit(func() { e.cache.drop(decisionKey{d.Digest, d.ScopeID}) })
+		return e.tell(ctx, tx, d, was, f.Scope)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+const actor = "system:verify"
+
+func (e *Engine) tell(ctx context.Context, tx *store.Tx, d, was *Decision, sc policy.Scope) error {
+	ev := event.Event{
+		Kind: event.DecisionMade, Digest: d.Digest, Actor: actor, Team: sc.Team, Service: sc.Service, Env: sc.Environment, Cluster: sc.Cluster,
+		Body: map[string]string{
+			"id": d.ID, "scope": d.ScopeID, "verdict": string(d.Verdict), "mode": string(d.Mode), "policy": d.PolicyHash,
+			"facts": d.FactsHash, "valid_until": d.ValidUntil.UTC().Format(time.RFC3339),
+		},
+	}
+	if err := event.Append(ctx, tx, ev); err != nil || was == nil || was.Verdict == d.Verdict {
+		return err
+	}
+	ev.Kind = event.DecisionChanged
+	ev.Body = map[string]string{
+		"id": d.ID, "scope": d.ScopeID, "from": string(was.Verdict), "verdict": string(d.Verdict), "reason": clip(why(d, was), 1000),
+	}
+	return event.Append(ctx, tx, ev)
+}
+
+// why says what turned the verdict.
+func why(d, was *Decision) string {
+	if d.Verdict != policy.Allow {
+		return failures(d.Checks, 3)
+	}
+	return "now holds: " + failures(was.Checks, 3)
+}
+
+// Get gives a stored decision by ID, current or not; fault.NotFound when there
+// is none.
+func (e *Engine) Get(ctx context.Context, id string) (d *Decision, err error) {
+	err = e.o.DB.View(ctx, func(tx *store.Tx) error { d, err = byID(ctx, tx, id); return err })
+	if errors.Is(err, fault.NotFound) {
+		return nil, fault.Newf(fault.NotFound, "decision %.80q: not here", id)
+	}
+	return d, err
+}
+
+// List gives the decisions that hold for a digest, by scope, at most 1,000.
+func (e *Engine) List(ctx context.Context, digest artifact.Digest) (out []*Decision, err error) {
+	if err := digest.Validate(); err != nil {
+		return nil, err
+	}
+	err = e.o.DB.View(ctx, func(tx *store.Tx) error { out, err = list(ctx, tx, digest, 1000); return err })
+	return out, err
+}
+
+// Facts gives recorded facts by their address. Facts that were altered in the
+// store are fault.Tampered.
+func (e *Engine) Facts(ctx context.Context, id string) (f *policy.Facts, err error) {
+	err = e.o.DB.View(ctx, func(tx *store.Tx) error { f, err = readFacts(ctx, tx, id); return err })
+	return f, err
+}
+
+// Due lists decisions that should be made again, at most limit: made under an
+// earlier trust epoch, or ending before the given time. Those that end first
+// come first.
+func (e *Engine) Due(ctx context.Context, before time.Time, limit int) (out []Due, err error) {
+	err = e.o.DB.View(ctx, func(tx *store.Tx) error {
+		epoch, err := e.o.Epoch(ctx, tx)
+		if err != nil {
+			return err
+		}
+		out, err = due(ctx, tx, epoch, before, limit)
+		return err
+	})
+	return out, err
+}
+
+// Replay judges the recorded facts of a decision again, at the instant of that
+// decision. The same policy gives the same result, byte for byte; another one
+// shows what it would have said.
+func (e *Engine) Replay(ctx context.Context, id string, p *policy.Policy) (policy.Result, error) {
+	d, err := e.Get(ctx, id)
+	if err != nil {
+		return policy.Result{}, err
+	}
+	f, err := e.Facts(ctx, d.FactsHash)
+	if err != nil {
+		return policy.Result{}, err
+	}
+	return p.Evaluate(ctx, f, d.DecidedAt)
+}
+
+// Report is a decision with the evidence that its facts name.
+func (e *Engine) Report(ctx context.Context, d *Decision) (*Report, error) {
+	f, err := e.Facts(ctx, d.FactsHash)
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{
+		Target: f.Subject.Target(), Digest: d.Digest, Kind: f.Subject.Kind, Scope: d.ScopeID, Verdict: d.Verdict, Mode: d.Mode,
+		Policy: d.Policy, PolicyHash: d.PolicyHash, FactsHash: d.FactsHash, DecisionID: d.ID, DecidedAt: d.DecidedAt,
+		ValidUntil: d.ValidUntil, TrustEpoch: d.TrustEpoch, Checks: d.Checks, Evidence: []ReportEvidence{}, Rejected: f.Rejected,
+	}
+	r.list(f)
+	return r, nil
+}

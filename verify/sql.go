@@ -1,0 +1,203 @@
+package verify
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"assay/artifact"
+	"assay/internal/fault"
+	"assay/policy"
+	"assay/store"
+)
+
+// Migrations makes the tables of this package. It needs those of event and
+// trust.
+var Migrations = store.Migrations{Name: "verify", Steps: []string{`
+-- Facts by their content, canonical JSON; a replay starts here.
+CREATE TABLE decision_facts (
+	id      TEXT NOT NULL PRIMARY KEY, -- facts_<sha256>
+	body    BYTES NOT NULL,
+	created BIGINT NOT NULL
+);
+-- Decisions. Rows are never changed.
+CREATE TABLE decision (
+	id          TEXT NOT NULL PRIMARY KEY, -- dec_<sha256>
+	digest      TEXT NOT NULL,
+	scope_id    TEXT NOT NULL,
+	verdict     TEXT NOT NULL,
+	mode        TEXT NOT NULL,
+	policy      TEXT NOT NULL,
+	policy_hash TEXT NOT NULL,
+	facts_id    TEXT NOT NULL,
+	trust_epoch BIGINT NOT NULL, -- when it was made
+	decided     BIGINT NOT NULL,
+	checks      TEXT NOT NULL,   -- the trail, JSON
+	vsa         BYTES NOT NULL   -- DSSE envelope, JSON
+);
+CREATE INDEX decision_by_digest ON decision (digest, decided);
+CREATE INDEX decision_by_time ON decision (decided);
+-- What holds now, one row for each digest and scope.
+CREATE TABLE current_decision (
+	digest      TEXT NOT NULL,
+	scope_id    TEXT NOT NULL,
+	decision_id TEXT NOT NULL,
+	trust_epoch BIGINT NOT NULL, -- when it was last found to hold
+	valid_until BIGINT NOT NULL,
+	checked     BIGINT NOT NULL,
+	PRIMARY KEY (digest, scope_id)
+);
+CREATE INDEX current_decision_by_end ON current_decision (valid_until);
+CREATE INDEX current_decision_by_epoch ON current_decision (trust_epoch);`}}
+
+const decisionColumns = `d.id, d.digest, d.scope_id, d.verdict, d.mode, d.policy, d.policy_hash, d.facts_id, d.trust_epoch, d.decided, d.checks, d.vsa`
+
+func scanDecision(scan func(...any) error, more ...any) (*Decision, error) {
+	var d Decision
+	var decided int64
+	var checks string
+	err := scan(append([]any{&d.ID, &d.Digest, &d.ScopeID, &d.Verdict, &d.Mode, &d.Policy, &d.PolicyHash, &d.FactsHash, &d.TrustEpoch, &decided, &checks, (*[]byte)(&d.VSA)}, more...)...)
+	if err != nil {
+		return nil, err
+	}
+	d.DecidedAt = store.Time(decided)
+	if err := json.Unmarshal([]byte(checks), &d.Checks); err != nil {
+		return nil, fault.Newf(fault.Tampered, "decision %s: its trail does not parse: %w", d.ID, err)
+	}
+	return &d, nil
+}
+
+// current reads what holds; fault.NotFound when nothing was decided.
+func current(ctx context.Context, tx *store.Tx, digest artifact.Digest, scopeID string) (*Decision, error) {
+	var epoch, until int64
+	d, err := scanDecision(tx.QueryRow(ctx, `SELECT `+decisionColumns+`, c.trust_epoch, c.valid_until
+		FROM current_decision c JOIN decision d ON d.id = c.decision_id
+		WHERE c.digest = ? AND c.scope_id = ?`, string(digest), scopeID).Scan, &epoch, &until)
+	if err != nil {
+		return nil, err
+	}
+	d.TrustEpoch, d.ValidUntil = epoch, store.Time(until)
+	return d, nil
+}
+
+// byID reads a decision. ValidUntil is zero unless it is the one that holds.
+func byID(ctx context.Context, tx *store.Tx, id string) (*Decision, error) {
+	var until sql.NullInt64
+	var epoch sql.NullInt64
+	d, err := scanDecision(tx.QueryRow(ctx, `SELECT `+decisionColumns+`, c.trust_epoch, c.valid_until
+		FROM decision d LEFT JOIN current_decision c ON c.decision_id = d.id
+		WHERE d.id = ?`, id).Scan, &epoch, &until)
+	if err != nil {
+		return nil, err
+	}
+	if until.Valid {
+		d.TrustEpoch, d.ValidUntil = epoch.Int64, store.Time(until.Int64)
+	}
+	return d, nil
+}
+
+func list(ctx context.Context, tx *store.Tx, digest artifact.Digest, limit int) (out []*Decision, err error) {
+	rows, err := tx.Query(ctx, `SELECT `+decisionColumns+`, c.trust_epoch, c.valid_until
+		FROM current_decision c JOIN decision d ON d.id = c.decision_id
+		WHERE c.digest = ? ORDER BY c.scope_id LIMIT ?`, string(digest), limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var epoch, until int64
+		d, err := scanDecision(rows.Scan, &epoch, &until)
+		if err != nil {
+			return nil, err
+		}
+		d.TrustEpoch, d.ValidUntil = epoch, store.Time(until)
+		out = append(out, d)
+	}
+	return out, rows.Err()
+}
+
+func readFacts(ctx context.Context, tx *store.Tx, id string) (*policy.Facts, error) {
+	var body []byte
+	if err := tx.QueryRow(ctx, `SELECT body FROM decision_facts WHERE id = ?`, id).Scan(&body); err != nil {
+		return nil, err
+	}
+	if got := policy.FactsID(body); got != id {
+		return nil, fault.Newf(fault.Tampered, "facts %s were altered in the store: found %s; restore from a backup", id, got)
+	}
+	return policy.ParseFacts(body)
+}
+
+// extend keeps a decision that was found to hold still.
+func extend(ctx context.Context, tx *store.Tx, d *Decision) error {
+	n, err := tx.Exec(ctx, `UPDATE current_decision SET valid_until = ?, trust_epoch = ?, checked = ?
+		WHERE digest = ? AND scope_id = ? AND decision_id = ?`,
+		store.Micros(d.ValidUntil), d.TrustEpoch, store.Micros(tx.Now()), string(d.Digest), d.ScopeID, d.ID)
+	if err == nil && n == 0 {
+		err = errMoved
+	}
+	return err
+}
+
+// errMoved says that another decision was stored meanwhile.
+var errMoved = errors.New("another decision was stored meanwhile")
+
+func insert(ctx context.Context, tx *store.Tx, d *Decision, facts []byte) error {
+	checks, err := json.Marshal(d.Checks)
+	if err != nil {
+		return err
+	}
+	now := store.Micros(tx.Now())
+	if _, err := tx.Exec(ctx, `INSERT INTO decision_facts (id, body, created) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING`, d.FactsHash, facts, now); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `INSERT INTO decision (id, digest, scope_id, verdict, mode, policy, policy_hash, facts_id, trust_epoch, decided, checks, vsa)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
+		d.ID, string(d.Digest), d.ScopeID, string(d.Verdict), string(d.Mode), d.Policy, d.PolicyHash, d.FactsHash, d.TrustEpoch,
+		store.Micros(d.DecidedAt), string(checks), []byte(d.VSA)); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `INSERT INTO current_decision (digest, scope_id, decision_id, trust_epoch, valid_until, checked) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (digest, scope_id) DO UPDATE SET decision_id = excluded.decision_id, trust_epoch = excluded.trust_epoch,
+			valid_until = excluded.valid_until, checked = excluded.checked`,
+		string(d.Digest), d.ScopeID, d.ID, d.TrustEpoch, store.Micros(d.ValidUntil), now)
+	return err
+}
+
+// Due is a decision that should be made again, with what is needed for it.
+type Due struct {
+	Subject policy.Subject
+	Scope   policy.Scope
+}
+
+func due(ctx context.Context, tx *store.Tx, epoch int64, before time.Time, limit int) (out []Due, err error) {
+	rows, err := tx.Query(ctx, `SELECT d.facts_id FROM current_decision c JOIN decision d ON d.id = c.decision_id
+		WHERE c.trust_epoch < ? OR c.valid_until <= ? ORDER BY c.valid_until LIMIT ?`, epoch, store.Micros(before), limit)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			rows.Close()
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		f, err := readFacts(ctx, tx, id)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Due{f.Subject, f.Scope})
+	}
+	return out, nil
+}
