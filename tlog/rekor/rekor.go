@@ -69,19 +69,22 @@ func New(log *tlog.Log, o Options) (*Server, error) {
 		}
 	}
 	s.mux.HandleFunc("POST /api/v2/log/entries", s.create)
-	s.mux.Handle("GET /api/v2/", http.StripPrefix("/api/v2", log.TileHandler(o.ReadEntries)))
+	s.mux.HandleFunc("/api/v2/log/entries", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Allow", http.MethodPost)
+		reply(w, http.StatusMethodNotAllowed, 12, "want POST") // 12: unimplemented
+	})
+	tiles := http.StripPrefix("/api/v2", log.TileHandler(o.ReadEntries))
+	s.mux.Handle("/api/v2/checkpoint", tiles)
+	s.mux.Handle("/api/v2/tile/", tiles)
+	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fail(w, fault.Newf(fault.NotFound, "no such part of the Rekor v2 API: %.100q", r.URL.Path))
+	})
 	return s, nil
 }
 
 // ServeHTTP serves the paths of the package comment; a prefix before /api/ is
 // the caller's to strip.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if _, pattern := s.mux.Handler(r); pattern == "" {
-		fail(w, fault.Newf(fault.NotFound, "no such part of the Rekor v2 API: %.100q", r.URL.Path))
-		return
-	}
-	s.mux.ServeHTTP(w, r)
-}
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
 // Add verifies a request and logs it; the answer is that of the API. A request
 // that does not verify is [fault.Invalid]; see [tlog.Log.Add] for the rest.
@@ -215,6 +218,10 @@ func fail(w http.ResponseWriter, err error) {
 	if fault.HTTPStatus(err) >= http.StatusInternalServerError {
 		message = "the log cannot take or read entries now (" + fault.KindOf(err).Name() + "): try again later, its operator finds the reason in its log file"
 	}
+	reply(w, fault.HTTPStatus(err), code, message)
+}
+
+func reply(w http.ResponseWriter, status, code int, message string) {
 	b, _ := json.Marshal(struct {
 		Code    int    `json:"code"`
 		Message string `json:"message"`
@@ -222,6 +229,6 @@ func fail(w http.ResponseWriter, err error) {
 	}{code, message, []any{}})
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(fault.HTTPStatus(err))
+	w.WriteHeader(status)
 	_, _ = w.Write(b)
 }
