@@ -314,6 +314,11 @@ func (s *session) run(st *statement) error {
 }
 
 func (s *session) close() error {
+	// Statements of a connection that database/sql has closed by itself must
+	// not be touched: the driver would follow a pointer into nothing.
+	if err := s.conn.Raw(func(any) error { return nil }); err != nil {
+		return nil
+	}
 	for _, p := range s.stmts {
 		_ = p.Close()
 	}
