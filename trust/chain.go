@@ -189,6 +189,30 @@ func (a *authority) verifyLeaf(f *facts, an *anchor, leaf *x509.Certificate, t t
 	return nil
 }
 
+// knows says whether c, byte for byte, is one of the authorities' own.
+func (r *Root) knows(c *x509.Certificate) bool {
+	for _, ca := range r.cas {
+		for _, have := range ca.chain {
+			if bytes.Equal(have.Raw, c.Raw) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// refuseRoots refuses a bundle that brings a root of its own, which a careless
+// client might trust. The one exception says nothing new: npm and
+// slsa-github-generator used to repeat the very root that the trusted root holds.
+func (r *Root) refuseRoots(m *material) error {
+	for _, c := range m.roots {
+		if !r.knows(c) {
+			return refuse(CodeCertRootInChain, "bundle: its chain holds a self-signed certificate (%q) that is not of the trusted root; a bundle brings no root", c.Subject)
+		}
+	}
+	return nil
+}
+
 // stamp shows a time in messages.
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 

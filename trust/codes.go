@@ -69,6 +69,11 @@ func refuse(code, format string, args ...any) error {
 	return fault.Wrap(fault.Unverified, &failure{code: code, msg: err.Error(), err: errors.Unwrap(err)})
 }
 
+// Refuse makes a refusal for a [Check] or a package above: fault.Unverified with
+// a code of its own, and a message that says what was expected, what was found
+// and how to mend it (fmt.Errorf's verbs, %w included).
+func Refuse(code, format string, args ...any) error { return refuse(code, format, args...) }
+
 // Code is the stable machine code of a refusal of this package, for example
 // "tlog.body-mismatch"; "" when err carries none.
 func Code(err error) string {

@@ -8,7 +8,11 @@ import (
 	"crypto/ed25519"
 	"io"
 	"maps"
+	"math/big"
 	"slices"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"assay/artifact"
 	"assay/attestation"
@@ -67,7 +71,7 @@ func VerifyEnvelope(ctx context.Context, e *attestation.Envelope, o VerifyOption
 			return nil, err
 		}
 		for _, s := range e.Signatures { // the key ID is a hint and decides nothing
-			if !f.message(key, pae, s.Sig, true) {
+			if k.ID != "" && k.ID != s.KeyID || !f.message(key, pae, derSignature(key, s.Sig), true) {
 				continue
 			}
 			if err := inKeyWindow(k, key, o); err != nil {
@@ -84,6 +88,39 @@ func VerifyEnvelope(ctx context.Context, e *attestation.Envelope, o VerifyOption
 		return nil, err
 	}
 	return finish(ctx, v, o.Checks)
+}
+
+// derSignature gives an ECDSA signature in the ASN.1 form. Signers that are not
+// of the Sigstore family (Google's, JOSE libraries) write r and s one after the
+// other (IEEE P1363); their fixed length tells the forms apart, and the check
+// decides.
+func derSignature(k *verifyKey, sig []byte) []byte {
+	p, ok := k.pub.(*ecdsa.PublicKey)
+	n := 0
+	if ok {
+		n = (p.Curve.Params().BitSize + 7) / 8
+	}
+	if n == 0 || len(sig) != 2*n || ecdsaDER(sig) {
+		return sig
+	}
+	var b cryptobyte.Builder
+	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1BigInt(new(big.Int).SetBytes(sig[:n]))
+		b.AddASN1BigInt(new(big.Int).SetBytes(sig[n:]))
+	})
+	der, err := b.Bytes()
+	if err != nil {
+		return sig
+	}
+	return der
+}
+
+// ecdsaDER says whether sig has the ASN.1 form.
+func ecdsaDER(sig []byte) bool {
+	in := cryptobyte.String(sig)
+	var seq cryptobyte.String
+	r, s := new(big.Int), new(big.Int)
+	return in.ReadASN1(&seq, cbasn1.SEQUENCE) && in.Empty() && seq.ReadASN1Integer(r) && seq.ReadASN1Integer(s) && seq.Empty()
 }
 
 func (v *Verified) addSigner(k *verifyKey, sig []byte) {

@@ -19,7 +19,7 @@
 //     compared with trusted time;
 //   - logs and timestamp authorities count once each, by operator and by key;
 //   - a window without a start is refused, never unbounded;
-//   - a bundle's chain may not carry a root, and may not be empty;
+//   - a bundle may not carry a root that the trusted root does not hold;
 //   - one bundle is verified under one root; parts of two roots do not mix.
 //
 // # Time

@@ -24,6 +24,7 @@ type content struct {
 	payloadType string
 	payload     []byte
 	pae         []byte
+	keyID       string // beside the signature; a hint
 
 	signature []byte
 	key       *verifyKey
@@ -190,9 +191,16 @@ type v1Intoto struct {
 	} `json:"content"`
 }
 
+type v1Intoto1 struct {
+	Content struct {
+		Hash v1HexHash `json:"hash"` // of the envelope's JSON
+	} `json:"content"`
+	PublicKey []byte `json:"publicKey"` // PEM
+}
+
 // bindV1 compares a Rekor v1 body with the content: hashedrekord 0.0.1, dsse
-// 0.0.1, intoto 0.0.2. Kinds that do not record the signature (intoto 0.0.1)
-// cannot bind it and are refused.
+// 0.0.1, intoto 0.0.1 and 0.0.2. A kind that does not record all of digest,
+// signature and key binds nothing and is refused.
 func (c *content) bindV1(kind, version string, body []byte) error {
 	var e v1Body
 	if err := json.Unmarshal(body, &e); err != nil {
@@ -221,8 +229,13 @@ func (c *content) bindV1(kind, version string, body []byte) error {
 		if err = json.Unmarshal(e.Spec, &s); err == nil {
 			return c.bindIntoto(&s)
 		}
+	case "intoto/0.0.1":
+		var s v1Intoto1
+		if err = json.Unmarshal(e.Spec, &s); err == nil {
+			return c.bindIntoto1(&s)
+		}
 	default:
-		return refuse(CodeTLogMalformed, "log entry: kind %.40q %.20q is not one that binds digest, signature and key (hashedrekord 0.0.1 and 0.0.2, dsse 0.0.1 and 0.0.2, intoto 0.0.2)", kind, version)
+		return refuse(CodeTLogMalformed, "log entry: kind %.40q %.20q is not one that binds digest, signature and key (hashedrekord 0.0.1 and 0.0.2, dsse 0.0.1 and 0.0.2, intoto 0.0.1 and 0.0.2)", kind, version)
 	}
 	return refuse(CodeTLogMalformed, "log entry: body does not parse: %w", err)
 }
@@ -254,6 +267,39 @@ func (c *content) bindIntoto(s *v1Intoto) error {
 		return mismatch("signature", "something that is not a DSSE signature in base64")
 	}
 	return c.bindEnvelope(s.Content.PayloadHash, sig, env.Signatures[0].PublicKey)
+}
+
+// bindIntoto1 binds through the hash of the whole envelope, which holds payload,
+// payload type and signature. The hash is over the JSON as the client wrote it;
+// cosign and in-toto's Go library write it as below, and nothing else can have
+// the same hash.
+func (c *content) bindIntoto1(s *v1Intoto1) error {
+	if c.message {
+		return refuse(CodeTLogMismatch, "log entry: it records an envelope, the bundle holds a message signature")
+	}
+	enc := base64.StdEncoding
+	b := append([]byte(`{"payloadType":`), quote(c.payloadType)...)
+	b = append(b, `,"payload":"`...)
+	b = enc.AppendEncode(b, c.payload)
+	b = append(b, `","signatures":[{"keyid":`...)
+	b = append(b, quote(c.keyID)...)
+	b = append(b, `,"sig":"`...)
+	b = enc.AppendEncode(b, c.signature)
+	b = append(b, `"}]}`...)
+	h := s.Content.Hash
+	if got, err := hex.DecodeString(h.Value); err != nil || !bytes.Equal(got, sum(crypto.SHA256, b)) || !sameHash(h.Algorithm, crypto.SHA256) {
+		return mismatch("envelope", h.Algorithm+":"+clip(h.Value))
+	}
+	return c.bindPEM(s.PublicKey)
+}
+
+// quote writes a JSON string.
+func quote(s string) []byte {
+	b, err := jsontext.AppendQuote(nil, s)
+	if err != nil {
+		return []byte(`""`) // not UTF-8: no client wrote that, and the hash will differ
+	}
+	return b
 }
 
 func (c *content) bindEnvelope(hash v1HexHash, sig, keyPEM []byte) error {

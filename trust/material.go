@@ -19,6 +19,7 @@ const maxEntries = 16
 type material struct {
 	version    attestation.BundleVersion
 	leaf       *x509.Certificate
+	roots      []*x509.Certificate // self-signed certificates that came along
 	hint       string
 	entries    []*rekorpb.TransparencyLogEntry
 	timestamps [][]byte
@@ -30,6 +31,7 @@ type material struct {
 	payloadType string
 	payload     []byte
 	pae         []byte
+	keyID       string
 }
 
 func malformed(format string, args ...any) error {
@@ -104,13 +106,12 @@ func (m *material) readSigner(vm *bundlepb.VerificationMaterial, parsed *x509.Ce
 			continue
 		}
 		// What follows the leaf is not used: paths come from the trusted root.
-		// A root among it is refused, since a client might trust it.
 		c, err := x509.ParseCertificate(der.GetRawBytes())
 		if err != nil {
 			return refuse(CodeCertMalformed, "bundle: certificate %d of the chain: %w", i, err)
 		}
 		if selfSigned(c) {
-			return refuse(CodeCertRootInChain, "bundle: certificate %d of the chain is self-signed (%q); a bundle brings no root, roots come from the trusted root", i, c.Subject)
+			m.roots = append(m.roots, c)
 		}
 	}
 	return nil
@@ -159,7 +160,7 @@ func (m *material) readContent(b *bundlepb.Bundle) error {
 		if len(env.GetPayload()) == 0 || env.GetPayloadType() == "" {
 			return malformed("envelope without payload or payload type")
 		}
-		m.signature = env.GetSignatures()[0].GetSig()
+		m.signature, m.keyID = env.GetSignatures()[0].GetSig(), env.GetSignatures()[0].GetKeyid()
 		m.payloadType, m.payload = env.GetPayloadType(), env.GetPayload()
 		m.pae = attestation.PAE(m.payloadType, m.payload)
 	default:
@@ -185,7 +186,7 @@ func (m *material) content(pub crypto.PublicKey) (*content, error) {
 	}
 	return &content{
 		message: m.isMessage, digestAlg: m.digestAlg, digest: m.digest,
-		payloadType: m.payloadType, payload: m.payload, pae: m.pae,
+		payloadType: m.payloadType, payload: m.payload, pae: m.pae, keyID: m.keyID,
 		signature: m.signature, key: k, cert: m.leaf,
 	}, nil
 }

@@ -40,6 +40,9 @@ func DefaultThresholds() Thresholds { return Thresholds{SCT: 1, TLog: 1, Time: 1
 // Key is a public key that may have signed.
 type Key struct {
 	Public crypto.PublicKey
+	// ID, when set, makes only signatures count that carry this key ID. The ID
+	// itself is anybody's to write: it narrows what is tried and proves nothing.
+	ID     string
 	Window Window // when it may have signed; the zero Window means at any time
 }
 
@@ -160,6 +163,10 @@ func (r *Root) verifyProto(ctx context.Context, pb *bundlepb.Bundle, leaf *x509.
 	}
 	var best error
 	for _, k := range o.Keys {
+		if k.ID != "" && k.ID != m.hint {
+			best = nearest(best, refuse(CodeKeyMissing, "bundle is signed with key %.80q, want %q", m.hint, k.ID))
+			continue
+		}
 		v, err := r.verifyWith(ctx, m, o, k)
 		if err == nil {
 			return v, nil
@@ -223,6 +230,9 @@ func (r *Root) verifyWith(ctx context.Context, m *material, o VerifyOptions, k K
 	}
 	if c.message {
 		v.Scheme = SchemeMessage
+	}
+	if err := r.refuseRoots(m); err != nil {
+		return nil, err
 	}
 	var tsaErr error
 	if tsaErr, err = r.proveTime(v, m, c, want, o); err != nil {
