@@ -163,11 +163,11 @@ func (in *initialiser) chain(file, rootKey, leafKey string, templates func(root,
 	if err != nil {
 		return nil, nil, err
 	}
-	rootCert, err := sign(rootTmpl, rootTmpl, root.Public(), root)
+	rootCert, err := signCert(rootTmpl, rootTmpl, root.Public(), root)
 	if err != nil {
 		return nil, nil, err
 	}
-	leafCert, err := sign(leafTmpl, rootCert, leaf.Public(), root)
+	leafCert, err := signCert(leafTmpl, rootCert, leaf.Public(), root)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -274,7 +274,7 @@ func (in *initialiser) tsaTemplates(rootKey, leafKey crypto.PublicKey) (root, le
 	return root, leaf, nil
 }
 
-func sign(tmpl, parent *x509.Certificate, pub crypto.PublicKey, signer crypto.Signer) (*x509.Certificate, error) {
+func signCert(tmpl, parent *x509.Certificate, pub crypto.PublicKey, signer crypto.Signer) (*x509.Certificate, error) {
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, pub, signer)
 	if err != nil {
 		return nil, fmt.Errorf("sign certificate: %w", err)

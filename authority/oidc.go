@@ -211,63 +211,74 @@ func (i *Issuer) Mint(ctx context.Context, q MintRequest) (string, error) {
 }
 
 func (i *Issuer) mint(ctx context.Context, q MintRequest) (string, error) {
-	claims, err := i.claims(q)
+	body, exp, err := i.claims(q)
 	if err != nil {
-		if rerr := i.record(ctx, event.TokenRefused, q, tokenBody{Subject: clip(q.Subject), Audience: identity.Audience(clip(string(q.Audience))), Reason: err.Error()}); rerr != nil {
+		if rerr := i.record(ctx, event.TokenRefused, q, tokenBody{
+			Subject: clip(q.Subject), Audience: identity.Audience(clip(string(q.Audience))), Reason: err.Error(),
+		}); rerr != nil {
 			i.opts.Logger.ErrorContext(ctx, "refused token not recorded", "error", rerr)
 		}
 		return "", err
-	}
-	body, err := json.Marshal(claims, json.Deterministic(true))
-	if err != nil {
-		return "", fault.Newf(fault.Invalid, "claims of the token: %w", err)
-	}
-	if len(body) > identity.MaxToken/2 {
-		return "", fault.Newf(fault.TooLarge, "claims of %d bytes are too many for a token", len(body))
 	}
 	token, err := i.sign(body)
 	if err != nil {
 		return "", fmt.Errorf("sign token: %w", err)
 	}
-	exp, _ := claims["exp"].(int64)
-	return token, i.record(ctx, event.TokenIssued, q, tokenBody{
-		Subject: q.Subject, Audience: q.Audience, Expires: time.Unix(exp, 0).UTC(),
-	})
+	if err := i.record(ctx, event.TokenIssued, q, tokenBody{Subject: q.Subject, Audience: q.Audience, Expires: exp}); err != nil {
+		return "", fmt.Errorf("record token: %w", err)
+	}
+	return token, nil
 }
 
-// claims checks a request and writes what the token says.
-func (i *Issuer) claims(q MintRequest) (map[string]any, error) {
+// claims checks a request and writes what the token says, and when it ends.
+func (i *Issuer) claims(q MintRequest) (body []byte, exp time.Time, err error) {
+	claims, exp, err := i.own(q)
+	if err != nil {
+		return nil, exp, err
+	}
+	for name, v := range q.Claims {
+		if _, own := claims[name]; own || name == "email" || name == "email_verified" {
+			return nil, exp, fault.Newf(fault.Invalid, "claim %.40q is stated by the issuer and cannot be given", name)
+		}
+		claims[name] = v
+	}
+	if body, err = json.Marshal(claims, json.Deterministic(true)); err != nil {
+		return nil, exp, fault.Newf(fault.Invalid, "claims of the token: %w", err)
+	}
+	if len(body) > identity.MaxToken/2 {
+		return nil, exp, fault.Newf(fault.TooLarge, "claims of %d bytes are too many for a token", len(body))
+	}
+	return body, exp, nil
+}
+
+// own gives the claims that the issuer states itself.
+func (i *Issuer) own(q MintRequest) (claims map[string]any, exp time.Time, err error) {
 	if !q.Audience.Valid() {
-		return nil, fault.Newf(fault.Invalid, "audience %.80q: want one of %v", q.Audience, identity.Audiences())
+		return nil, exp, fault.Newf(fault.Invalid, "audience %.80q: want one of %v", q.Audience, identity.Audiences())
 	}
 	if q.TTL < time.Second || q.TTL > MaxTokenLife {
-		return nil, fault.Newf(fault.Invalid, "life of the token %s: want 1s to %s", q.TTL, MaxTokenLife)
+		return nil, exp, fault.Newf(fault.Invalid, "life of the token %s: want 1s to %s", q.TTL, MaxTokenLife)
 	}
 	if q.Subject == "" || len(q.Subject) > maxMintSubject || strings.ContainsFunc(q.Subject, func(r rune) bool { return r <= 0x20 || r == 0x7f || r == 0xfffd }) {
-		return nil, fault.Newf(fault.Invalid, "subject %.80q: want 1 to %d bytes without white space and control characters", q.Subject, maxMintSubject)
+		return nil, exp, fault.Newf(fault.Invalid, "subject %.80q: want 1 to %d bytes without white space and control characters", q.Subject, maxMintSubject)
 	}
 	id, err := uuid.NewV7()
 	if err != nil {
-		return nil, err
+		return nil, exp, err
 	}
 	now := i.opts.Clock().UTC().Truncate(time.Second)
-	claims := map[string]any{
+	exp = now.Add(q.TTL)
+	claims = map[string]any{
 		"iss": i.opts.URL, "sub": q.Subject, "aud": string(q.Audience),
-		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(q.TTL).Unix(), "jti": id.String(),
+		"iat": now.Unix(), "nbf": now.Unix(), "exp": exp.Unix(), "jti": id.String(),
 	}
 	switch {
 	case identity.IsEmail(q.Subject):
 		claims["email"], claims["email_verified"] = q.Subject, true
 	case q.Audience == identity.AudienceSigstore && !identity.IsURI(q.Subject):
-		return nil, fault.Newf(fault.Invalid, "subject %q cannot sign: want an e-mail address or a URI, which a certificate can carry", q.Subject)
+		return nil, exp, fault.Newf(fault.Invalid, "subject %q cannot sign: want an e-mail address or a URI, which a certificate can carry", q.Subject)
 	}
-	for name, v := range q.Claims {
-		if _, own := claims[name]; own || name == "email" || name == "email_verified" {
-			return nil, fault.Newf(fault.Invalid, "claim %.40q is stated by the issuer and cannot be given", name)
-		}
-		claims[name] = v
-	}
-	return claims, nil
+	return claims, exp, nil
 }
 
 // sign writes a compact JWS with ES256: SHA-256, and the signature as r and s
