@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"assay/artifact"
+	"assay/attestation"
 	"assay/event"
 	"assay/internal/fault"
 	"assay/store"
@@ -140,6 +141,16 @@ func (s *Store) load(ctx context.Context, c stored) (Item, error) {
 	}
 	if got := artifact.SHA256Of(c.Bundle); got != want {
 		return Item{}, s.tampered(ctx, c.ID, fmt.Errorf("expected bytes with digest %s, found %s", want, got))
+	}
+	if c.Payload != nil {
+		// The bundle names what it signs.
+		b, err := attestation.ParseBundle(c.Bundle, s.limits.Attestation)
+		if err != nil {
+			return Item{}, fmt.Errorf("evidence %s: %w", c.ID, err)
+		}
+		if m := b.MessageSignature(); m == nil || m.Digest != artifact.SHA256Of(c.Payload) {
+			return Item{}, s.tampered(ctx, c.ID, errors.New("the signed document beside it is not the one that the bundle signs"))
+		}
 	}
 	return c.Item, nil
 }
