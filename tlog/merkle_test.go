@@ -81,3 +81,51 @@ func TestMerkleVectors(t *testing.T) {
 		t.Errorf("cases run (-want +got):\n%s", d)
 	}
 }
+
+// FuzzSubtreeConsistency compares our own walk with the library's on what both
+// can say: subtrees that begin at 0 are trees.
+func FuzzSubtreeConsistency(f *testing.F) {
+	f.Add(uint64(3), uint64(7), []byte{1})
+	f.Add(uint64(8), uint64(8), []byte{})
+	f.Add(uint64(128), uint64(200), []byte{0, 5})
+	f.Fuzz(func(t *testing.T, m, n uint64, damage []byte) {
+		n = 1 + n%300
+		m = 1 + m%n
+		tree, _ := (&Tree{root: emptyRoot(), cache: newTileCache(4), codec: Plain{}}).extend(hashesTo(n))
+		path, err := tree.ConsistencyProof(t.Context(), m, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		root1, err := tree.RootAt(t.Context(), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, d := range damage { // one byte names a hash, the next what becomes of it
+			if i%2 == 0 || len(path) == 0 {
+				continue
+			}
+			j := int(damage[i-1]) % len(path)
+			switch d % 3 {
+			case 0:
+				path = append(path[:j:j], path[j+1:]...)
+			case 1:
+				path = append(path[:j:j], append([][]byte{path[j]}, path[j:]...)...)
+			case 2:
+				path[j] = append([]byte{path[j][0] ^ d}, path[j][1:]...)
+			}
+		}
+		want := VerifyConsistency(m, n, path, root1[:], tree.root[:])
+		got := VerifySubtreeConsistency(0, m, n, path, root1[:], tree.root[:])
+		if (want == nil) != (got == nil) || len(damage) < 2 && got != nil {
+			t.Errorf("[0, %d) in %d with %d hashes: %v, the library says %v", m, n, len(path), got, want)
+		}
+	})
+}
+
+func hashesTo(n uint64) []Hash {
+	out := make([]Hash, n)
+	for i := range out {
+		out[i] = LeafHash(leafN(i))
+	}
+	return out
+}
