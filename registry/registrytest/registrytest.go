@@ -4,6 +4,7 @@
 package registrytest
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -17,6 +18,7 @@ import (
 
 	jose "github.com/go-jose/go-jose/v4"
 
+	"assay/artifact"
 	"assay/blob"
 	"assay/event"
 	"assay/identity"
@@ -143,6 +145,36 @@ func (s *Server) Token(t testing.TB, subject string, aud identity.Audience) stri
 	return raw
 }
 
+// Events gives what was recorded of some kinds, oldest first, once everything
+// appended so far is sealed.
+func (s *Server) Events(t testing.TB, kinds ...event.Kind) []event.Event {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- event.NewSealer(s.DB, event.SealerOptions{}).Run(ctx) }()
+	defer func() { stop(); <-done }()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		var waiting int64
+		err := s.DB.View(ctx, func(tx *store.Tx) error {
+			return tx.QueryRow(ctx, `SELECT COUNT(*) FROM event_pending`).Scan(&waiting)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if waiting == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d events are not sealed after 30 s", waiting)
+		}
+	}
+	events, err := event.NewLog(s.DB, event.LogOptions{}).Query(ctx, event.Filter{Kinds: kinds, Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return events
+}
+
 // Client sends requests of one subject, its token as Basic password.
 type Client struct {
 	t     testing.TB
@@ -211,4 +243,79 @@ func (c *Client) Try(method, path string, body io.Reader, headers ...string) (*R
 	defer func() { _ = res.Body.Close() }()
 	b, err := io.ReadAll(res.Body)
 	return &Response{res, b}, err
+}
+
+// PushBlob pushes content in one request and gives its digest.
+func (c *Client) PushBlob(repository, content string) artifact.Digest {
+	c.t.Helper()
+	d := artifact.SHA256Of([]byte(content))
+	if r := c.Do("POST", "/v2/"+repository+"/blobs/uploads/?digest="+string(d), content); r.StatusCode != http.StatusCreated {
+		c.t.Fatalf("push blob: %s %s", r.Status, r.Body)
+	}
+	return d
+}
+
+// Image is an OCI image manifest of one layer, for [Client.PushImage].
+type Image struct {
+	Layer        string // content; its blob is pushed too
+	ArtifactType string
+	Subject      artifact.Digest
+	Annotations  map[string]string
+}
+
+// PushImage pushes an image with its blobs under a tag, or by digest when
+// reference is "", and gives its digest.
+func (c *Client) PushImage(repository, reference string, img Image) artifact.Digest {
+	c.t.Helper()
+	m := c.Manifest(repository, img)
+	d := artifact.SHA256Of(m)
+	if reference == "" {
+		reference = string(d)
+	}
+	if r := c.PutManifest(repository, reference, m); r.StatusCode != http.StatusCreated {
+		c.t.Fatalf("push manifest: %s %s", r.Status, r.Body)
+	}
+	return d
+}
+
+// Manifest pushes an image's blobs and gives the manifest, unpushed.
+func (c *Client) Manifest(repository string, img Image) []byte {
+	c.t.Helper()
+	config := c.PushBlob(repository, "{}")
+	layer := c.PushBlob(repository, img.Layer)
+	m := map[string]any{
+		"schemaVersion": 2, "mediaType": ImageType,
+		"config": map[string]any{"mediaType": "application/vnd.oci.empty.v1+json", "digest": config, "size": 2},
+		"layers": []any{map[string]any{"mediaType": "application/octet-stream", "digest": layer, "size": len(img.Layer)}},
+	}
+	if img.ArtifactType != "" {
+		m["artifactType"] = img.ArtifactType
+	}
+	if img.Subject != "" {
+		m["subject"] = map[string]any{"mediaType": ImageType, "digest": img.Subject, "size": 1}
+	}
+	if img.Annotations != nil {
+		m["annotations"] = img.Annotations
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return b
+}
+
+// The media types of the manifests that tests push.
+const (
+	ImageType = "application/vnd.oci.image.manifest.v1+json"
+	IndexType = "application/vnd.oci.image.index.v1+json"
+)
+
+// PutManifest sends a manifest with the media type that it names.
+func (c *Client) PutManifest(repository, reference string, manifest []byte, headers ...string) *Response {
+	c.t.Helper()
+	var doc struct {
+		MediaType string `json:"mediaType"`
+	}
+	_ = json.Unmarshal(manifest, &doc) // a hostile one goes as it is
+	return c.Do("PUT", "/v2/"+repository+"/manifests/"+reference, string(manifest), append([]string{"Content-Type", doc.MediaType}, headers...)...)
 }
