@@ -16,7 +16,6 @@ import (
 	"strings"
 	"time"
 
-	"assay/artifact"
 	"assay/internal/fault"
 )
 
@@ -195,22 +194,15 @@ func (c *Client) Mint(ctx context.Context, r TokenRequest) (*TokenAnswer, error)
 	return &a, c.call(ctx, http.MethodPost, "/v1/token", nil, r, &a)
 }
 
-// Verify asks for a decision about a target.
-func (c *Client) Verify(ctx context.Context, r VerifyRequest) (*Decision, error) {
-	var d Decision
-	return &d, c.call(ctx, http.MethodPost, "/api/v1/verify", nil, r, &d)
+// Verify asks for a decision about a target; out takes the report
+// (verify.Report, as the API describes it).
+func (c *Client) Verify(ctx context.Context, r VerifyRequest, out any) error {
+	return c.call(ctx, http.MethodPost, "/api/v1/verify", nil, r, out)
 }
 
 // Decision fetches one decision by ID.
-func (c *Client) Decision(ctx context.Context, id string) (*Decision, error) {
-	var d Decision
-	return &d, c.call(ctx, http.MethodGet, "/api/v1/decisions/"+url.PathEscape(id), nil, nil, &d)
-}
-
-// Decisions lists the current decisions about a digest.
-func (c *Client) Decisions(ctx context.Context, d artifact.Digest) ([]Decision, error) {
-	var l List[Decision]
-	return l.Items, c.call(ctx, http.MethodGet, "/api/v1/decisions", url.Values{"digest": {string(d)}}, nil, &l)
+func (c *Client) Decision(ctx context.Context, id string, out any) error {
+	return c.call(ctx, http.MethodGet, "/api/v1/decisions/"+url.PathEscape(id), nil, nil, out)
 }
 
 // Ingest hands a bundle to the evidence store, which verifies it first.

@@ -51,49 +51,14 @@ type TokenAnswer struct {
 // VerifyRequest asks whether an artifact may run: POST /api/v1/verify. One of
 // Reference and Digest is needed.
 type VerifyRequest struct {
-	Reference  string          `json:"reference,omitempty"`  // of this server's registry
-	Digest     artifact.Digest `json:"digest,omitempty"`     // of an image manifest or of a file
-	Kind       string          `json:"kind,omitempty"`       // image (default with a repository) or file
-	Repository string          `json:"repository,omitempty"` // whose policy applies
-	Scope      string          `json:"scope,omitempty"`      // "" is the default scope
-	Policy     string          `json:"policy,omitempty"`     // a policy document, instead of the server's own: nothing is stored
-}
-
-// Check is one line of a decision's trail.
-type Check struct {
-	Name     string   `json:"name"`
-	Status   string   `json:"status"` // pass, fail, skip
-	Expected string   `json:"expected"`
-	Found    string   `json:"found"`
-	Evidence []string `json:"evidence,omitempty"`  // att_… IDs or sources
-	LogIndex *int64   `json:"log_index,omitempty"` // of the first evidence, in its log
-	Mend     string   `json:"mend,omitempty"`      // the command that would mend a failure
-}
-
-// Decision answers "may this artifact run here, and how do we know?".
-type Decision struct {
-	ID         string          `json:"id"` // dec_…, "" for one that was not stored
-	Digest     artifact.Digest `json:"digest"`
-	Reference  string          `json:"reference,omitempty"`
-	Scope      string          `json:"scope"`
-	Verdict    string          `json:"verdict"` // allow, deny
-	Mode       string          `json:"mode"`    // audit, warn, enforce
-	Policy     string          `json:"policy"`  // its name
-	PolicyHash string          `json:"policy_hash"`
-	FactsHash  string          `json:"facts_hash"`
-	TrustEpoch int64           `json:"trust_epoch"`
-	DecidedAt  time.Time       `json:"decided_at"`
-	ValidUntil time.Time       `json:"valid_until"`
-	Checks     []Check         `json:"checks"`
-	Rejected   []Rejected      `json:"rejected,omitempty"` // evidence that did not verify, and why
-	VSA        json.RawMessage `json:"vsa,omitempty"`      // DSSE envelope of the signed VSA
-}
-
-// Rejected is evidence that was found and did not verify.
-type Rejected struct {
-	Source string `json:"source"`
-	Code   string `json:"code"`
-	Reason string `json:"reason"`
+	Reference   string          `json:"reference,omitempty"`   // as the asker named it, for people; of this registry it may stand alone
+	Digest      artifact.Digest `json:"digest,omitempty"`      // of an image manifest or of a file
+	Kind        string          `json:"kind,omitempty"`        // image (default with a repository) or file
+	MediaType   string          `json:"media_type,omitempty"`  // of an image
+	Registry    string          `json:"registry,omitempty"`    // host, when it is not this server's
+	Repository  string          `json:"repository,omitempty"`  // whose policy applies
+	Scope       string          `json:"scope,omitempty"`       // "" is the default scope
+	Environment string          `json:"environment,omitempty"` // where it is to run, for policies that select on it
 }
 
 // Evidence is one verified attestation or signature about one subject.
@@ -138,18 +103,16 @@ type Change struct {
 
 // LogEntry is one entry of the transparency log, decoded.
 type LogEntry struct {
-	Index       uint64          `json:"index"`
-	Kind        string          `json:"kind"`
-	Digest      string          `json:"digest,omitempty"`
-	Issuer      string          `json:"issuer,omitempty"`
-	Identity    string          `json:"identity,omitempty"`
-	Key         string          `json:"key,omitempty"`
-	TreeSize    uint64          `json:"tree_size"`
-	Checkpoint  string          `json:"checkpoint"`
-	Proof       []string        `json:"proof"` // hex, from the leaf up
-	Body        json.RawMessage `json:"body"`
-	ProofHolds  bool            `json:"proof_holds"`
-	RootHash    string          `json:"root_hash"`
-	LeafHash    string          `json:"leaf_hash"`
-	SigVerified bool            `json:"checkpoint_verified"`
+	Index      uint64          `json:"index"`
+	Kind       string          `json:"kind"`
+	Digest     string          `json:"digest,omitempty"`
+	Issuer     string          `json:"issuer,omitempty"`
+	Identity   string          `json:"identity,omitempty"`
+	Key        string          `json:"key,omitempty"`
+	TreeSize   uint64          `json:"tree_size"`
+	Checkpoint string          `json:"checkpoint"`
+	Proof      []string        `json:"proof"` // hex, from the leaf up
+	Body       json.RawMessage `json:"body"`
+	RootHash   string          `json:"root_hash"`
+	LeafHash   string          `json:"leaf_hash"`
 }

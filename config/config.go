@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"assay/identity"
 	"assay/internal/fault"
 	"assay/internal/strictyaml"
 )
@@ -36,6 +37,7 @@ type Config struct {
 	Identity Identity `yaml:"identity"`
 	Registry Registry `yaml:"registry"`
 	Tlog     Tlog     `yaml:"tlog"`
+	Trust    Trust    `yaml:"trust"`
 	Verify   Verify   `yaml:"verify"`
 	Log      Log      `yaml:"log"`
 }
@@ -77,24 +79,10 @@ type Keys struct {
 	Passphrase string `yaml:"passphrase"`
 }
 
-// Identity says whose tokens count.
+// Identity says whose tokens count, besides those of the embedded issuer.
 type Identity struct {
-	Issuers []Issuer `yaml:"issuers"`
-}
-
-// Issuer is an OIDC issuer whose tokens are accepted.
-type Issuer struct {
-	// URL is the issuer, exactly as in the tokens' iss claim.
-	URL string `yaml:"url"`
-	// Type says how claims become an identity: email, uri, spiffe, kubernetes,
-	// github, gitlab.
-	Type string `yaml:"type"`
-	// JWKS is a file with the issuer's keys, for sites that cannot reach it.
-	JWKS string `yaml:"jwks,omitempty"`
-	// CABundle is a PEM file of authorities for the issuer's TLS.
-	CABundle string `yaml:"ca_bundle,omitempty"`
-	// AllowPrivate lets the issuer be at a private or loopback address.
-	AllowPrivate bool `yaml:"allow_private,omitempty"`
+	// Issuers are OIDC issuers; `assay apply` can add more.
+	Issuers []identity.IssuerConfig `yaml:"issuers"`
 }
 
 // Registry bounds the registry.
@@ -110,6 +98,14 @@ type Tlog struct {
 	// Public lets anyone read log entries, identities included. Checkpoints and
 	// hash tiles are always public.
 	Public bool `yaml:"public"`
+}
+
+// Trust names whose evidence counts besides what this site itself certifies.
+type Trust struct {
+	// Roots are files with foreign Sigstore trusted roots (trusted_root.json).
+	Roots []string `yaml:"roots"`
+	// Keys are PEM files of public keys whose signatures count.
+	Keys []string `yaml:"keys"`
 }
 
 // Verify bounds decisions.
@@ -259,6 +255,11 @@ func (c *Config) Validate() error {
 			return fault.Newf(fault.Invalid, "server.public_url %q: http is for loopback only", u)
 		}
 		c.Server.PublicURL = p.Scheme + "://" + p.Host
+	}
+	for _, i := range c.Identity.Issuers {
+		if err := i.Validate(); err != nil {
+			return fmt.Errorf("identity.issuers: %w", err)
+		}
 	}
 	switch c.Log.Level {
 	case "debug", "info", "warn", "error":

@@ -1,0 +1,290 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"assay/internal/fault"
+	"assay/tlog"
+	"assay/tlog/rekor"
+	"assay/trust"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/note"
+)
+
+func (a *app) logCommand() *cobra.Command {
+	return group("log", "The transparency log", a.logInspect(), a.logVerify(), a.logMonitor())
+}
+
+// logFlags say which log is read and under whose key.
+type logFlags struct{ root string }
+
+func (f *logFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.root, "trusted-root", "", "trusted root that pins the log's key; needed with --server, since a log's own word on its key is worth nothing")
+}
+
+// openLog gives the log's source and its pinned key.
+func (s *session) openLog(ctx context.Context, f *logFlags) (tlog.Source, note.Verifier, error) {
+	if f.root == "" && s.admin == nil {
+		return nil, nil, usagef("want --trusted-root FILE to pin the log's key (assay trust export writes one on the server's machine)")
+	}
+	root, err := s.root(ctx, f.root)
+	if err != nil {
+		return nil, nil, err
+	}
+	verifier, err := logVerifier(root, s.status.Services.Rekor)
+	if err != nil {
+		return nil, nil, err
+	}
+	return tlog.HTTP{URL: s.status.Services.Rekor + "/api/v2", Client: &http.Client{
+		Timeout:   30 * time.Second,
+		Transport: &bearer{s: s, next: s.http.Transport},
+	}}, verifier, nil
+}
+
+// logVerifier finds the key of the log at base among the root's logs.
+func logVerifier(root *trust.Root, base string) (note.Verifier, error) {
+	want, err := url.Parse(base)
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err)
+	}
+	for _, l := range root.Parts().Logs {
+		if u, err := url.Parse(l.URL); err == nil && u.Hostname() == want.Hostname() {
+			return tlog.NewVerifier(u.Hostname(), l.Key)
+		}
+	}
+	return nil, fault.Newf(fault.Unverified, "the trusted root knows no log of %s", want.Hostname())
+}
+
+// bearer adds a token of the API where a log asks for a role.
+type bearer struct {
+	s    *session
+	next http.RoundTripper
+}
+
+func (b *bearer) RoundTrip(r *http.Request) (*http.Response, error) {
+	if strings.Contains(r.URL.Path, "/tile/entries/") {
+		token, err := b.s.tokenFor(r.Context(), "assay-api")
+		if err != nil {
+			return nil, err
+		}
+		if token != "" {
+			r = r.Clone(r.Context())
+			r.Header.Set("Authorization", "Bearer "+token)
+		}
+	}
+	return b.next.RoundTrip(r)
+}
+
+func (s *session) tree(ctx context.Context, f *logFlags) (*tlog.Tree, tlog.Checkpoint, error) {
+	src, verifier, err := s.openLog(ctx, f)
+	if err != nil {
+		return nil, tlog.Checkpoint{}, err
+	}
+	b, err := src.Checkpoint(ctx)
+	if err != nil {
+		return nil, tlog.Checkpoint{}, err
+	}
+	cp, err := tlog.ParseCheckpoint(b, verifier)
+	if err != nil {
+		return nil, cp, err
+	}
+	t, err := tlog.LoadTree(ctx, src, tlog.Plain{}, cp)
+	return t, cp, err
+}
+
+func (a *app) logInspect() *cobra.Command {
+	var f logFlags
+	cmd := &cobra.Command{
+		Use:   "inspect INDEX",
+		Short: "Show one entry, proved to be in the log",
+		Example: `  assay log inspect --data ./data 0
+  assay log inspect --server https://assay.example --trusted-root root.json 17 -o json`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			index, err := strconv.ParseUint(args[0], 10, 63)
+			if err != nil {
+				return usagef("INDEX %q: want a number from 0", clean(args[0]))
+			}
+			s, err := a.connect(ctx, "operator@localhost", "", true)
+			if err != nil {
+				return err
+			}
+			tree, cp, err := s.tree(ctx, &f)
+			if err != nil {
+				return err
+			}
+			if index >= cp.Size {
+				return fault.Newf(fault.NotFound, "the log has %d entries, the last is %d", cp.Size, int64(cp.Size)-1)
+			}
+			// Records are checked against the signed checkpoint as they are read.
+			rs, err := tree.Records(ctx, index, index+1)
+			if err != nil {
+				return err
+			}
+			in := rekor.Inspect(rs[0])
+			return a.print(in, func(w io.Writer) {
+				fmt.Fprintf(w, "index\t%d of %d\n", in.Index, cp.Size)
+				fmt.Fprintf(w, "kind\t%s %s\n", dash(in.Kind), clean(in.Version))
+				fmt.Fprintf(w, "signed\t%s\n", dash(in.Digest))
+				fmt.Fprintf(w, "identity\t%s\n", dash(in.Identity))
+				fmt.Fprintf(w, "issuer\t%s\n", dash(in.Issuer))
+				fmt.Fprintf(w, "key\t%s\n", dash(in.KeyFingerprint))
+				fmt.Fprintf(w, "leaf hash\t%s\n", in.LeafHash)
+				fmt.Fprintf(w, "in the log\tproved under the checkpoint of %s at size %d\n", clean(cp.Origin), cp.Size)
+			})
+		},
+	}
+	f.register(cmd)
+	return cmd
+}
+
+// logReport is what log verify prints.
+type logReport struct {
+	Origin  string `json:"origin"`
+	Size    uint64 `json:"size"`
+	Root    string `json:"root"`
+	Entries uint64 `json:"entries_read"`
+}
+
+func (a *app) logVerify() *cobra.Command {
+	var f logFlags
+	var hashesOnly bool
+	cmd := &cobra.Command{
+		Use:   "verify",
+		Short: "Read the whole log and prove every entry under its signed checkpoint",
+		Long: `Read the checkpoint, check its signature under the pinned key, read every
+entry, and prove it a member of the signed tree. With --hashes-only the hash
+tiles alone are checked, which needs no role.`,
+		Example: `  assay log verify --data ./data
+  assay log verify --server https://assay.example --trusted-root root.json --hashes-only`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			s, err := a.connect(ctx, "operator@localhost", "", true)
+			if err != nil {
+				return err
+			}
+			tree, cp, err := s.tree(ctx, &f)
+			if err != nil {
+				return err
+			}
+			out := logReport{Origin: cp.Origin, Size: cp.Size, Root: fmt.Sprintf("%x", cp.Root)}
+			const page = 256
+			for from := uint64(0); from < cp.Size && !hashesOnly; from += page {
+				rs, err := tree.Records(ctx, from, min(from+page, cp.Size))
+				if err != nil {
+					return err
+				}
+				out.Entries += uint64(len(rs))
+				if terminal(a.stderr) {
+					a.notef("\r%d of %d entries", out.Entries, cp.Size)
+				}
+			}
+			if terminal(a.stderr) && out.Entries > 0 {
+				a.notef("\n")
+			}
+			return a.print(out, func(w io.Writer) {
+				fmt.Fprintf(w, "log\t%s\n", clean(out.Origin))
+				fmt.Fprintf(w, "size\t%d\n", out.Size)
+				fmt.Fprintf(w, "root hash\t%s\n", out.Root)
+				fmt.Fprintf(w, "verified\tcheckpoint signature, hash tiles, %d entries\n", out.Entries)
+			})
+		},
+	}
+	f.register(cmd)
+	cmd.Flags().BoolVar(&hashesOnly, "hashes-only", false, "do not read entries")
+	return cmd
+}
+
+func (a *app) logMonitor() *cobra.Command {
+	var f logFlags
+	var state string
+	var once bool
+	var every time.Duration
+	var identities []string
+	cmd := &cobra.Command{
+		Use:   "monitor --state FILE",
+		Short: "Watch the log from outside: is what comes an extension of what was?",
+		Long: `Keep the last seen checkpoint in FILE, away from the log, and check that each
+new one extends it. A log that was rewritten, or shows two faces, ends the
+command with exit code 1 and leaves the proof beside FILE. With --identity
+entries of that signer are reported, one line each.`,
+		Example: `  assay log monitor --server https://assay.example --trusted-root root.json --state monitor.json
+  assay log monitor --data ./data --state monitor.json --once --identity ci@example.com`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			if state == "" {
+				return usagef("want --state FILE: where the last seen checkpoint is kept")
+			}
+			if dir := filepath.Dir(state); dir != "." {
+				if _, err := os.Stat(dir); err != nil {
+					return usagef("--state: %w", err)
+				}
+			}
+			s, err := a.connect(ctx, "operator@localhost", "", true)
+			if err != nil {
+				return err
+			}
+			src, verifier, err := s.openLog(ctx, &f)
+			if err != nil {
+				return err
+			}
+			m := &tlog.Monitor{Source: src, Verifier: verifier, State: state}
+			if len(identities) > 0 {
+				m.Entry = func(_ context.Context, r tlog.Record) error {
+					in := rekor.Inspect(r)
+					for _, want := range identities {
+						if in.Identity == want || in.KeyFingerprint == want {
+							return a.print(in, func(w io.Writer) {
+								fmt.Fprintf(w, "entry %d\t%s\t%s\t%s\n", in.Index, clean(in.Identity), dash(in.Issuer), dash(in.Digest))
+							})
+						}
+					}
+					return nil
+				}
+			}
+			for {
+				rep, err := m.Check(ctx)
+				switch {
+				case err == nil:
+					if err := a.print(rep, func(w io.Writer) {
+						fmt.Fprintf(w, "%s\tsize %d\tconsistent since %d\n", clean(rep.Origin), rep.Size, rep.Before)
+					}); err != nil {
+						return err
+					}
+				case once || !errors.Is(err, fault.Unavailable):
+					return err
+				default:
+					a.notef("assay: %s\n", clean(err.Error()))
+				}
+				if once {
+					return nil
+				}
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-time.After(every):
+				}
+			}
+		},
+	}
+	f.register(cmd)
+	cmd.Flags().StringVar(&state, "state", "", "file of the last seen checkpoint")
+	cmd.Flags().BoolVar(&once, "once", false, "check once and end")
+	cmd.Flags().DurationVar(&every, "interval", time.Minute, "time between checks")
+	cmd.Flags().StringArrayVar(&identities, "identity", nil, "report entries of this signer (subject or key fingerprint); needs the role to read entries")
+	return cmd
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+// app is what every command shares: the streams and the global flags.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+
+	output     string // -o: table, json, yaml
+	server     string // --server
+	data       string // --data
+	caFile     string // --ca-file
+	configFile string // --client-config
+}
+
+func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := &cobra.Command{
+		Use:   "assay",
+		Short: "May this artifact run here, and how do we know?",
+		Long: `Assay signs, logs, stores and verifies software artifacts, and answers one
+question about each from the evidence: may it run here, and how do we know?
+
+Start everything on this machine with "assay up", sign with "assay sign" or an
+unmodified cosign, and ask with "assay verify".`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		DisableAutoGenTag: true,
+		Args:              cobra.NoArgs,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.settle(cmd) },
+	}
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%w; see %s --help", err, cmd.CommandPath())
+	})
+	f := root.PersistentFlags()
+	f.StringVarP(&a.output, "output", "o", "", "how to print: table, json or yaml (default table)")
+	f.StringVar(&a.server, "server", "", "the server's address, https://HOST[:PORT] (ASSAY_SERVER)")
+	f.StringVar(&a.data, "data", "", "a local server's data folder; its admin socket gives address and tokens (ASSAY_DATA)")
+	f.StringVar(&a.caFile, "ca-file", "", "PEM file of authorities for the server's TLS, besides the system's (ASSAY_CA_FILE)")
+	f.StringVar(&a.configFile, "client-config", "", "the command line's own settings (ASSAY_CLIENT_CONFIG; default CONFIG_DIR/assay/client.yaml)")
+
+	root.AddGroup(&cobra.Group{ID: "artifact", Title: "Artifacts:"}, &cobra.Group{ID: "server", Title: "Server:"}, &cobra.Group{ID: "trust", Title: "Trust and log:"})
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("artifact", a.runCommand(), a.pushCommand(), a.signCommand(), a.attestCommand(), a.verifyCommand(), a.evidenceCommand())
+	add("server", a.upCommand(), a.serveCommand(), a.applyCommand(), a.tokenCommand(), a.doctorCommand())
+	add("trust", a.logCommand(), a.trustCommand())
+	root.AddCommand(a.versionCommand(), a.manCommand())
+	walk(root, func(c *cobra.Command) { c.Args = usageArgs(c.Args) })
+	return root
+}
+
+func walk(c *cobra.Command, fn func(*cobra.Command)) {
+	fn(c)
+	for _, child := range c.Commands() {
+		walk(child, fn)
+	}
+}
+
+// usageArgs makes a wrong number of arguments a usage error, which ends in 64.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	if check == nil {
+		return nil
+	}
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usagef("%w; see %s --help", err, cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+// group makes a command that only holds others.
+func group(use, short string, children ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("%s has no command %q; see %s --help", cmd.CommandPath(), clean(args[0]), cmd.CommandPath())
+			}
+			return cmd.Help()
+		},
+	}
+	c.AddCommand(children...)
+	return c
+}
+
+func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.stdout, format, args...) }
+func (a *app) notef(format string, args ...any)  { fmt.Fprintf(a.stderr, format, args...) }

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"assay/client"
+	"assay/internal/fault"
+	"assay/internal/strictyaml"
+
+	"github.com/spf13/cobra"
+)
+
+// clientConfig is the command line's own settings: flags over environment over
+// this file.
+type clientConfig struct {
+	Server string `yaml:"server"`
+	Data   string `yaml:"data"`
+	CAFile string `yaml:"ca_file"`
+	Output string `yaml:"output"`
+}
+
+// settle fills the global flags that were not given.
+func (a *app) settle(cmd *cobra.Command) error {
+	path := a.configFile
+	if path == "" {
+		path = os.Getenv("ASSAY_CLIENT_CONFIG")
+	}
+	wanted := path != ""
+	if !wanted {
+		if dir, err := os.UserConfigDir(); err == nil {
+			path = filepath.Join(dir, "assay", "client.yaml")
+		}
+	}
+	var file clientConfig
+	if b, err := os.ReadFile(path); err == nil {
+		if err := strictyaml.Unmarshal(b, &file); err != nil {
+			return usagef("%s: %w", path, err)
+		}
+	} else if wanted || !errors.Is(err, os.ErrNotExist) && path != "" {
+		return usagef("client configuration: %w", err)
+	}
+	first := func(dst *string, env, fromFile string) {
+		if *dst == "" {
+			*dst = os.Getenv(env)
+		}
+		if *dst == "" {
+			*dst = fromFile
+		}
+	}
+	first(&a.caFile, "ASSAY_CA_FILE", file.CAFile)
+	first(&a.output, "ASSAY_OUTPUT", file.Output)
+	// A flag for one of the two ways to a server beats the other's variable.
+	if a.server == "" && a.data == "" {
+		first(&a.server, "ASSAY_SERVER", "")
+		first(&a.data, "ASSAY_DATA", "")
+	}
+	if a.server == "" && a.data == "" {
+		a.server, a.data = file.Server, file.Data
+	}
+	switch a.output {
+	case "", "table":
+		a.output = "table"
+	case "json", "yaml":
+	default:
+		return usagef("--output %q: want table, json or yaml", a.output)
+	}
+	_ = cmd
+	return nil
+}
+
+// session is a command's way to one server.
+type session struct {
+	app    *app
+	http   *http.Client
+	status *client.Status // nil without a server
+	admin  *client.Client // nil without a data folder
+
+	subject string // who the admin socket mints tokens for
+	token   string // --identity-token
+}
+
+// connect finds the server. Without --server and --data, want says whether
+// that is an error.
+func (a *app) connect(ctx context.Context, subject, token string, want bool) (*session, error) {
+	s := &session{app: a, subject: subject, token: token}
+	var err error
+	if s.http, err = a.httpClient(); err != nil {
+		return nil, err
+	}
+	base := a.server
+	if a.data != "" {
+		s.admin = client.Socket(filepath.Join(a.data, "run", "admin.sock"))
+		st, err := s.admin.Status(ctx)
+		if err != nil {
+			return nil, fault.Newf(fault.Unavailable, "no server answers on the admin socket of %s: start one with assay up --data %s (%w)", a.data, a.data, err)
+		}
+		if base == "" {
+			base = st.PublicURL
+		}
+	}
+	if base == "" {
+		if want {
+			return nil, usagef("no server: give --server URL (ASSAY_SERVER), or --data DIR of a local one (ASSAY_DATA)")
+		}
+		return s, nil
+	}
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" {
+		return nil, usagef("--server %q: want https://HOST[:PORT]", base)
+	}
+	if u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())) {
+		return nil, usagef("--server %q: want https; http is for loopback only", base)
+	}
+	if s.status, err = (&client.Client{Base: base, HTTP: s.http}).Status(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func (a *app) httpClient() (*http.Client, error) {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	if a.caFile != "" {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		pem, err := os.ReadFile(a.caFile)
+		if err != nil {
+			return nil, usagef("--ca-file: %w", err)
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, usagef("--ca-file %s: no certificate in it", a.caFile)
+		}
+		t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	return &http.Client{Transport: t, Timeout: 60 * time.Second}, nil
+}
+
+// api is the client of the server's own API: through the admin socket where
+// there is one, since who may open it is the server's own user.
+func (s *session) api() *client.Client {
+	if s.admin != nil {
+		return s.admin
+	}
+	return &client.Client{Base: s.status.PublicURL, HTTP: s.http, Token: func(ctx context.Context) (string, error) {
+		return s.tokenFor(ctx, "assay-api")
+	}}
+}
+
+// tokenFor finds an identity token of an audience: the one that was given, one
+// from the admin socket, or what the CI system offers. "" without an error
+// means that there is none.
+func (s *session) tokenFor(ctx context.Context, audience string) (string, error) {
+	if s.token != "" && audience == "sigstore" {
+		return readToken(s.token)
+	}
+	env := map[string]string{"sigstore": "SIGSTORE_ID_TOKEN", "assay-api": "ASSAY_API_TOKEN", "assay-registry": "ASSAY_REGISTRY_TOKEN"}[audience]
+	if t := os.Getenv(env); t != "" {
+		return t, nil
+	}
+	if s.admin != nil {
+		a, err := s.admin.Mint(ctx, client.TokenRequest{Subject: s.subject, Audience: audience, TTL: 300})
+		if err != nil {
+			return "", err
+		}
+		return a.Token, nil
+	}
+	return githubToken(ctx, audience)
+}
+
+// readToken takes a token, or the path of a file that holds one, as cosign's
+// --identity-token does.
+func readToken(v string) (string, error) {
+	if strings.Count(v, ".") == 2 && !strings.ContainsAny(v, "/\\") {
+		return v, nil
+	}
+	f, err := os.Open(v)
+	if err != nil {
+		return "", usagef("--identity-token: neither a JWT nor a readable file: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 64<<10))
+	return strings.TrimSpace(string(b)), err
+}
+
+// githubToken asks GitHub Actions, where a job has id-token: write.
+func githubToken(ctx context.Context, audience string) (string, error) {
+	endpoint, bearer := os.Getenv("ACTIONS_ID_TOKEN_REQUEST_URL"), os.Getenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
+	if endpoint == "" || bearer == "" {
+		return "", nil
+	}
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Scheme != "https" && !isLoopback(u.Hostname()) {
+		return "", fault.Newf(fault.Invalid, "ACTIONS_ID_TOKEN_REQUEST_URL is not an https address")
+	}
+	q := u.Query()
+	q.Set("audience", audience)
+	u.RawQuery = q.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("Authorization", "Bearer "+bearer)
+	resp, err := (&http.Client{Timeout: 30 * time.Second}).Do(req)
+	if err != nil {
+		return "", fault.Newf(fault.Unavailable, "identity token of GitHub Actions: %w", err)
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Value string `json:"value"`
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&answer); err != nil || answer.Value == "" {
+		return "", fault.Newf(fault.Unavailable, "identity token of GitHub Actions: the answer (%d) holds none; the job needs permissions: id-token: write", resp.StatusCode)
+	}
+	return answer.Value, nil
+}

@@ -1,0 +1,344 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"assay/attestation"
+	"assay/client"
+	"assay/internal/fault"
+	"assay/internal/keyring"
+	"assay/policy"
+	"assay/trust"
+	"assay/verify"
+
+	"github.com/spf13/cobra"
+)
+
+// verifyFlags are cosign's names where cosign has one.
+type verifyFlags struct {
+	policyFile, scope string
+	bundles           []string
+	roots             []string
+	identity          string
+	identityRegexp    string
+	issuer            string
+	issuerRegexp      string
+	key               string
+	ignoreTlog        bool
+	content           bool
+	subject           string
+}
+
+func (a *app) verifyCommand() *cobra.Command {
+	var f verifyFlags
+	cmd := &cobra.Command{
+		Use:   "verify TARGET",
+		Short: "May this artifact run here, and how do we know?",
+		Long: `Verify an image, a file or a digest, and show the trail: each check, what was
+expected, what was found, where the evidence stands in the log, and how to mend
+what failed.
+
+With neither a policy nor an identity the server decides by its own policies
+and signs the decision. With --policy, or with cosign's identity flags, the
+check is made here: the evidence comes from --bundle, or from the image's own
+registry; trust comes from --trusted-root, or from the server.
+
+Exit codes: 0 allowed, 1 denied, 2 could not decide, 64 usage.`,
+		Example: `  # the server's own policies
+  assay verify --data ./data --subject me@example.com 127.0.0.1:8484/team/app:v1
+
+  # as cosign would: who signed it
+  assay verify --certificate-identity ci@example.com --certificate-oidc-issuer https://issuer.example \
+    --trusted-root trusted_root.json registry.example/team/app@sha256:…
+
+  # a file, no server, no network
+  assay verify --bundle app.sigstore.json --trusted-root trusted_root.json \
+    --certificate-identity ci@example.com --certificate-oidc-issuer https://issuer.example ./app
+
+  # a file signed with a key
+  assay verify --key cosign.pub --bundle app.sigstore.json --trusted-root trusted_root.json ./app`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if args[0] == "" {
+				return usagef("TARGET is empty")
+			}
+			pol, keys, err := f.policy(a)
+			if err != nil {
+				return err
+			}
+			ctx := cmd.Context()
+			if pol == nil {
+				if len(f.bundles) > 0 || len(f.roots) > 0 {
+					return usagef("--bundle and --trusted-root are for checks made here: say what must hold with --policy, --certificate-identity and --certificate-oidc-issuer, or --key")
+				}
+				return a.verifyByServer(ctx, &f, args[0])
+			}
+			return a.verifyHere(ctx, &f, args[0], pol, keys)
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.policyFile, "policy", "", "a policy document to judge by, instead of the server's")
+	fl.StringVar(&f.scope, "scope", "", "with a server: the scope to decide for")
+	fl.StringArrayVar(&f.bundles, "bundle", nil, "Sigstore bundle, DSSE envelope or attestation file to verify; can be repeated")
+	fl.StringArrayVar(&f.roots, "trusted-root", nil, "Sigstore trusted_root.json to verify under; can be repeated")
+	fl.StringVar(&f.identity, "certificate-identity", "", "the signer's identity, exactly")
+	fl.StringVar(&f.identityRegexp, "certificate-identity-regexp", "", "the signer's identity, RE2 anchored at both ends")
+	fl.StringVar(&f.issuer, "certificate-oidc-issuer", "", "the OIDC issuer that vouched for the signer, exactly")
+	fl.StringVar(&f.issuerRegexp, "certificate-oidc-issuer-regexp", "", "the OIDC issuer, RE2 anchored at both ends")
+	fl.StringVar(&f.key, "key", "", "the signer's public key (PEM file)")
+	fl.BoolVar(&f.ignoreTlog, "insecure-ignore-tlog", false, "with --key: accept a signature without log entry and timestamp")
+	fl.BoolVar(&f.content, "content", false, "of an image, also fetch every blob and hash it")
+	fl.StringVar(&f.subject, "subject", "", "with --data: the local identity to read the registry as")
+	return cmd
+}
+
+// policy makes the policy that the flags ask for; nil leaves it to the server.
+func (f *verifyFlags) policy(a *app) (*policy.Policy, []trust.Key, error) {
+	var keys []trust.Key
+	var wanted []policy.IdentityMatch
+	if f.key != "" {
+		b, err := os.ReadFile(f.key)
+		if err != nil {
+			return nil, nil, usagef("--key: %w", err)
+		}
+		pub, err := keyring.ParsePublic(b)
+		if err != nil {
+			return nil, nil, usagef("--key %s: %w", f.key, err)
+		}
+		fp, err := trust.KeyFingerprint(pub)
+		if err != nil {
+			return nil, nil, err
+		}
+		keys = append(keys, trust.Key{Public: pub})
+		wanted = append(wanted, policy.IdentityMatch{Key: fp})
+	}
+	keyless := f.identity != "" || f.identityRegexp != "" || f.issuer != "" || f.issuerRegexp != ""
+	switch {
+	case f.policyFile != "" && keyless:
+		return nil, nil, usagef("give --policy or identity flags, not both")
+	case f.key != "" && keyless:
+		return nil, nil, usagef("give --key or identity flags, not both")
+	case f.policyFile != "":
+		b, err := a.readInput(f.policyFile, 1<<20)
+		if err != nil {
+			return nil, nil, err
+		}
+		p, err := policy.ParseRequirements(b)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", f.policyFile, err)
+		}
+		return p, keys, nil
+	case keyless:
+		if (f.identity == "") == (f.identityRegexp == "") || (f.issuer == "") == (f.issuerRegexp == "") {
+			return nil, nil, usagef("want the signer's identity and its issuer, each exactly or by -regexp: --certificate-identity and --certificate-oidc-issuer")
+		}
+		wanted = append(wanted, policy.IdentityMatch{Subject: f.identity, SubjectRegexp: f.identityRegexp, Issuer: f.issuer, IssuerRegexp: f.issuerRegexp})
+	case len(wanted) == 0:
+		return nil, nil, nil
+	}
+	name := "certificate-identity"
+	if f.key != "" {
+		name = "key"
+	}
+	p, err := policy.DefaultIdentities(name, wanted...)
+	if err != nil {
+		return nil, nil, usagef("%w", err)
+	}
+	return p, keys, nil
+}
+
+// verifyByServer asks the server for a decision.
+func (a *app) verifyByServer(ctx context.Context, f *verifyFlags, text string) error {
+	s, err := a.connect(ctx, f.subject, "", true)
+	if err != nil {
+		return err
+	}
+	t, err := s.resolve(ctx, text)
+	if err != nil {
+		return undecided(err)
+	}
+	q := client.VerifyRequest{Digest: t.digest, Scope: f.scope, Kind: t.kind()}
+	if t.image != nil {
+		q.Repository, q.Reference, q.MediaType = t.image.Repository, t.image.String(), t.media
+		if t.image.Host != s.status.Services.Registry {
+			q.Registry = t.image.Host
+		}
+	}
+	var r verify.Report
+	if err := s.api().Verify(ctx, q, &r); err != nil {
+		return undecided(err)
+	}
+	return a.verdict(ctx, s, f, t, &r)
+}
+
+// verifyHere gathers evidence and judges it in this process.
+func (a *app) verifyHere(ctx context.Context, f *verifyFlags, text string, p *policy.Policy, keys []trust.Key) error {
+	s := &session{app: a, subject: f.subject}
+	var err error
+	// A file with its bundle and root needs no server; then none is asked.
+	if len(f.roots) == 0 && !(f.ignoreTlog && len(keys) > 0) || len(f.bundles) == 0 {
+		if s, err = a.connect(ctx, f.subject, "", false); err != nil {
+			return undecided(err)
+		}
+	} else if s.http, err = a.httpClient(); err != nil {
+		return err
+	}
+	vt, t, err := s.verifyTarget(ctx, text)
+	if err != nil {
+		return undecided(err)
+	}
+	o := verify.VerifierOptions{Keys: keys}
+	for _, path := range f.roots {
+		r, err := readRoot(path)
+		if err != nil {
+			return err
+		}
+		o.Roots = append(o.Roots, r)
+	}
+	if f.ignoreTlog {
+		if len(keys) == 0 {
+			return usagef("--insecure-ignore-tlog goes with --key: a certificate lives ten minutes and means nothing without trusted time")
+		}
+		o.KeyThresholds = &trust.Thresholds{}
+	} else if len(o.Roots) == 0 {
+		r, err := s.root(ctx, "")
+		if err != nil {
+			return undecided(err)
+		}
+		o.Roots = append(o.Roots, r)
+	}
+	verifier, err := verify.NewVerifier(o)
+	if err != nil {
+		return err
+	}
+	src, err := s.sources(ctx, f, t)
+	if err != nil {
+		return err
+	}
+	r, err := verify.Offline(ctx, vt, src, verify.OfflineOptions{Verifier: verifier, Policy: p})
+	if err != nil {
+		return undecided(err)
+	}
+	return a.verdict(ctx, s, f, t, r)
+}
+
+// verifyTarget is the target as verify sees it; of a file all strong digests.
+func (s *session) verifyTarget(ctx context.Context, text string) (verify.Target, *target, error) {
+	t, err := s.resolve(ctx, text)
+	if err != nil {
+		return verify.Target{}, nil, err
+	}
+	switch {
+	case t.image != nil:
+		return verify.ReferenceTarget(*t.image, t.media, s.status != nil && t.image.Host == s.status.Services.Registry), t, nil
+	case t.file != "":
+		vt, err := verify.FileTarget(t.file)
+		return vt, t, err
+	}
+	return verify.Target{Digest: t.digest, Name: text}, t, nil
+}
+
+// sources says where evidence comes from: the bundles that were named, else
+// the image's registry, and else what the server holds about the digest.
+func (s *session) sources(ctx context.Context, f *verifyFlags, t *target) (verify.EvidenceSource, error) {
+	if len(f.bundles) > 0 {
+		var items verify.Items
+		for _, path := range f.bundles {
+			b, err := s.app.readInput(path, 64<<20)
+			if err != nil {
+				return nil, err
+			}
+			got, err := verify.ParseEvidence(b, path, attestation.Limits{})
+			if err != nil {
+				// Evidence that does not even read is evidence that does not verify.
+				if errors.Is(err, fault.Invalid) || errors.Is(err, fault.TooLarge) {
+					return nil, fault.Newf(fault.Unverified, "%w", err)
+				}
+				return nil, err
+			}
+			items = append(items, got...)
+		}
+		return items, nil
+	}
+	if t.image != nil {
+		return verify.Registry{Client: s.registry(), Repository: *t.image}, nil
+	}
+	if s.status == nil {
+		return nil, usagef("no evidence: give --bundle FILE, or a server that holds it")
+	}
+	page, err := s.api().Evidence(ctx, client.EvidenceFilter{Digest: t.digest, Limit: verify.MaxEvidence})
+	if err != nil {
+		return nil, err
+	}
+	var items verify.Items
+	for _, e := range page.Items {
+		b, err := s.api().Bundle(ctx, e.ID)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, verify.Item{Source: "server", Repository: e.Repository, Bundle: b})
+	}
+	return items, nil
+}
+
+// undecided keeps refusals of what was asked for, and marks all else as "could
+// not decide": an error is never an allow, and seldom a deny.
+func undecided(err error) error {
+	for _, k := range []*fault.Kind{fault.Invalid, fault.Unverified, fault.Tampered} {
+		if errors.Is(err, k) {
+			return err
+		}
+	}
+	if errors.Is(err, errUsage) {
+		return err
+	}
+	return fault.Newf(fault.Undecided, "could not decide: %w", err)
+}
+
+// verdict prints the trail, checks the content when that was asked for, and
+// gives the exit code.
+func (a *app) verdict(ctx context.Context, s *session, f *verifyFlags, t *target, r *verify.Report) error {
+	if f.content {
+		if t.image == nil {
+			return usagef("--content is for images: a file was hashed already")
+		}
+		check := policy.Check{Name: "content", Status: policy.Pass, Expected: "every blob has the digest that names it", Found: "every blob has"}
+		if err := s.registry().VerifyContent(ctx, *t.image); err != nil {
+			if !errors.Is(err, fault.Tampered) {
+				return undecided(err)
+			}
+			check.Status, check.Found = policy.Fail, err.Error()
+			check.Mend = "push the image again from a copy that you trust: crane copy COPY " + t.image.String()
+			r.Verdict = policy.Deny
+		}
+		r.Checks = append(r.Checks, check)
+	}
+	if a.output == "table" {
+		if err := r.WriteText(a.stdout, func(status, word string) string {
+			switch status {
+			case string(policy.Allow), string(policy.Pass):
+				return a.paint(word, green)
+			case string(policy.Deny), string(policy.Fail):
+				return a.paint(word, red)
+			}
+			return a.paint(word, dim)
+		}); err != nil {
+			return err
+		}
+	} else if err := a.print(r, func(io.Writer) {}); err != nil {
+		return err
+	}
+	if !r.Allowed() {
+		return &exitError{1}
+	}
+	if !r.ValidUntil.IsZero() && r.ValidUntil.Before(time.Now()) {
+		a.notef("assay: the decision ended at %s and was not made anew\n", stamp(r.ValidUntil))
+		return &exitError{2}
+	}
+	return nil
+}

@@ -1,0 +1,280 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+	"sort"
+
+	"assay/identity"
+	"assay/internal/fault"
+	"assay/internal/strictyaml"
+	"assay/policy"
+)
+
+// The kinds of document that `assay apply` brings in.
+const (
+	KindGrant      = "Grant"      // who has which role where: identity.Grant
+	KindIssuer     = "Issuer"     // an OIDC issuer: identity.IssuerConfig
+	KindPolicy     = "Policy"     // what must be so: policy.Document
+	KindRepository = "Repository" // how repositories of a pattern behave: Repository
+)
+
+// RepositorySpec says how the repositories of a pattern behave.
+type RepositorySpec struct {
+	// Pattern is a glob over repository names, in the grammar of identity.Pattern.
+	Pattern string `yaml:"pattern"`
+	// AnonymousPull lets everybody read; the default lets nobody.
+	AnonymousPull bool `yaml:"anonymousPull"`
+}
+
+// Document is one document of `assay apply`, checked.
+type Document struct {
+	Kind string
+	Name string
+	Text []byte // as it was given, in one layout
+
+	Grant      *identity.Grant        // of KindGrant
+	Issuer     *identity.IssuerConfig // of KindIssuer
+	Repository *RepositorySpec        // of KindRepository
+	Policy     *policy.Policy         // of KindPolicy
+}
+
+type metadata struct {
+	Name        string            `yaml:"name"`
+	Description string            `yaml:"description"`
+	Labels      map[string]string `yaml:"labels"`
+}
+
+type envelope[T any] struct {
+	APIVersion string   `yaml:"apiVersion"`
+	Kind       string   `yaml:"kind"`
+	Metadata   metadata `yaml:"metadata"`
+	Spec       T        `yaml:"spec"`
+}
+
+var nameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
+
+// ParseDocuments reads a file of documents parted by "---". Every one must be
+// whole and known; two of one kind and name are an error.
+func ParseDocuments(b []byte) ([]Document, error) {
+	parts, err := strictyaml.Split(b)
+	if err != nil {
+		return nil, err
+	}
+	seen := map[[2]string]bool{}
+	docs := make([]Document, 0, len(parts))
+	for _, p := range parts {
+		d, err := parseDocument(p)
+		if err != nil {
+			return nil, fmt.Errorf("document at line %d: %w", p.Line, err)
+		}
+		if key := [2]string{d.Kind, d.Name}; seen[key] {
+			return nil, fault.Newf(fault.Invalid, "document at line %d: %s %q stands twice", p.Line, d.Kind, d.Name)
+		} else {
+			seen[key] = true
+		}
+		docs = append(docs, d)
+	}
+	return docs, nil
+}
+
+var kindRE = regexp.MustCompile(`(?m)^kind:[ \t]*["']?([A-Za-z]+)["']?[ \t]*(?:#.*)?$`)
+
+func parseDocument(p strictyaml.Document) (Document, error) {
+	d := Document{Text: p.Text()}
+	m := kindRE.FindSubmatch(p.Text())
+	if m == nil {
+		return d, fault.Newf(fault.Invalid, "want a kind: %s, %s, %s or %s", KindGrant, KindIssuer, KindPolicy, KindRepository)
+	}
+	d.Kind = string(m[1])
+	switch d.Kind {
+	case KindGrant:
+		e, err := decode[identity.Grant](p, d.Kind)
+		if err != nil {
+			return d, err
+		}
+		d.Name, d.Grant = e.Metadata.Name, &e.Spec
+		return d, e.Spec.Validate()
+	case KindIssuer:
+		e, err := decode[identity.IssuerConfig](p, d.Kind)
+		if err != nil {
+			return d, err
+		}
+		d.Name, d.Issuer = e.Metadata.Name, &e.Spec
+		return d, e.Spec.Validate()
+	case KindRepository:
+		e, err := decode[RepositorySpec](p, d.Kind)
+		if err != nil {
+			return d, err
+		}
+		d.Name, d.Repository = e.Metadata.Name, &e.Spec
+		_, err = identity.ParsePattern(e.Spec.Pattern)
+		return d, err
+	case KindPolicy:
+		compiled, err := policy.ParseRequirements(p.Text())
+		if err != nil {
+			return d, err
+		}
+		d.Name, d.Policy = compiled.Name(), compiled
+		return d, nil
+	}
+	return d, fault.Newf(fault.Invalid, "kind %.40q: want %s, %s, %s or %s", d.Kind, KindGrant, KindIssuer, KindPolicy, KindRepository)
+}
+
+func decode[T any](p strictyaml.Document, kind string) (envelope[T], error) {
+	var e envelope[T]
+	if err := p.Decode(&e); err != nil {
+		return e, err
+	}
+	if e.APIVersion != APIVersion || e.Kind != kind {
+		return e, fault.Newf(fault.Invalid, "want apiVersion %s and kind %s, found %q and %q", APIVersion, kind, e.APIVersion, e.Kind)
+	}
+	if !nameRE.MatchString(e.Metadata.Name) {
+		return e, fault.Newf(fault.Invalid, "metadata.name %.80q: want lower-case letters, digits, - and ., at most 63", e.Metadata.Name)
+	}
+	return e, nil
+}
+
+// Desired is what a set of documents asks for.
+type Desired struct {
+	Grants   []identity.Grant
+	Issuers  []identity.IssuerConfig
+	Policies *policy.Set
+}
+
+// Compile joins documents, and the site's own issuers, into what the server
+// works by. A contradiction between two documents is an error.
+func Compile(docs []Document, site []identity.IssuerConfig) (*Desired, error) {
+	d := &Desired{Issuers: append([]identity.IssuerConfig(nil), site...)}
+	var policies []*policy.Policy
+	for _, doc := range docs {
+		switch {
+		case doc.Grant != nil:
+			d.Grants = append(d.Grants, *doc.Grant)
+		case doc.Issuer != nil:
+			for _, have := range d.Issuers {
+				if have.URL == doc.Issuer.URL {
+					return nil, fault.Newf(fault.Conflict, "issuer %s is configured twice", doc.Issuer.URL)
+				}
+			}
+			d.Issuers = append(d.Issuers, *doc.Issuer)
+		case doc.Repository != nil && doc.Repository.AnonymousPull:
+			d.Grants = append(d.Grants, identity.Grant{Anonymous: true, Role: identity.RoleViewer, Scope: doc.Repository.Pattern, Actions: []identity.Action{identity.ActPull}})
+		case doc.Policy != nil:
+			policies = append(policies, doc.Policy)
+		}
+	}
+	var err error
+	d.Policies, err = policy.NewSet(policies...)
+	return d, err
+}
+
+// Change is one document's way from what is stored to what is wanted.
+type Change struct {
+	Kind, Name string
+	Action     string // created, updated, deleted, unchanged, unmanaged
+	Diff       string // lines with "-" and "+"
+}
+
+// Plan holds what is wanted against what is stored. What is stored and not
+// among the wanted is deleted with prune, and only shown without.
+func Plan(stored, wanted []Document, prune bool) []Change {
+	type key struct{ kind, name string }
+	old := map[key]Document{}
+	for _, d := range stored {
+		old[key{d.Kind, d.Name}] = d
+	}
+	var out []Change
+	for _, d := range wanted {
+		k := key{d.Kind, d.Name}
+		was, there := old[k]
+		delete(old, k)
+		switch {
+		case !there:
+			out = append(out, Change{d.Kind, d.Name, "created", diff(nil, d.Text)})
+		case bytes.Equal(was.Text, d.Text):
+			out = append(out, Change{d.Kind, d.Name, "unchanged", ""})
+		default:
+			out = append(out, Change{d.Kind, d.Name, "updated", diff(was.Text, d.Text)})
+		}
+	}
+	for k, d := range old {
+		if prune {
+			out = append(out, Change{k.kind, k.name, "deleted", diff(d.Text, nil)})
+		} else {
+			out = append(out, Change{k.kind, k.name, "unmanaged", ""})
+		}
+	}
+	sort.Slice(out, func(i, j int) bool {
+		if out[i].Kind != out[j].Kind {
+			return out[i].Kind < out[j].Kind
+		}
+		return out[i].Name < out[j].Name
+	})
+	return out
+}
+
+// After is what will be stored once a plan is carried out.
+func After(stored, wanted []Document, plan []Change) []Document {
+	gone := map[[2]string]bool{}
+	for _, c := range plan {
+		if c.Action != "unmanaged" {
+			gone[[2]string{c.Kind, c.Name}] = true
+		}
+	}
+	out := append([]Document(nil), wanted...)
+	for _, d := range stored {
+		if !gone[[2]string{d.Kind, d.Name}] {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// diff lists the lines that go and the lines that come, by the longest common
+// subsequence; documents are small.
+func diff(a, b []byte) string {
+	x, y := lines(a), lines(b)
+	if len(x)*len(y) > 4<<20 {
+		return "(too long to compare)\n"
+	}
+	common := make([][]int, len(x)+1)
+	for i := range common {
+		common[i] = make([]int, len(y)+1)
+	}
+	for i := len(x) - 1; i >= 0; i-- {
+		for j := len(y) - 1; j >= 0; j-- {
+			if x[i] == y[j] {
+				common[i][j] = common[i+1][j+1] + 1
+			} else {
+				common[i][j] = max(common[i+1][j], common[i][j+1])
+			}
+		}
+	}
+	var out bytes.Buffer
+	i, j := 0, 0
+	for i < len(x) || j < len(y) {
+		switch {
+		case i < len(x) && j < len(y) && x[i] == y[j]:
+			i, j = i+1, j+1
+		case i < len(x) && (j == len(y) || common[i+1][j] >= common[i][j+1]):
+			fmt.Fprintf(&out, "- %s\n", x[i])
+			i++
+		default:
+			fmt.Fprintf(&out, "+ %s\n", y[j])
+			j++
+		}
+	}
+	return out.String()
+}
+
+func lines(b []byte) []string {
+	var out []string
+	for _, l := range bytes.Split(bytes.TrimRight(b, "\n"), []byte("\n")) {
+		if len(b) > 0 {
+			out = append(out, string(l))
+		}
+	}
+	return out
+}

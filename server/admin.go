@@ -1,0 +1,104 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"assay/api"
+	"assay/authority"
+	"assay/client"
+	"assay/identity"
+	"assay/internal/fault"
+)
+
+// listenAdmin opens the admin socket in the data folder. Whoever may open it
+// is the user that the server runs as, or root: the folder's mode sees to it,
+// and the peer's credentials are checked at each connection.
+func listenAdmin(path string) (net.Listener, error) {
+	// The lock of the data folder says that no server lives here, so what lies
+	// there is of a dead one.
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("admin socket %s: %w (a path longer than some 100 bytes is too long for a socket: use a shorter data folder)", path, err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return &peerListener{l}, nil
+}
+
+// peerListener accepts connections of this user and of root.
+type peerListener struct{ net.Listener }
+
+func (l *peerListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		uid, err := peerUID(c)
+		if err == nil && (uid == os.Getuid() || uid == 0) {
+			return &peerConn{Conn: c, uid: uid}, nil
+		}
+		_ = c.Close()
+	}
+}
+
+type peerConn struct {
+	net.Conn
+	uid int
+}
+
+// adminHandler serves the socket: the whole API with every right, since who
+// may open the socket owns the site, and tokens of the local issuer, each
+// audited with the peer that asked.
+func (s *Server) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/api/v1/", func(w http.ResponseWriter, r *http.Request) {
+		s.api.ServeAdmin(w, r, peerName(r))
+	})
+	mux.HandleFunc("POST /v1/token", func(w http.ResponseWriter, r *http.Request) {
+		var q client.TokenRequest
+		dec := json.NewDecoder(io.LimitReader(r.Body, 64<<10))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&q); err != nil {
+			api.WriteError(w, r, fault.Newf(fault.Invalid, "token request: %w", err))
+			return
+		}
+		if q.Subject == "" {
+			api.WriteError(w, r, fault.Newf(fault.Invalid, "token request: no subject; say who the token is for (--subject)"))
+			return
+		}
+		ttl := time.Duration(q.TTL) * time.Second
+		if ttl == 0 {
+			ttl = 5 * time.Minute
+		}
+		token, err := s.issuer.Mint(r.Context(), authority.MintRequest{
+			Subject: q.Subject, Audience: identity.Audience(q.Audience), TTL: ttl, By: peerName(r),
+		})
+		if err != nil {
+			api.WriteError(w, r, err)
+			return
+		}
+		api.WriteJSON(w, http.StatusOK, client.TokenAnswer{Token: token, Expires: s.clock().Add(ttl).UTC()})
+	})
+	return mux
+}
+
+func peerName(r *http.Request) string {
+	if c, ok := r.Context().Value(peerKey{}).(*peerConn); ok {
+		return fmt.Sprintf("uid:%d", c.uid)
+	}
+	return "uid:unknown"
+}
+
+type peerKey struct{}

@@ -1,0 +1,293 @@
+package server
+
+import (
+	"context"
+	"crypto"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"sync/atomic"
+
+	"assay/api"
+	"assay/authority"
+	"assay/blob"
+	"assay/config"
+	"assay/event"
+	"assay/evidence"
+	"assay/identity"
+	"assay/internal/fault"
+	"assay/internal/keyring"
+	"assay/registry"
+	"assay/store"
+	"assay/tlog"
+	"assay/tlog/ct"
+	"assay/tlog/rekor"
+	"assay/trust"
+	"assay/trust/tuf"
+	"assay/verify"
+)
+
+// parts are the domains, open.
+type parts struct {
+	material  *authority.Material
+	verifier  *identity.Verifier
+	access    *identity.Access
+	tlog      *tlog.Log
+	ct        *ct.CT
+	rekor     *rekor.Server
+	ca        *authority.CA
+	tsa       *authority.TSA
+	tuf       *tuf.Repository
+	root      *trust.Root
+	evidence  *evidence.Store
+	engine    *verify.Engine
+	registry  *registry.Registry
+	blobs     *blob.Dir
+	events    *event.Log
+	auditKey  crypto.Signer
+	desired   atomic.Pointer[config.Desired]
+	documents atomic.Value // fingerprint of the documents in force
+	ready     atomic.Bool
+	operators string
+}
+
+// migrations are all tables of this binary, in the order of the floors.
+func migrations() []store.Migrations {
+	return []store.Migrations{
+		event.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations,
+		registry.Migrations, verify.Migrations, config.Migrations,
+	}
+}
+
+// The names of the server's own keys, beside authority's.
+const (
+	keyLog       = "log"
+	keyCT        = "ct"
+	keyAudit     = "audit"
+	keyDecision  = "decision"
+	keyRegistry  = "registry"
+	keyTUFRoot   = "tuf-root"
+	keyTUFOnline = "tuf-online"
+)
+
+func (s *Server) open(ctx context.Context) error {
+	steps := []struct {
+		name string
+		do   func(context.Context, *keyring.Folder) error
+	}{
+		{"database", s.openStore},
+		{"authorities", s.openAuthorities},
+		{"logs", s.openLogs},
+		{"trust", s.openTrust},
+		{"registry", s.openRegistry},
+		{"interface", s.openAPI},
+	}
+	passphrase, err := config.Secret(s.cfg.Keys.Passphrase)
+	if err != nil {
+		return fmt.Errorf("keys.passphrase: %w", err)
+	}
+	keys, err := keyring.Open(s.data.join("keys"), passphrase)
+	if err != nil {
+		return err
+	}
+	for _, step := range steps {
+		if err := step.do(ctx, keys); err != nil {
+			return fmt.Errorf("open %s: %w", step.name, err)
+		}
+	}
+	return nil
+}
+
+func (s *Server) openStore(ctx context.Context, _ *keyring.Folder) error {
+	dsn := s.cfg.Store.DSN
+	switch {
+	case dsn == "":
+		dsn = "sqlite:" + s.data.join("assay.db")
+	case strings.HasPrefix(dsn, "file:"), strings.HasPrefix(dsn, "credential:"):
+		b, err := config.Secret(dsn)
+		if err != nil {
+			return fmt.Errorf("store.dsn: %w", err)
+		}
+		dsn = string(b)
+	}
+	var err error
+	s.db, err = store.Open(ctx, dsn, store.WithClock(s.clock), store.WithLogger(s.log), store.WithRegisterer(s.reg))
+	if err != nil {
+		return err
+	}
+	s.onClose("database", s.db.Close)
+	s.events = event.NewLog(s.db, event.LogOptions{Logger: s.log})
+	return s.db.Migrate(ctx, migrations()...)
+}
+
+func (s *Server) openAuthorities(ctx context.Context, keys *keyring.Folder) error {
+	var err error
+	if s.material, err = authority.Init(ctx, keys, authority.InitOptions{Dir: s.data.join("ca"), Name: s.data.site.Host, Clock: s.clock, Logger: s.log}); err != nil {
+		return err
+	}
+	if s.issuer, err = authority.NewIssuer(authority.IssuerOptions{
+		URL: s.public + "/oidc", Signer: s.material.OIDC, DB: s.db, Clock: s.clock, Logger: s.log, Registerer: s.reg,
+	}); err != nil {
+		return err
+	}
+	if s.access, err = identity.NewAccess(nil); err != nil {
+		return err
+	}
+	if s.verifier, err = identity.NewVerifier(identity.VerifierOptions{
+		Issuers: s.cfg.Identity.Issuers, Local: s.issuer.Local(), Clock: s.clock, Logger: s.log, Registerer: s.reg,
+	}); err != nil {
+		return err
+	}
+	s.tsa, err = authority.NewTSA(authority.TSAOptions{
+		Chain: s.material.TSAChain, Signer: s.material.TSASigner, Clock: s.clock, Logger: s.log, Registerer: s.reg,
+	})
+	return err
+}
+
+func (s *Server) openLogs(ctx context.Context, keys *keyring.Folder) error {
+	signer, err := keys.LoadOrCreate(ctx, keyLog)
+	if err != nil {
+		return err
+	}
+	// Rekor's clients take the host name alone as the origin.
+	if s.tlog, err = tlog.Open(ctx, tlog.Options{
+		Dir: s.data.join("log"), Origin: s.data.site.Host, Signer: signer, DB: s.db, Deduplicate: true,
+		Clock: s.clock, Logger: s.log, Registerer: s.reg,
+	}); err != nil {
+		return err
+	}
+	s.onClose("log", s.tlog.Close)
+	if signer, err = keys.LoadOrCreate(ctx, keyCT); err != nil {
+		return err
+	}
+	if s.ct, err = ct.Open(ctx, ct.Options{
+		Options: tlog.Options{Dir: s.data.join("ct"), Origin: s.data.site.Host + "/ct", Signer: signer, DB: s.db, Clock: s.clock, Logger: s.log, Registerer: s.reg, Name: "ct"},
+		Issuers: s.material.CAChain,
+	}); err != nil {
+		return err
+	}
+	s.onClose("certificate log", s.ct.Close)
+	if s.rekor, err = rekor.New(s.tlog, rekor.Options{ReadEntries: s.readLog, Logger: s.log, Registerer: s.reg}); err != nil {
+		return err
+	}
+	if s.auditKey, err = keys.LoadOrCreate(ctx, keyAudit); err != nil {
+		return err
+	}
+	s.ca, err = authority.NewCA(authority.CAOptions{
+		Chain: s.material.CAChain, Signer: s.material.CASigner, SCT: s.ct, Verifier: s.verifier, DB: s.db,
+		Clock: s.clock, Logger: s.log, Registerer: s.reg,
+	})
+	return err
+}
+
+// openTrust builds the site's trusted root and publishes it by TUF.
+func (s *Server) openTrust(ctx context.Context, keys *keyring.Folder) error {
+	u, err := url.Parse(s.public)
+	if err != nil {
+		return fault.Wrap(fault.Invalid, err)
+	}
+	s.operators = u.Hostname()
+	// All keys of a site are made at its first start, with the CA's root; the
+	// rotation of one will give it a window of its own.
+	from := trust.Window{Start: s.material.CAChain[len(s.material.CAChain)-1].NotBefore.UTC()}
+	chain := func(url string, c []*x509.Certificate) []trust.Authority {
+		return []trust.Authority{{URL: url, Operator: s.operators, Chain: c, Window: from}}
+	}
+	if s.root, err = trust.NewRoot(trust.Parts{
+		Logs:   []trust.Log{{URL: s.public + "/rekor", Operator: s.operators, Key: s.tlog.Public(), Window: from}},
+		CTLogs: []trust.Log{{URL: s.public + "/ct", Operator: s.operators, Key: s.ct.Log().Public(), Window: from}},
+		CAs:    chain(s.public+"/fulcio", s.material.CAChain),
+		TSAs:   chain(s.public+"/tsa", s.material.TSAChain),
+	}, trust.WithName(s.data.site.Host)); err != nil {
+		return err
+	}
+	rootKey, err := keys.LoadOrCreate(ctx, keyTUFRoot)
+	if err != nil {
+		return err
+	}
+	online, err := keys.LoadOrCreate(ctx, keyTUFOnline)
+	if err != nil {
+		return err
+	}
+	if s.tuf, err = tuf.NewRepository(ctx, tuf.Options{
+		Dir:   s.data.join("tuf"),
+		Roles: tuf.Roles{Root: []crypto.Signer{rootKey}, Targets: online, Snapshot: online, Timestamp: online},
+		Clock: s.clock, Logger: s.log,
+	}); err != nil {
+		return err
+	}
+	service := func(path string) []tuf.Service {
+		return []tuf.Service{{URL: s.public + path, Operator: s.operators, Window: from}}
+	}
+	_, err = s.tuf.PublishTrust(ctx, s.root, tuf.SigningConfig{
+		CA: service("/fulcio"), OIDC: service("/oidc"), Log: service("/rekor"), TSA: service("/tsa/api/v1/timestamp"),
+	})
+	return err
+}
+
+func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
+	var err error
+	if s.blobs, err = blob.NewDir(s.data.join("blobs"), blob.Options{Clock: s.clock, Logger: s.log}); err != nil {
+		return err
+	}
+	s.onClose("blobs", s.blobs.Close)
+	decisionKey, err := keys.LoadOrCreate(ctx, keyDecision)
+	if err != nil {
+		return err
+	}
+	bundles, err := s.bundleVerifier()
+	if err != nil {
+		return err
+	}
+	if s.evidence, err = evidence.New(evidence.Options{
+		DB: s.db, Blobs: s.blobs, Verifier: bundles, Clock: s.clock, Logger: s.log, Registerer: s.reg,
+	}); err != nil {
+		return err
+	}
+	s.onClose("evidence", s.evidence.Close)
+	if s.engine, err = s.newEngine(ctx, bundles, decisionKey); err != nil {
+		return err
+	}
+	registryKey, err := keys.LoadOrCreate(ctx, keyRegistry)
+	if err != nil {
+		return err
+	}
+	tokenKey, err := derive(registryKey, "assay registry token key v1")
+	if err != nil {
+		return err
+	}
+	s.registry, err = registry.New(registry.Options{
+		DB: s.db, Blobs: s.blobs, Access: s.access, Auth: registry.VerifierAuth{Verifier: s.verifier},
+		PublicURL: s.public, TokenKey: tokenKey, Evidence: s.evidence,
+		Clock: s.clock, Logger: s.log, Registerer: s.reg,
+		Limits: registry.Limits{MaxManifest: s.cfg.Registry.MaxManifest, Uploads: s.cfg.Registry.MaxUploads},
+	})
+	return err
+}
+
+// derive makes a symmetric key out of a private one (RFC 5869).
+func derive(key crypto.Signer, use string) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return hkdf.Key(sha256.New, der, nil, use, 32)
+}
+
+func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
+	s.api = api.New(api.Options{
+		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, Engine: s.engine, Log: s.tlog, Events: s.events,
+		Root: func() *trust.Root { return s.root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
+		Desired: s.desired.Load, Reload: s.reload, Site: s.cfg.Identity.Issuers,
+		Status: s.status, Clock: s.clock, Logger: s.log,
+	})
+	return s.reload(ctx)
+}
+
+// firstRoot is the root that a TUF client begins with: it finds the later ones
+// itself, each signed by the one before.
+func (s *Server) firstRoot() ([]byte, error) { return os.ReadFile(s.data.join("tuf", "1.root.json")) }

@@ -1,0 +1,96 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"assay/identity"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// routes is the main listener: every door under its prefix.
+func (s *Server) routes() http.Handler {
+	m := newHTTPMetrics(s.reg)
+	mux := http.NewServeMux()
+	mount := func(name, prefix string, h http.Handler) {
+		mux.Handle(prefix, m.door(name, h, s.log))
+	}
+	below := func(name, prefix string, h http.Handler) {
+		mount(name, prefix+"/", http.StripPrefix(prefix, h))
+	}
+	mount("registry", "/v2/", s.registry)
+	mount("registry", "/v2", http.RedirectHandler("/v2/", http.StatusMovedPermanently))
+	mount("token", "/token", s.registry)
+	below("fulcio", "/fulcio", s.ca.Handler())
+	below("rekor", "/rekor", s.rekor)
+	below("ct", "/ct", s.ct.Handler(s.readLog))
+	below("oidc", "/oidc", s.issuer.Handler())
+	below("tuf", "/tuf", s.tuf.Handler())
+	mount("tsa", "/tsa", http.StripPrefix("/tsa", s.tsa.Handler()))
+	below("tsa", "/tsa", s.tsa.Handler())
+	mount("api", "/api/v1/", s.api)
+	if s.operations == nil {
+		mount("operations", "/metrics", s.operationsHandler())
+		mount("operations", "/healthz", s.operationsHandler())
+		mount("operations", "/readyz", s.operationsHandler())
+	}
+	mount("other", "/", http.HandlerFunc(s.front))
+	return mux
+}
+
+// front answers the bare address: what this is, in one line.
+func (s *Server) front(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	if r.URL.Path != "/" {
+		http.Error(w, "no such page", http.StatusNotFound)
+		return
+	}
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte("Assay " + s.opts.Version + "\n\nregistry  /v2/\nAPI       /api/v1/openapi.json\nTUF       /tuf/\nhealth    /healthz /readyz /metrics\n"))
+}
+
+// operationsHandler serves metrics and health. /healthz says that the process
+// lives, /readyz that it can answer: the database reads and the log is open.
+func (s *Server) operationsHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.reg, promhttp.HandlerOpts{EnableOpenMetrics: true, MaxRequestsInFlight: 4}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if err := s.check(r.Context()); err != nil {
+			s.log.Warn("not ready", "error", err)
+			http.Error(w, "not ready: see the server's log", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ready\n"))
+	})
+	return mux
+}
+
+// readLog lets those read entries of the log who may see identities; with
+// tlog.public that is everybody.
+func (s *Server) readLog(r *http.Request) error {
+	if s.cfg.Tlog.Public {
+		return nil
+	}
+	p := identity.Anonymous()
+	if scheme, raw, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
+		var err error
+		if p, _, err = s.verifier.Verify(r.Context(), raw, identity.AudienceAPI); err != nil {
+			return err
+		}
+	}
+	return s.access.Allow(r.Context(), p, identity.ActReadLog, identity.Resource{Kind: identity.ResourceLog})
+}
+
+func (s *Server) check(ctx context.Context) error {
+	if !s.ready.Load() {
+		return errNotReady
+	}
+	return s.db.View(ctx, pingTx)
+}

@@ -1,0 +1,131 @@
+package server
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"sync"
+	"time"
+
+	"assay/event"
+	"assay/internal/fault"
+	"assay/store"
+	"assay/tlog/rekor"
+)
+
+var errNotReady = errors.New("the server is starting or stopping")
+
+func pingTx(tx *store.Tx) error {
+	var one int64
+	return tx.QueryRow(context.Background(), `SELECT 1`).Scan(&one)
+}
+
+const (
+	publishEvery = 2 * time.Second
+	tidyEvery    = 10 * time.Minute
+)
+
+// startWorkers runs what goes on besides requests. All end with ctx.
+func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
+	var wg sync.WaitGroup
+	sealer := event.NewSealer(s.db, event.SealerOptions{Logger: s.log, Registerer: s.reg})
+	for name, run := range map[string]func(context.Context) error{
+		"sealer":    sealer.Run,
+		"TUF":       s.tuf.Run,
+		"heads":     s.every(publishEvery, s.publishHeads),
+		"expiry":    s.every(tidyEvery, s.tidy),
+		"documents": s.followDocuments,
+	} {
+		wg.Go(func() {
+			if err := run(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("a worker ended", "worker", name, "error", err)
+			}
+		})
+	}
+	return &wg
+}
+
+// every runs fn at intervals; an error is told and the next turn tries again.
+func (s *Server) every(d time.Duration, fn func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		tick := time.NewTicker(d)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+			if err := fn(ctx); err != nil && ctx.Err() == nil {
+				s.log.Warn("background work failed, and is tried again", "error", err, "in", d.String())
+			}
+		}
+	}
+}
+
+// publishHeads writes due heads of the event log into the transparency log:
+// each as a signature of the audit key over the head's text. It may do one
+// twice after a crash; the log then has one entry, since signatures are kept.
+func (s *Server) publishHeads(ctx context.Context) error {
+	heads, err := s.events.UnloggedHeads(ctx)
+	if err != nil {
+		return err
+	}
+	pub, err := x509.MarshalPKIXPublicKey(s.auditKey.Public())
+	if err != nil {
+		return err
+	}
+	for _, h := range heads {
+		sum := sha256.Sum256(h.Text())
+		sig, err := s.auditKey.Sign(rand.Reader, sum[:], crypto.SHA256)
+		if err != nil {
+			return err
+		}
+		entry, err := s.rekor.Add(ctx, rekor.Request{Digest: sum[:], Signature: sig, PublicKey: pub})
+		if err != nil {
+			return err
+		}
+		if err := s.events.MarkLogged(ctx, h, entry.LogIndex); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) tidy(ctx context.Context) error {
+	n, err := s.blobs.Expire(ctx)
+	if n > 0 {
+		s.log.Info("abandoned uploads were removed", "uploads", n)
+	}
+	return err
+}
+
+// followDocuments applies what another replica of this site applied.
+func (s *Server) followDocuments(ctx context.Context) error {
+	return s.every(5*time.Second, s.reloadIfChanged)(ctx)
+}
+
+const (
+	started = event.ServerStarted
+	stopped = event.ServerStopped
+)
+
+func (s *Server) record(ctx context.Context, kind event.Kind) error {
+	return s.db.Update(ctx, func(tx *store.Tx) error {
+		return event.Append(ctx, tx, event.Event{Kind: kind, Actor: "system:server", Body: map[string]string{"version": s.opts.Version}})
+	})
+}
+
+// finish lets queued records reach the database before the workers end, and
+// seals what is left.
+func (s *Server) finish(ctx context.Context) {
+	if err := s.registry.Close(ctx); err != nil {
+		s.log.Warn("audit records of the registry were still queued", "error", err)
+	}
+	if err := s.publishHeads(ctx); err != nil && !errors.Is(err, fault.Unavailable) {
+		s.log.Warn("the last heads were not published; the next start does it", "error", err)
+	}
+}
