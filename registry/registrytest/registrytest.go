@@ -39,6 +39,7 @@ type Server struct {
 	Host   string // 127.0.0.1:port
 	DB     *store.DB
 	Blobs  *blob.Dir
+	Folder string // of Blobs
 	Access *identity.Access
 
 	signer jose.Signer
@@ -85,7 +86,7 @@ func StartIn(t testing.TB, db *store.DB, dir string, opts ...Option) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{DB: db, Blobs: blobs, Access: access, signer: signer}
+	s := &Server{DB: db, Blobs: blobs, Folder: dir, Access: access, signer: signer}
 	s.http = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.ServeHTTP(w, r) }))
 	s.Host = s.http.Listener.Addr().String()
 	s.URL = "http://" + s.Host
