@@ -212,8 +212,8 @@ func sctList(sct []byte) (pkix.Extension, error) {
 	if len(sct) == 0 || len(sct) > 1<<16-3 {
 		return pkix.Extension{}, fault.Newf(fault.Internal, "the log gave an SCT of %d bytes", len(sct))
 	}
-	list := binary.BigEndian.AppendUint16(nil, uint16(len(sct)+2)) //nolint:gosec // bounded above
-	list = binary.BigEndian.AppendUint16(list, uint16(len(sct)))   //nolint:gosec // bounded above
+	list := binary.BigEndian.AppendUint16(nil, uint16(len(sct)+2))
+	list = binary.BigEndian.AppendUint16(list, uint16(len(sct)))
 	value, err := asn1.Marshal(append(list, sct...))
 	if err != nil {
 		return pkix.Extension{}, err

@@ -334,3 +334,31 @@ func BenchmarkAllow(b *testing.B) {
 		}
 	}
 }
+
+// CVE-2025-29778, CVE-2026-22772: a pattern that is not anchored, or is read as
+// a regular expression, grants to strangers.
+func TestThreat_Identity_PatternIsAnchored(t *testing.T) {
+	a, err := NewAccess([]Grant{
+		{Issuer: testIssuer, Subject: "ci@example.com", Role: RoleAdmin, Scope: "**"},
+		{Issuer: testIssuer, Subject: "https://github.com/org/*", Role: RoleAdmin, Scope: "**"},
+		{Issuer: testIssuer, Subject: ".*", Role: RoleAdmin, Scope: "**"},
+		{Issuer: testIssuer, Subject: "^spiffe://example.com/a$", Role: RoleAdmin, Scope: "**"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{
+		"xci@example.com", "ci@example.com.evil.org", "ci@exampleXcom", "CI@example.com", "ci@example.com\n", "x\nci@example.com",
+		"https://github.com/org/app/evil", "https://github.com/organisation", "https://evil.org/?https://github.com/org/a",
+		"anything", "spiffe://example.com/a", "",
+	} {
+		p := Principal{Issuer: testIssuer, Subject: name, Name: name, Email: name, Kind: KindUser}
+		if err := a.Allow(bg, p, ActPull, Repository("a")); err == nil {
+			t.Errorf("%q was let in", name)
+		}
+	}
+	ok := Principal{Issuer: testIssuer, Subject: "https://github.com/org/app", Name: "https://github.com/org/app", Kind: KindWorkload}
+	if err := a.Allow(bg, ok, ActPull, Repository("a")); err != nil {
+		t.Error(err)
+	}
+}

@@ -84,14 +84,14 @@ func (c Change) Empty() bool {
 	return len(c.GrantsAdded)+len(c.GrantsRemoved)+len(c.IssuersAdded)+len(c.IssuersChanged)+len(c.IssuersRemoved) == 0
 }
 
-// Diff gives what leads from old to new. Order does not count.
-func Diff(old, new Settings) (Change, error) { //nolint:predeclared // the natural word
+// Diff gives what leads from one to the other. Order does not count.
+func Diff(from, to Settings) (Change, error) {
 	var c Change
-	before, err := grantsByID(old.Grants)
+	before, err := grantsByID(from.Grants)
 	if err != nil {
 		return c, err
 	}
-	after, err := grantsByID(new.Grants)
+	after, err := grantsByID(to.Grants)
 	if err != nil {
 		return c, err
 	}
@@ -105,7 +105,7 @@ func Diff(old, new Settings) (Change, error) { //nolint:predeclared // the natur
 			c.GrantsRemoved = append(c.GrantsRemoved, before[id])
 		}
 	}
-	was, is := issuersByURL(old.Issuers), issuersByURL(new.Issuers)
+	was, is := issuersByURL(from.Issuers), issuersByURL(to.Issuers)
 	for _, u := range sortedKeys(is) {
 		if o, known := was[u]; !known {
 			c.IssuersAdded = append(c.IssuersAdded, is[u])
