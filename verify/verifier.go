@@ -9,6 +9,7 @@ import (
 
 	"assay/artifact"
 	"assay/attestation"
+	"assay/evidence"
 	"assay/internal/clock"
 	"assay/internal/fault"
 	"assay/trust"
@@ -81,16 +82,7 @@ func codeOf(err error) string {
 	if errors.As(err, &r) {
 		return r.code
 	}
-	if c := trust.Code(err); c != "" {
-		return c
-	}
-	switch {
-	case errors.Is(err, fault.TooLarge):
-		return "bundle.too-large"
-	case errors.Is(err, fault.Invalid):
-		return trust.CodeBundleMalformed
-	}
-	return "unverified"
+	return evidence.Code(err)
 }
 
 // Verify says what a bundle proves, whatever it is about. A refusal is
