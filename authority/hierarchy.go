@@ -25,6 +25,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"assay/internal/clock"
@@ -37,6 +38,8 @@ type KeyStore interface {
 	// Create makes a new P-256 key, durable on return; an existing name is
 	// [fault.Conflict].
 	Create(ctx context.Context, name string) (crypto.Signer, error)
+	// CreateRSA is Create for an RSA key of 2,048 bits.
+	CreateRSA(ctx context.Context, name string) (crypto.Signer, error)
 	// Load gives a key; one that is not there is [fault.NotFound].
 	Load(ctx context.Context, name string) (crypto.Signer, error)
 }
@@ -66,7 +69,7 @@ const (
 // InitOptions says where the certificates lie and what they are called.
 type InitOptions struct {
 	Dir  string // folder of the certificate files, mode 0700; made when absent
-	Name string // organisation in the subjects, at most 64 bytes; "assay" when empty
+	Name string // organisation in the subjects, cut to 64 bytes; "assay" when empty
 	// Clock tells when certificates begin; nil means the system's.
 	Clock  clock.Clock
 	Logger *slog.Logger
@@ -96,9 +99,9 @@ func Init(ctx context.Context, keys KeyStore, opts InitOptions) (*Material, erro
 	if opts.Name == "" {
 		opts.Name = "assay"
 	}
-	if len(opts.Name) > 64 {
-		return nil, fault.Newf(fault.Invalid, "name of the authority has %d bytes: at most 64 (RFC 5280, ub-organization-name)", len(opts.Name))
-	}
+	// A host name can be longer than a subject's attribute (RFC 5280,
+	// ub-organization-name); what is cut is a label and decides nothing.
+	opts.Name = strings.ToValidUTF8(opts.Name[:min(len(opts.Name), 64)], "")
 	if err := durable.MkdirAll(opts.Dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -117,11 +120,11 @@ func Init(ctx context.Context, keys KeyStore, opts InitOptions) (*Material, erro
 		return nil, err
 	}
 	if !in.done {
-		if m.OIDC, err = keys.Create(ctx, KeyOIDC); err != nil {
+		if m.OIDC, err = keys.CreateRSA(ctx, KeyOIDC); err != nil {
 			return nil, fmt.Errorf("key %s: %w", KeyOIDC, err)
 		}
 	}
-	if err := p256(m.OIDC.Public()); err != nil {
+	if _, err := tokenAlgorithm(m.OIDC.Public()); err != nil {
 		return nil, fmt.Errorf("key %s: %w", KeyOIDC, err)
 	}
 	return m, nil
@@ -217,7 +220,7 @@ func (in *initialiser) base(cn string, life time.Duration, pub crypto.PublicKey)
 	from := in.opts.Clock().UTC().Truncate(time.Second)
 	return &x509.Certificate{
 		SerialNumber:          serial,
-		Subject:               pkix.Name{Organization: []string{in.opts.Name}, CommonName: in.opts.Name + " " + cn},
+		Subject:               pkix.Name{Organization: []string{in.opts.Name}, CommonName: "Assay " + cn},
 		NotBefore:             from,
 		NotAfter:              from.Add(life),
 		SubjectKeyId:          skid,

@@ -50,6 +50,10 @@ func TestHierarchy(t *testing.T) {
 			t.Errorf("%s: %v, %s", c.Subject, err, c.SignatureAlgorithm)
 		}
 	}
+	long := t.TempDir()
+	if m, err := Init(bg, openKeys(t, long), InitOptions{Dir: filepath.Join(long, "certificates"), Name: strings.Repeat("ä", 100)}); err != nil || len(m.CAChain[0].Subject.Organization[0]) != 64 {
+		t.Errorf("a long name: %v", err)
+	}
 	inter, caRoot := m.CAChain[0], m.CAChain[1]
 	if !inter.IsCA || !inter.MaxPathLenZero || inter.KeyUsage&x509.KeyUsageCertSign == 0 || len(inter.ExtKeyUsage) != 1 || inter.ExtKeyUsage[0] != x509.ExtKeyUsageCodeSigning {
 		t.Errorf("intermediate %+v", inter)

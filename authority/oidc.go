@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/asn1"
 	"encoding/base64"
@@ -34,8 +35,11 @@ const MaxTokenLife = 10 * time.Minute
 type IssuerOptions struct {
 	// URL is the iss claim and the place of the discovery document, for
 	// example "https://assay.example.com/oidc"; no slash at its end.
-	URL    string
-	Signer crypto.Signer // P-256
+	URL string
+	// Signer is an RSA key of 2,048 bits or more (RS256), or P-256 (ES256).
+	// RS256 is what every OpenID Connect client must know (Discovery 1.0,
+	// section 3), and the only algorithm that cosign takes on its command line.
+	Signer crypto.Signer
 	// Previous are public keys that signed before a rotation; they stay in the
 	// key set until their last token has expired.
 	Previous   []crypto.PublicKey
@@ -51,6 +55,7 @@ type IssuerOptions struct {
 type Issuer struct {
 	opts   IssuerOptions
 	kid    string
+	alg    jose.SignatureAlgorithm
 	keys   []jose.JSONWebKey
 	jwks   []byte
 	doc    []byte
@@ -66,9 +71,6 @@ func NewIssuer(o IssuerOptions) (*Issuer, error) {
 	if o.Signer == nil || o.DB == nil {
 		return nil, fault.Newf(fault.Invalid, "embedded issuer: want a key and a database")
 	}
-	if err := p256(o.Signer.Public()); err != nil {
-		return nil, err
-	}
 	if o.Clock == nil {
 		o.Clock = clock.System
 	}
@@ -77,10 +79,11 @@ func NewIssuer(o IssuerOptions) (*Issuer, error) {
 	}
 	i := &Issuer{opts: o}
 	for _, pub := range append([]crypto.PublicKey{o.Signer.Public()}, o.Previous...) {
-		if err := p256(pub); err != nil {
+		alg, err := tokenAlgorithm(pub)
+		if err != nil {
 			return nil, err
 		}
-		k := jose.JSONWebKey{Key: pub, Algorithm: string(jose.ES256), Use: "sig"}
+		k := jose.JSONWebKey{Key: pub, Algorithm: string(alg), Use: "sig"}
 		thumb, err := k.Thumbprint(crypto.SHA256) // RFC 7638
 		if err != nil {
 			return nil, fault.Wrap(fault.Invalid, err)
@@ -88,7 +91,7 @@ func NewIssuer(o IssuerOptions) (*Issuer, error) {
 		k.KeyID = base64.RawURLEncoding.EncodeToString(thumb)
 		i.keys = append(i.keys, k)
 	}
-	i.kid = i.keys[0].KeyID
+	i.kid, i.alg = i.keys[0].KeyID, jose.SignatureAlgorithm(i.keys[0].Algorithm)
 	if err := i.documents(); err != nil {
 		return nil, err
 	}
@@ -128,7 +131,7 @@ func (i *Issuer) documents() (err error) {
 		Claims        []string `json:"claims_supported"`
 	}{
 		i.opts.URL, i.opts.URL + "/keys",
-		[]string{"id_token"}, []string{"public"}, []string{string(jose.ES256)},
+		[]string{"id_token"}, []string{"public"}, []string{string(i.alg)},
 		[]string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "email", "email_verified", "groups"},
 	})
 	return err
@@ -281,15 +284,26 @@ func (i *Issuer) own(q MintRequest) (claims map[string]any, exp time.Time, err e
 	return claims, exp, nil
 }
 
-// sign writes a compact JWS with ES256: SHA-256, and the signature as r and s
-// of 32 octets each (RFC 7518, section 3.4), where a crypto.Signer gives DER.
+// tokenAlgorithm is the algorithm of a token key; weak and other keys are
+// [fault.Invalid].
+func tokenAlgorithm(pub crypto.PublicKey) (jose.SignatureAlgorithm, error) {
+	if k, ok := pub.(*rsa.PublicKey); ok {
+		if k.N.BitLen() < 2048 {
+			return "", fault.Newf(fault.Invalid, "token key: RSA of %d bits, want 2,048 or more", k.N.BitLen())
+		}
+		return jose.RS256, nil
+	}
+	return jose.ES256, p256(pub)
+}
+
+// sign writes a compact JWS over SHA-256 (RFC 7515).
 func (i *Issuer) sign(body []byte) (string, error) {
 	enc := base64.RawURLEncoding
 	head, err := json.Marshal(struct {
 		Alg string `json:"alg"`
 		Kid string `json:"kid"`
 		Typ string `json:"typ"`
-	}{string(jose.ES256), i.kid, "JWT"})
+	}{string(i.alg), i.kid, "JWT"})
 	if err != nil {
 		return "", err
 	}
@@ -299,6 +313,11 @@ func (i *Issuer) sign(body []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if i.alg == jose.RS256 {
+		return input + "." + enc.EncodeToString(der), nil // PKCS #1 v1.5 as it is (RFC 7518, section 3.3)
+	}
+	// ES256 has r and s of 32 octets each (section 3.4), where a crypto.Signer
+	// gives DER.
 	var rs struct{ R, S *big.Int }
 	if rest, err := asn1.Unmarshal(der, &rs); err != nil || len(rest) != 0 || rs.R.Sign() < 0 || rs.S.Sign() < 0 || rs.R.BitLen() > 256 || rs.S.BitLen() > 256 {
 		return "", fault.Newf(fault.Internal, "the key store gave a signature that is not ECDSA over P-256")
