@@ -132,20 +132,24 @@ func (d *disk) write(i int, f file) (err error) {
 	return os.Rename(tmp, path)
 }
 
-// dropPartials removes the partial versions of full tiles and bundles. They are
-// not needed any more (C2SP tlog-tiles) and what stays behind does no harm.
-func (d *disk) dropPartials(paths []string) error {
-	var errs []error
-	for _, p := range paths {
-		dir := d.abs(p) + ".p"
-		if err := d.check("remove", dir); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		delete(d.known, dir)
-		errs = append(errs, os.RemoveAll(dir))
+// remove removes a file, removeAll a folder with all in it; what is absent is
+// removed already. Neither is synced: they take only what nothing needs.
+func (d *disk) remove(path string) error {
+	if err := d.check("remove", path); err != nil {
+		return err
 	}
-	return errors.Join(errs...)
+	if err := os.Remove(d.abs(path)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (d *disk) removeAll(path string) error {
+	if err := d.check("remove", path); err != nil {
+		return err
+	}
+	delete(d.known, d.abs(path))
+	return os.RemoveAll(d.abs(path))
 }
 
 // each runs f for 0 to n-1, a few at once, and joins the errors.

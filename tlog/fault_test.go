@@ -134,7 +134,10 @@ func TestThreat_Store_DiskFull(t *testing.T) {
 			l, tr, _ := openFaulty(t, o)
 			acked := map[uint64][]byte{}
 			var seen []Entry
-			n := 0
+			for i, e := range add(t, l, 0, 250) { // so that the failures cross the end of a tile
+				acked[e.Index], seen = leafN(i), append(seen, e)
+			}
+			n := 250
 			put := func() error {
 				leaf := leafN(n)
 				n++
@@ -144,11 +147,6 @@ func TestThreat_Store_DiskFull(t *testing.T) {
 					acked[e.Index], seen = leaf, append(seen, e)
 				}
 				return err
-			}
-			for range 250 { // so that the failures cross the end of a tile
-				if err := put(); err != nil {
-					t.Fatal(err)
-				}
 			}
 			for _, op := range []string{"mkdir", "write", "sync", "rename", "syncdir"} {
 				for after := range 5 {

@@ -68,6 +68,7 @@ type Log struct {
 	id       Hash
 	ledger   ledger
 	disk     *disk
+	sweeper  *sweeper
 	logger   *slog.Logger
 	metrics  *metrics
 	lock     io.Closer
@@ -154,6 +155,7 @@ func newLog(o Options) (*Log, error) {
 		disk:   newDisk(o.Dir),
 		ledger: &sqlLedger{db: o.DB, origin: o.Origin, dedup: o.Deduplicate},
 	}
+	l.sweeper = newSweeper(l.disk, l.codec.Folder())
 	var err error
 	if l.id, _, err = KeyID(o.Origin, o.Signer.Public()); err != nil {
 		return nil, err
@@ -187,14 +189,18 @@ func (l *Log) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the log %s: %w", l.opts.Origin, err)
 	}
-	l.metrics.size.Set(float64(l.head.cp.Size))
+	if err := l.sweeper.opened(l.head.tree); err != nil {
+		l.logger.Warn("old partial tiles stay", "error", err)
+	}
+	size := l.head.cp.Size
+	l.metrics.size.Set(float64(size))
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	l.stop = cancel
 	l.stopped.Go(func() { l.sequence(run) })
-	if l.opts.Deduplicate && indexed < l.head.cp.Size {
+	if l.opts.Deduplicate && indexed < size {
 		l.stopped.Go(func() { l.reindex(run, indexed) })
 	}
-	l.logger.Info("log open", "origin", l.opts.Origin, "size", l.head.cp.Size, "took", time.Since(began))
+	l.logger.Info("log open", "origin", l.opts.Origin, "size", size, "took", time.Since(began))
 	return nil
 }
 
@@ -270,6 +276,9 @@ func (l *Log) ConsistencyProof(ctx context.Context, a, b uint64) ([][]byte, erro
 // Lookup finds the index of a leaf in the log that was opened with
 // Deduplicate, [fault.NotFound] when it is not there.
 func (l *Log) Lookup(ctx context.Context, leaf []byte) (uint64, error) {
+	if !l.opts.Deduplicate || l.opts.DB == nil {
+		return 0, fault.Newf(fault.Invalid, "the log was not opened with its leaf index")
+	}
 	h := LeafHash(leaf)
 	found, err := l.ledger.lookup(ctx, []Hash{h})
 	if err != nil {

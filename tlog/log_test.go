@@ -6,10 +6,16 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
+	"assay/internal/durable"
+	"assay/internal/fault"
 	"assay/store"
 	"assay/store/storetest"
 )
@@ -135,4 +141,99 @@ func TestAdd(t *testing.T) {
 		}
 		cancel()
 	})
+}
+
+func TestReadOnly(t *testing.T) {
+	o := options(t, openStore(t))
+	l := open(t, o)
+	add(t, l, 0, 300)
+	if i, err := l.Lookup(t.Context(), leafN(7)); err != nil || i >= 300 {
+		t.Errorf("look-up: %d, %v", i, err)
+	}
+	if _, err := l.Lookup(t.Context(), leafN(300)); !errors.Is(err, fault.NotFound) {
+		t.Errorf("look-up of what is not there: %v", err)
+	}
+	if _, err := l.Leaf(t.Context(), 300); !errors.Is(err, fault.NotFound) {
+		t.Errorf("entry beyond the end: %v", err)
+	}
+	frozen := o // beside the writer: it takes no lock
+	frozen.ReadOnly, frozen.DB = true, nil
+	f := open(t, frozen)
+	if _, err := f.Add(t.Context(), leafN(1)); !errors.Is(err, fault.Denied) {
+		t.Errorf("add: %v, want denied", err)
+	}
+	if got, want := f.Head(), l.Head(); got.Root != want.Root {
+		t.Errorf("root %x, want %x", got.Root, want.Root)
+	}
+	if leaf, err := f.Leaf(t.Context(), 299); err != nil || len(leaf) == 0 {
+		t.Errorf("entry 299: %q, %v", leaf, err)
+	}
+	if _, err := f.Lookup(t.Context(), leafN(1)); !errors.Is(err, fault.Invalid) {
+		t.Errorf("look-up without an index: %v", err)
+	}
+}
+
+// TestModes: nobody but the owner reads the folder.
+func TestModes(t *testing.T) {
+	o := options(t, openStore(t))
+	o.Dir = filepath.Join(o.Dir, "log")
+	add(t, open(t, o), 0, 300)
+	err := filepath.WalkDir(o.Dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return durable.CheckPrivate(path)
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOldPartialsGo: one entry at a time leaves few versions of a bundle, and a
+// reader of the bare files that is late still finds what it looks for.
+func TestOldPartialsGo(t *testing.T) {
+	o := options(t, openStore(t))
+	l := open(t, o)
+	count := func() (n int) {
+		err := filepath.WalkDir(filepath.Join(o.Dir, "tile"), func(path string, d fs.DirEntry, err error) error {
+			if err == nil && filepath.Ext(filepath.Dir(path)) == ".p" {
+				n++
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	var late Checkpoint
+	add(t, l, 0, 512)
+	for i := 512; i < 600; i++ {
+		if _, err := l.Add(t.Context(), leafN(i)); err != nil {
+			t.Fatal(err)
+		}
+		if i == 520 {
+			late = l.Head()
+		}
+	}
+	mustSee := func(want int) {
+		t.Helper()
+		// The sweep follows the answer.
+		for deadline := time.Now().Add(5 * time.Second); count() > want; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d partial files, want at most %d", count(), want)
+			}
+		}
+	}
+	mustSee(keepPartials + 3)
+	tree, err := LoadTree(t.Context(), Dir{Path: o.Dir}, Plain{}, late)
+	if err != nil {
+		t.Fatalf("a reader of %d entries, of 600 by now: %v", late.Size, err)
+	}
+	if rs, err := tree.Records(t.Context(), 512, late.Size); err != nil || len(rs) != int(late.Size-512) {
+		t.Errorf("%d entries, %v", len(rs), err)
+	}
+	mustClose(t, l)
+	open(t, o)
+	mustSee(3) // bundle, level 0, level 1
 }

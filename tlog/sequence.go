@@ -173,8 +173,8 @@ type work struct {
 	fresh  []*pending // entries that are appended, in order
 	leaves []Hash
 	files  []file
-	bundle []byte // the new last bundle
-	full   []string
+	wrote  []resource         // what files are
+	bundle []byte             // the new last bundle
 	twins  map[int][]*pending // by place in fresh: the same entry again
 }
 
@@ -194,10 +194,7 @@ func (l *Log) batch(ctx context.Context, batch []*pending) error {
 	base := l.current()
 	tree, tiles := base.tree.extend(w.leaves)
 	for _, t := range tiles {
-		w.files = append(w.files, file{t.res.path(l.codec.Folder()), t.tile.bytes()})
-		if t.res.width == tileWidth {
-			w.full = append(w.full, t.res.path(l.codec.Folder()))
-		}
+		w.write(l.codec, t.res, t.tile.bytes())
 	}
 	if err := l.disk.commit(w.files); err != nil {
 		return err
@@ -223,10 +220,8 @@ func (l *Log) batch(ctx context.Context, batch []*pending) error {
 			twin.answer(out)
 		}
 	}
-	if len(w.full) > 0 {
-		if err := l.disk.dropPartials(w.full); err != nil {
-			l.logger.Warn("old partial tiles stay", "error", err)
-		}
+	if err := l.sweeper.committed(w.wrote); err != nil {
+		l.logger.Warn("old partial tiles stay", "error", err)
 	}
 	return nil
 }
@@ -344,9 +339,14 @@ func (l *Log) prepare(ctx context.Context, batch []*pending) (*work, error) {
 	}
 	if size := base.cp.Size + uint64(len(w.fresh)); len(w.fresh) > 0 && size%tileWidth > 0 {
 		r := resource{entries: true, n: size / tileWidth, width: int(size % tileWidth)}
-		w.files = append(w.files, file{r.path(l.codec.Folder()), w.bundle})
+		w.write(l.codec, r, w.bundle)
 	}
 	return w, nil
+}
+
+func (w *work) write(c Codec, r resource, data []byte) {
+	w.files = append(w.files, file{r.path(c.Folder()), data})
+	w.wrote = append(w.wrote, r)
 }
 
 // lay puts one entry behind the others of the batch.
@@ -369,10 +369,7 @@ func (l *Log) lay(w *work, size uint64, p *pending) error {
 	w.leaves = append(w.leaves, LeafHash(leaf))
 	w.bundle = append(w.bundle, record...)
 	if (index+1)%tileWidth == 0 {
-		r := resource{entries: true, n: index / tileWidth, width: tileWidth}
-		path := r.path(l.codec.Folder())
-		w.files = append(w.files, file{path, w.bundle})
-		w.full = append(w.full, path)
+		w.write(l.codec, resource{entries: true, n: index / tileWidth, width: tileWidth}, w.bundle)
 		w.bundle = nil
 	}
 	return nil

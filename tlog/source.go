@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"assay/internal/fault"
@@ -43,8 +44,7 @@ func (d Dir) Checkpoint(context.Context) ([]byte, error) {
 	return readFile(filepath.Join(d.Path, "checkpoint"), maxCheckpoint)
 }
 
-// Tile implements [Source]. A partial tile that has gone since the tile filled
-// up is cut from the full one.
+// Tile implements [Source]. A partial tile that is gone is cut from a wider one.
 func (d Dir) Tile(_ context.Context, level int, n uint64, width int) ([]byte, error) {
 	b, err := d.read(resource{level: level, n: n, width: width}, tileWidth*int64(len(Hash{})))
 	if err == nil && len(b) > width*len(Hash{}) {
@@ -58,13 +58,27 @@ func (d Dir) Bundle(_ context.Context, n uint64, width int) ([]byte, error) {
 	return d.read(resource{entries: true, n: n, width: width}, maxBundle)
 }
 
+// read reads a file, or for a partial version that has been replaced since one
+// that begins with it: the full one or a wider one.
 func (d Dir) read(r resource, limit int64) ([]byte, error) {
 	folder := bundleFolder(d.Folder)
-	b, err := readFile(filepath.Join(d.Path, filepath.FromSlash(r.path(folder))), limit)
-	if errors.Is(err, fault.NotFound) && r.width < tileWidth {
-		r.width = tileWidth
-		if full, ferr := readFile(filepath.Join(d.Path, filepath.FromSlash(r.path(folder))), limit); ferr == nil {
-			return full, nil
+	abs := func(r resource) string { return filepath.Join(d.Path, filepath.FromSlash(r.path(folder))) }
+	var b []byte
+	var err error
+	for range 3 { // the one that is found may be replaced before it is read
+		b, err = readFile(abs(r), limit)
+		if !errors.Is(err, fault.NotFound) || r.width == tileWidth {
+			return b, err
+		}
+		wider := resource{entries: r.entries, level: r.level, n: r.n, width: tileWidth}
+		names, _ := os.ReadDir(filepath.Dir(abs(r)))
+		for _, n := range names {
+			if w, err := strconv.Atoi(n.Name()); err == nil && w > r.width && w < wider.width {
+				wider.width = w
+			}
+		}
+		if full, err := readFile(abs(wider), limit); !errors.Is(err, fault.NotFound) {
+			return full, err
 		}
 	}
 	return b, err
