@@ -23,7 +23,9 @@ import (
 
 	"assay/artifact"
 	"assay/internal/fault"
+	"assay/internal/strictjson"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -138,9 +140,17 @@ func (c *Client) transport(ctx context.Context, ref artifact.Reference, access s
 	return rt, reg.Scheme() + "://" + ref.Host, nil
 }
 
-// get performs a GET or HEAD below /v2/<repository>/ and hands the answer on
+// requestTimeout bounds a request whose answer is small.
+const requestTimeout = 5 * time.Minute
+
+// do performs a request below /v2/<repository>/ and hands the answer on
 // whatever its status; redirects are followed without credentials.
 func (c *Client) do(ctx context.Context, method string, ref artifact.Reference, path string, header http.Header, body []byte) (*http.Response, error) {
+	return c.request(ctx, requestTimeout, method, ref, path, header, body)
+}
+
+// request is do with a time limit that includes the body; 0 is none.
+func (c *Client) request(ctx context.Context, timeout time.Duration, method string, ref artifact.Reference, path string, header http.Header, body []byte) (*http.Response, error) {
 	access := pull
 	if method != http.MethodGet && method != http.MethodHead {
 		access = push
@@ -160,7 +170,7 @@ func (c *Client) do(ctx context.Context, method string, ref artifact.Reference, 
 	for k, v := range header {
 		req.Header[k] = v
 	}
-	client := &http.Client{Transport: rt, Timeout: 5 * time.Minute, CheckRedirect: func(_ *http.Request, via []*http.Request) error {
+	client := &http.Client{Transport: rt, Timeout: timeout, CheckRedirect: func(_ *http.Request, via []*http.Request) error {
 		if len(via) > 5 {
 			return errors.New("more than five redirects")
 		}
@@ -197,18 +207,45 @@ func (c *Client) Manifest(ctx context.Context, ref artifact.Reference) (*Manifes
 	if err != nil {
 		return nil, err
 	}
-	want := ref.Digest
+	want, said := ref.Digest, artifact.Digest("")
+	if h, err := artifact.ParseDigest(resp.Header.Get("Docker-Content-Digest")); err == nil {
+		said = h
+	}
 	if want == "" {
-		want = artifact.SHA256Of(b)
-		if h, err := artifact.ParseDigest(resp.Header.Get("Docker-Content-Digest")); err == nil && h.Algorithm() == artifact.SHA512 {
-			want = h
+		if want = said; want == "" {
+			want = artifact.SHA256Of(b)
 		}
 	}
 	if err := check(b, want, "manifest "+ref.String()); err != nil {
 		return nil, err
 	}
 	mediaType, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
-	return &Manifest{Digest: want, MediaType: mediaType, Bytes: b}, nil
+	m := &Manifest{Digest: want, MediaType: strings.TrimSpace(mediaType), Bytes: b}
+	return m, m.unambiguous(ref)
+}
+
+// unambiguous refuses a manifest that two readers could take for two things: one
+// that says another media type than the registry, or that is both an image and
+// an index (GHSA-qq97-vm5h-rrhg).
+func (m *Manifest) unambiguous(ref artifact.Reference) error {
+	var doc struct {
+		MediaType string           `json:"mediaType"`
+		Layers    []jsontext.Value `json:"layers"`
+		Manifests []jsontext.Value `json:"manifests"`
+	}
+	if err := strictjson.Unmarshal(m.Bytes, &doc); err != nil {
+		return fault.Newf(fault.Invalid, "manifest %s: %w", ref, err)
+	}
+	if doc.MediaType != "" && m.MediaType != "" && doc.MediaType != m.MediaType {
+		return fault.Newf(fault.Invalid, "manifest %s: the registry serves it as %.100q, it says of itself %.100q", ref, m.MediaType, doc.MediaType)
+	}
+	if m.MediaType == "" {
+		m.MediaType = doc.MediaType
+	}
+	if len(doc.Layers) > 0 && len(doc.Manifests) > 0 {
+		return fault.Newf(fault.Invalid, "manifest %s: has both layers and manifests", ref)
+	}
+	return nil
 }
 
 // Blob fetches a small blob into memory, checked against its digest.
@@ -232,7 +269,7 @@ func check(b []byte, want artifact.Digest, what string) error {
 	h := want.Hash()
 	h.Write(b)
 	if got := artifact.NewDigest(want.Algorithm(), h.Sum(nil)); got != want {
-		return fault.Newf(fault.Tampered, "%s: the registry served bytes with digest %s", what, got)
+		return fault.Newf(fault.Tampered, "%s: expected content with digest %s, the registry served %s", what, want, got)
 	}
 	return nil
 }

@@ -44,6 +44,10 @@ type Evidence struct {
 	// Legacy is set for a layer of a .sig or .att tag: the layer's bytes and
 	// its annotations.
 	Legacy *Legacy
+	// Err says why this one could not be read: it is malformed, too large, not
+	// there, or not what its digest says. Bundle and Legacy are nil then. Anyone
+	// who may push can cause it, so it does not hide the rest.
+	Err error
 }
 
 // Legacy is a layer of a cosign .sig or .att manifest.
@@ -63,12 +67,13 @@ const (
 // Evidence reads what a registry holds about subject (ref.Repository and
 // ref.Digest): referrers that are Sigstore bundles, by the referrers API or
 // its fallback tag, and legacy .sig and .att tags. At most MaxReferrer are
-// read, the newest first; truncated says that there were more.
+// read, the newest first; truncated says that there were more. err is for what
+// says nothing about the evidence: the registry is out of reach or refuses.
 func (c *Client) Evidence(ctx context.Context, ref artifact.Reference) (items []Evidence, truncated bool, err error) {
 	if ref.Digest == "" {
 		return nil, false, fault.Newf(fault.Invalid, "evidence of %s: want a digest", ref)
 	}
-	list, err := c.referrers(ctx, ref)
+	list, truncated, err := c.referrers(ctx, ref)
 	if err != nil {
 		return nil, false, err
 	}
@@ -77,15 +82,18 @@ func (c *Client) Evidence(ctx context.Context, ref artifact.Reference) (items []
 	}
 	for _, d := range list {
 		ev, err := c.bundleReferrer(ctx, ref, d)
-		if err != nil {
+		if ev, err = orUnread(ev, err, ref.Host+"/"+ref.Repository+"@"+string(d.Digest)); err != nil {
 			return nil, false, err
 		}
 		items = append(items, ev...)
 	}
+	if ref.Digest.Algorithm() != artifact.SHA256 {
+		return items, truncated, nil // the older scheme has sha256 alone
+	}
 	for _, suffix := range []string{".sig", ".att"} {
 		left := c.opts.MaxReferrer - len(items)
 		ev, more, err := c.legacy(ctx, ref, suffix, left)
-		if err != nil {
+		if ev, err = orUnread(ev, err, ref.Host+"/"+ref.Repository+":"+FallbackTag(ref.Digest)+suffix); err != nil {
 			return nil, false, err
 		}
 		items, truncated = append(items, ev...), truncated || more
@@ -93,45 +101,63 @@ func (c *Client) Evidence(ctx context.Context, ref artifact.Reference) (items []
 	return items, truncated, nil
 }
 
-func (c *Client) referrers(ctx context.Context, ref artifact.Reference) ([]Descriptor, error) {
+// orUnread turns a fault of the content into an item that names it.
+func orUnread(ev []Evidence, err error, source string) ([]Evidence, error) {
+	switch fault.KindOf(err) {
+	case fault.Invalid, fault.TooLarge, fault.Tampered, fault.Unverified, fault.NotFound:
+		return append(ev, Evidence{Source: source, Err: err}), nil
+	}
+	return ev, err
+}
+
+// Bounds on a list of referrers. The spec has no paging limit of its own.
+const (
+	maxPages  = 64
+	maxListed = 4096 // descriptors, after which no further page is read
+)
+
+// referrers lists the bundles that refer to ref; more says that the registry
+// has pages that were not read.
+func (c *Client) referrers(ctx context.Context, ref artifact.Reference) (list []Descriptor, more bool, err error) {
 	var all []Descriptor
 	path := "/referrers/" + string(ref.Digest)
-	// Pages are followed until one more than the cap is known.
-	for page := 0; path != "" && page < 16; page++ {
+	for page := 0; path != ""; page++ {
+		if page == maxPages || len(all) > maxListed {
+			return bundlesNewestFirst(all), true, nil
+		}
 		resp, err := c.do(ctx, http.MethodGet, ref, path, http.Header{"Accept": {"application/vnd.oci.image.index.v1+json"}}, nil)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if resp.StatusCode == http.StatusNotFound && page == 0 {
 			_ = resp.Body.Close()
-			return c.fallback(ctx, ref)
+			list, err := c.fallback(ctx, ref)
+			return list, false, err
 		}
 		if resp.StatusCode != http.StatusOK {
 			err := statusError("referrers of "+string(ref.Digest), resp)
 			_ = resp.Body.Close()
-			return nil, err
+			return nil, false, err
 		}
-		b, err := readCapped(resp.Body, c.opts.MaxManifest, "referrers of "+string(ref.Digest))
+		// No manifest, and often longer than one may be.
+		b, err := readCapped(resp.Body, max(c.opts.MaxManifest, c.opts.MaxBlob), "referrers of "+string(ref.Digest))
 		_ = resp.Body.Close()
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		var m manifest
 		if err := strictjson.Unmarshal(b, &m); err != nil {
-			return nil, fault.Newf(fault.Invalid, "referrers of %s: %w", ref.Digest, err)
+			return nil, false, fault.Newf(fault.Invalid, "referrers of %s: %w", ref.Digest, err)
 		}
 		all = append(all, m.Manifests...)
-		path = nextPage(resp)
-		if len(all) > 4096 {
-			break
-		}
+		path, more = nextPage(resp)
 	}
-	return bundlesNewestFirst(all), nil
+	return bundlesNewestFirst(all), more, nil
 }
 
-// nextPage reads a Link header of RFC 8288 with rel="next"; a link to another
-// host is not followed.
-func nextPage(resp *http.Response) string {
+// nextPage reads a Link header of RFC 8288 with rel="next". A page on another
+// host is not followed: it is there, and is not known.
+func nextPage(resp *http.Response) (page string, unread bool) {
 	for _, link := range resp.Header.Values("Link") {
 		target, rest, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(link), "<"), ">")
 		if !ok || !strings.Contains(rest, `rel="next"`) {
@@ -139,11 +165,11 @@ func nextPage(resp *http.Response) string {
 		}
 		u, err := resp.Request.URL.Parse(target)
 		if err != nil || u.Host != resp.Request.URL.Host || u.Scheme != resp.Request.URL.Scheme {
-			return ""
+			return "", true
 		}
-		return u.String()
+		return u.String(), false
 	}
-	return ""
+	return "", false
 }
 
 // fallback reads the referrers tag schema: an index under sha256-<hex>.
@@ -164,11 +190,11 @@ func (c *Client) fallback(ctx context.Context, ref artifact.Reference) ([]Descri
 	return bundlesNewestFirst(index.Manifests), nil
 }
 
-// FallbackTag is the referrers tag schema's tag of a digest: alg-hex, cut to
-// the length of a tag (image-spec 1.1, distribution-spec "Referrers Tag Schema").
+// FallbackTag is the referrers tag schema's tag of a digest: algorithm and hex,
+// cut to 32 and 64 characters (OCI Distribution 1.1, "Referrers Tag Schema").
 func FallbackTag(d artifact.Digest) string {
-	tag := d.Algorithm() + "-" + d.Hex()
-	return tag[:min(len(tag), 128)]
+	alg, sum := d.Algorithm(), d.Hex()
+	return alg[:min(len(alg), 32)] + "-" + sum[:min(len(sum), 64)]
 }
 
 func bundlesNewestFirst(in []Descriptor) []Descriptor {
@@ -210,11 +236,12 @@ func (c *Client) bundleReferrer(ctx context.Context, ref artifact.Reference, d D
 		if len(out) == 16 {
 			return nil, fault.Newf(fault.TooLarge, "manifest %s: more than 16 bundles", at)
 		}
-		b, err := c.Blob(ctx, ref, l.Digest)
-		if err != nil {
+		b, err := c.layer(ctx, ref, l)
+		if err == nil {
+			out = append(out, Evidence{Source: at.String(), Bundle: b})
+		} else if out, err = orUnread(out, err, at.String()); err != nil {
 			return nil, err
 		}
-		out = append(out, Evidence{Source: at.String(), Bundle: b})
 	}
 	return out, nil
 }
@@ -233,25 +260,40 @@ func (c *Client) legacy(ctx context.Context, ref artifact.Reference, suffix stri
 	if err := strictjson.Unmarshal(raw.Bytes, &m); err != nil {
 		return nil, false, fault.Newf(fault.Invalid, "manifest %s: %w", tag, err)
 	}
-	truncated := len(m.Layers) > most
-	if truncated { // the newest are the last
-		m.Layers = m.Layers[len(m.Layers)-max(most, 0):]
-	}
-	var out []Evidence
+	var layers []Descriptor
 	for _, l := range m.Layers {
-		if l.MediaType != mediaTypeSig && l.MediaType != mediaTypeDSSE {
-			continue
+		if l.MediaType == mediaTypeSig || l.MediaType == mediaTypeDSSE {
+			layers = append(layers, l)
 		}
-		b, err := c.Blob(ctx, ref, l.Digest)
-		if err != nil {
+	}
+	truncated := len(layers) > most
+	if truncated { // the newest are the last
+		layers = layers[len(layers)-max(most, 0):]
+	}
+	source := tag.Host + "/" + tag.Repository + ":" + tag.Tag + "@" + string(raw.Digest)
+	var out []Evidence
+	for _, l := range layers {
+		ev := Evidence{Source: source}
+		b, err := c.layer(ctx, ref, l)
+		if err == nil {
+			ev.Legacy = &Legacy{MediaType: l.MediaType, Payload: b, Annotations: l.Annotations}
+			out = append(out, ev)
+		} else if out, err = orUnread(out, err, source); err != nil {
 			return nil, false, err
 		}
-		out = append(out, Evidence{
-			Source: tag.Host + "/" + tag.Repository + ":" + tag.Tag + "@" + string(raw.Digest),
-			Legacy: &Legacy{MediaType: l.MediaType, Payload: b, Annotations: l.Annotations},
-		})
 	}
 	return out, truncated, nil
+}
+
+// layer fetches a small layer by its descriptor.
+func (c *Client) layer(ctx context.Context, ref artifact.Reference, l Descriptor) ([]byte, error) {
+	if err := l.Digest.Validate(); err != nil {
+		return nil, err
+	}
+	if l.Size > c.opts.MaxBlob {
+		return nil, fault.Newf(fault.TooLarge, "blob %s: has %d bytes, want at most %d", l.Digest, l.Size, c.opts.MaxBlob)
+	}
+	return c.Blob(ctx, ref, l.Digest)
 }
 
 // PushReferrer stores one document as a referrer of subject: a manifest with
@@ -304,22 +346,33 @@ func (c *Client) PushReferrer(ctx context.Context, ref artifact.Reference, artif
 
 func (c *Client) addToFallback(ctx context.Context, ref artifact.Reference, subject artifact.Digest, d Descriptor) error {
 	tag := artifact.Reference{Host: ref.Host, Repository: ref.Repository, Tag: FallbackTag(subject)}
-	list := []Descriptor{}
+	// Entries of others stay as they are, with members that nobody here knows.
+	index := map[string]json.RawMessage{"schemaVersion": json.RawMessage("2"), "mediaType": quote(acceptManifests[1])}
+	list := []json.RawMessage{}
 	if m, err := c.Manifest(ctx, tag); err == nil {
-		var index manifest
 		if err := strictjson.Unmarshal(m.Bytes, &index); err != nil {
 			return fault.Newf(fault.Invalid, "index %s: %w", tag, err)
 		}
-		list = index.Manifests
+		if err := strictjson.Unmarshal(index["manifests"], &list); err != nil {
+			return fault.Newf(fault.Invalid, "index %s: manifests: %w", tag, err)
+		}
 	} else if !errors.Is(err, fault.NotFound) {
 		return err
 	}
-	for _, have := range list {
-		if have.Digest == d.Digest {
+	for _, raw := range list {
+		var have Descriptor
+		if err := strictjson.Unmarshal(raw, &have); err == nil && have.Digest == d.Digest {
 			return nil
 		}
 	}
-	body, err := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": acceptManifests[1], "manifests": append(list, d)})
+	entry, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	if index["manifests"], err = json.Marshal(append(list, entry)); err != nil {
+		return err
+	}
+	body, err := json.Marshal(index)
 	if err != nil {
 		return err
 	}
@@ -333,6 +386,8 @@ func (c *Client) addToFallback(ctx context.Context, ref artifact.Reference, subj
 	}
 	return nil
 }
+
+func quote(s string) json.RawMessage { b, _ := json.Marshal(s); return b } // text always marshals
 
 func (c *Client) pushBlob(ctx context.Context, ref artifact.Reference, d artifact.Digest, b []byte) error {
 	head, err := c.do(ctx, http.MethodHead, ref, "/blobs/"+string(d), nil, nil)
