@@ -30,6 +30,14 @@ func (f *failing) Create(ctx context.Context, name string) (crypto.Signer, error
 	return f.KeyStore.Create(ctx, name)
 }
 
+func (f *failing) CreateRSA(ctx context.Context, name string) (crypto.Signer, error) {
+	if f.left == 0 {
+		return nil, errBroken
+	}
+	f.left--
+	return f.KeyStore.CreateRSA(ctx, name)
+}
+
 func openKeys(t testing.TB, dir string) *keyring.Folder {
 	t.Helper()
 	k, err := keyring.Open(filepath.Join(dir, "keys"), nil)

@@ -150,7 +150,10 @@ func TestNewIssuerRefuses(t *testing.T) {
 			t.Errorf("URL %q: %v", u, err)
 		}
 	}
-	if _, err := NewIssuer(IssuerOptions{URL: "https://example.com", Signer: weakRSA(t, 2048), DB: s.db}); !errors.Is(err, fault.Invalid) {
-		t.Errorf("RSA key: %v", err)
+	if _, err := NewIssuer(IssuerOptions{URL: "https://example.com", Signer: weakRSA(t, 1024), DB: s.db}); !errors.Is(err, fault.Invalid) {
+		t.Errorf("RSA key of 1,024 bits: %v", err)
+	}
+	if _, err := NewIssuer(IssuerOptions{URL: "https://example.com", Signer: weakRSA(t, 2048), DB: s.db}); err != nil {
+		t.Errorf("RSA key of 2,048 bits: %v", err)
 	}
 }

@@ -76,14 +76,29 @@ func (f *Folder) Create(_ context.Context, name string) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := Marshal(key, f.passphrase)
+	return key, f.keep(path, key)
+}
+
+// CreateRSA makes a new RSA key of 2,048 bits, for what must be read by
+// clients that know nothing else.
+func (f *Folder) CreateRSA(_ context.Context, name string) (crypto.Signer, error) {
+	path, err := f.path(name)
 	if err != nil {
 		return nil, err
 	}
-	if err := durable.CreateFile(path, data, 0o600); err != nil {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
 		return nil, err
 	}
-	return key, nil
+	return key, f.keep(path, key)
+}
+
+func (f *Folder) keep(path string, key crypto.Signer) error {
+	data, err := Marshal(key, f.passphrase)
+	if err != nil {
+		return err
+	}
+	return durable.CreateFile(path, data, 0o600)
 }
 
 // Load reads a key; one that is not there is [fault.NotFound].
