@@ -126,8 +126,10 @@ func (db *DB) Now() time.Time { return db.clock().UTC().Truncate(time.Microsecon
 //
 // fn may run more than once and must have no effect outside tx; effects go
 // into [Tx.OnCommit]. fn must not call Update or Migrate of the same DB: on
-// SQLite that would wait for itself. On SQLite updates run one after another,
-// in fair order, so slow work (network, crypto) belongs before Update.
+// SQLite that would wait for itself. It should not call View either, which sees
+// the state before fn and takes a second connection. On SQLite updates run one
+// after another, in fair order, so slow work (network, crypto) belongs before
+// Update.
 //
 // A context that ends before fn starts gives its error and changes nothing;
 // after that the outcome is awaited. Failures of the database are

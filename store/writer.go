@@ -17,7 +17,8 @@ const (
 	maxGroup     = 256
 	maxGroupTime = 10 * time.Millisecond
 	maxLinger    = 500 * time.Microsecond
-	slowUpdate   = time.Second // told in the log
+	slowUpdate   = time.Second      // told in the log when it is over
+	stuckUpdate  = 10 * time.Second // told in the log while it runs
 )
 
 // writer runs all updates of a SQLite file, one after another, and commits
@@ -219,8 +220,12 @@ func (w *writer) turn(j *job) (intact bool) {
 		return false
 	}
 	j.tx = newTx(w.db, w.sess, false)
+	stuck := time.AfterFunc(stuckUpdate, func() {
+		w.db.log.Error("an update has run for long and keeps every other writer waiting; does it call Update itself?", "since", start)
+	})
 	j.turn <- j.tx
 	j.err = <-j.ran
+	stuck.Stop()
 	if d := time.Since(start); d > slowUpdate {
 		w.db.log.Warn("slow update: it kept every other writer waiting", "duration", d)
 	}
