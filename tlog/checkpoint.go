@@ -3,6 +3,7 @@ package tlog
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -46,10 +47,10 @@ func ParseCheckpoint(signed []byte, v note.Verifier) (Checkpoint, error) {
 	}
 	n, err := note.Open(signed, note.VerifierList(v))
 	if err != nil {
-		switch err.(type) {
-		case *note.UnverifiedNoteError:
+		if _, ok := errors.AsType[*note.UnverifiedNoteError](err); ok {
 			return Checkpoint{}, fault.Newf(fault.Unverified, "the checkpoint has no signature of %s: check that this is the log's key", v.Name())
-		case *note.InvalidSignatureError:
+		}
+		if _, ok := errors.AsType[*note.InvalidSignatureError](err); ok {
 			return Checkpoint{}, fault.Newf(fault.Unverified, "the signature of %s on the checkpoint is not valid", v.Name())
 		}
 		return Checkpoint{}, fault.Newf(fault.Invalid, "checkpoint: %w", err)

@@ -37,13 +37,23 @@ type file struct {
 // joins their journal commits.
 const writers = 16
 
-// clean removes what an earlier process left half written.
+// clean removes what an earlier process left half written. A start that finds
+// nothing to do syncs nothing.
 func (d *disk) clean() error {
 	tmp := filepath.Join(d.root, tmpDir)
-	if err := os.RemoveAll(tmp); err != nil {
+	if err := durable.MkdirAll(tmp, 0o700); err != nil {
 		return err
 	}
-	return durable.MkdirAll(tmp, 0o700)
+	names, err := os.ReadDir(tmp)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := os.RemoveAll(filepath.Join(tmp, n.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // commit makes files durable under their names, replacing others.

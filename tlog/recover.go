@@ -42,8 +42,10 @@ func (l *Log) recover(ctx context.Context) (indexed uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := l.publish(); err != nil {
-		return 0, err
+	if published == nil || string(published.Note) != string(l.head.cp.Note) {
+		if err := l.publish(); err != nil {
+			return 0, err
+		}
 	}
 	return l.checkIndex(ctx, indexed)
 }

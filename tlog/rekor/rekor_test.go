@@ -30,6 +30,8 @@ import (
 	"assay/store/storetest"
 	"assay/tlog"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	commonpb "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
 	rekorpb "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -479,6 +481,31 @@ func (endless) Read(b []byte) (int, error) {
 		b[i] = ' '
 	}
 	return len(b), nil
+}
+
+// TestThreat_Metrics_FixedLabels: nothing that a stranger sends becomes a label.
+func TestThreat_Metrics_FixedLabels(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	s := newServer(t, newLog(t), Options{Registerer: reg})
+	good := hashedJSON(signed(t, p256(t), crypto.SHA256, []byte("artifact")), "PKIX_ECDSA_P256_SHA_256")
+	for _, body := range []string{good, good, "", strings.Replace(good, "PKIX", "\u001b[31m", 1), strings.Replace(good, `"digest"`, `"evil"`, 1)} {
+		post(t, s, body)
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				got[l.GetName()+"="+l.GetValue()] += m.GetCounter().GetValue()
+			}
+		}
+	}
+	if d := cmp.Diff(map[string]float64{"answer=created": 1, "answer=duplicate": 1, "answer=invalid": 3}, got); d != "" {
+		t.Errorf("labels (-want +got):\n%s", d)
+	}
 }
 
 func FuzzParseRequest(f *testing.F) {
