@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"fmt"
+	"sync"
 	"time"
 
 	trustpb "github.com/sigstore/protobuf-specs/gen/pb-go/trustroot/v1"
@@ -25,16 +26,19 @@ type authority struct {
 	anchors  []*anchor           // the certificates of chain that may issue
 }
 
-// anchor is one issuing certificate of an authority together with its verified
-// path to the trust anchor. The path's signatures and constraints are checked
-// once, when the root is read; its windows are checked at each trusted time.
+// anchor is one issuing certificate of an authority together with its path to
+// the trust anchor. The path's signatures and constraints are checked once, at
+// first use; its windows are checked at each trusted time.
 type anchor struct {
-	cert  *x509.Certificate
-	path  []*x509.Certificate // cert first, trust anchor last
-	pool  *x509.CertPool      // cert alone
-	sum   [32]byte            // SHA-256 of cert.Raw
-	err   error               // why this certificate cannot issue
-	whole bool                // constraints above cert apply to leaves: verify with the whole path each time
+	cert *x509.Certificate
+	path []*x509.Certificate // cert first, trust anchor last
+	sum  [32]byte            // SHA-256 of cert.Raw
+	eku  x509.ExtKeyUsage
+
+	once  sync.Once
+	pool  *x509.CertPool // cert alone
+	err   error          // why this certificate cannot issue
+	whole bool           // constraints above cert apply to leaves: verify with the whole path each time
 }
 
 func (a *authority) party() string {
@@ -88,41 +92,45 @@ func parseAuthorities(kind string, in []*trustpb.CertificateAuthority, eku x509.
 				return nil, refuse(CodeRootMalformed, "trusted root: %s: certificate %d (%s) is no certificate authority", where, j, c.Subject)
 			}
 		}
-		a.prepare()
+		for j, c := range a.chain {
+			a.anchors = append(a.anchors, &anchor{cert: c, path: a.chain[j:], sum: sha256.Sum256(c.Raw), eku: eku})
+		}
 		out = append(out, a)
 	}
 	return out, nil
 }
 
-// prepare verifies the path above each issuing certificate once.
-func (a *authority) prepare() {
-	root := a.chain[len(a.chain)-1]
-	for i, c := range a.chain {
-		an := &anchor{cert: c, path: a.chain[i:], pool: x509.NewCertPool(), sum: sha256.Sum256(c.Raw)}
-		an.pool.AddCert(c)
-		for j, up := range an.path {
-			// A certificate j steps above the issuer has j intermediates below it
-			// (RFC 5280, section 4.2.1.9).
-			if (up.MaxPathLen > 0 || up.MaxPathLenZero) && up.MaxPathLen < j {
-				an.err = fmt.Errorf("path length constraint of %s", up.Subject)
-			}
-			if j > 0 && constrainsNames(up) {
-				an.whole = true
-			}
+// check verifies the path above the certificate, once.
+func (an *anchor) check() error {
+	an.once.Do(func() {
+		an.pool = x509.NewCertPool()
+		an.pool.AddCert(an.cert)
+		an.err = an.verifyPath()
+	})
+	return an.err
+}
+
+func (an *anchor) verifyPath() error {
+	roots, inter, at := x509.NewCertPool(), x509.NewCertPool(), an.cert.NotBefore
+	for j, up := range an.path {
+		// A certificate j steps above the issuer has j intermediates below it
+		// (RFC 5280, section 4.2.1.9).
+		if (up.MaxPathLen > 0 || up.MaxPathLenZero) && up.MaxPathLen < j {
+			return fmt.Errorf("path length constraint of %s", up.Subject)
 		}
-		if i < len(a.chain)-1 && an.err == nil {
-			roots, inter := x509.NewCertPool(), x509.NewCertPool()
-			roots.AddCert(root)
-			at := c.NotBefore
-			for _, up := range an.path[1:] {
-				if inter.AddCert(up); up.NotBefore.After(at) {
-					at = up.NotBefore
-				}
-			}
-			_, an.err = c.Verify(x509.VerifyOptions{Roots: roots, Intermediates: inter, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{a.eku}})
+		if j > 0 && constrainsNames(up) {
+			an.whole = true
 		}
-		a.anchors = append(a.anchors, an)
+		if inter.AddCert(up); up.NotBefore.After(at) {
+			at = up.NotBefore
+		}
 	}
+	if len(an.path) == 1 {
+		return nil // the trust anchor itself
+	}
+	roots.AddCert(an.path[len(an.path)-1])
+	_, err := an.cert.Verify(x509.VerifyOptions{Roots: roots, Intermediates: inter, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{an.eku}})
+	return err
 }
 
 func constrainsNames(c *x509.Certificate) bool {
@@ -154,8 +162,8 @@ func (a *authority) pathAt(f *facts, leaf *x509.Certificate, t time.Time) (path 
 }
 
 func (a *authority) verifyLeaf(f *facts, an *anchor, leaf *x509.Certificate, t time.Time) error {
-	if an.err != nil {
-		return refuse(CodeCertChain, "certificate chain of %s: %w; the trusted root's chain is broken, ask its operator", a, an.err)
+	if err := an.check(); err != nil {
+		return refuse(CodeCertChain, "certificate chain of %s: %w; the trusted root's chain is broken, ask its operator", a, err)
 	}
 	if !a.window.Contains(t) {
 		return refuse(CodeCertOutside, "signed at %s, but the trusted root trusts authority %s only %s", stamp(t), a, a.window)

@@ -2,9 +2,11 @@ package trust
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -204,5 +206,34 @@ func checkVerified(t *testing.T, c *conformanceCase, v *Verified) {
 	}
 	if !found {
 		t.Errorf("subjects %v do not name the artifact", v.Subjects)
+	}
+}
+
+// TestConformanceUnhidden gives the cases that attestation refuses for their
+// form a good form, so that what they are about is refused for itself.
+func TestConformanceUnhidden(t *testing.T) {
+	cases := map[string]conformanceCase{}
+	for _, c := range readConformance(t) {
+		cases[c.name] = c
+	}
+	// Line breaks in base64, which is all that attestation has against it.
+	c := cases["rekor2-timestamp-with-incorrect-time_fail"]
+	c.bundle = bytes.ReplaceAll(c.bundle, []byte(`\n"`), []byte(`"`))
+	c.bundle = regexp.MustCompile(`([A-Za-z0-9+/])\\n([A-Za-z0-9+/=])`).ReplaceAll(c.bundle, []byte("$1$2"))
+	// The checkpoint's own line breaks are meant: put the good bundle's back.
+	var good, bad struct {
+		VerificationMaterial struct{ TlogEntries []json.RawMessage }
+	}
+	for _, d := range []struct {
+		b []byte
+		v any
+	}{{cases["rekor2-happy-path"].bundle, &good}, {c.bundle, &bad}} {
+		if err := json.Unmarshal(d.b, d.v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.bundle = bytes.Replace(c.bundle, bad.VerificationMaterial.TlogEntries[0], good.VerificationMaterial.TlogEntries[0], 1)
+	if _, err := c.verify(t); Code(err) != CodeCertOutside {
+		t.Errorf("%s: code %q, want %s: %v", c.name, Code(err), CodeCertOutside, err)
 	}
 }
