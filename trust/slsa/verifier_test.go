@@ -42,6 +42,7 @@ type verifierCase struct {
 	PublicKeyPath, ResourceURI           string
 	VerifierID                           string
 	VerifiedLevels                       []string
+	ArtifactDigest                       []string
 	Remote, NoDigest                     any
 }
 
@@ -69,8 +70,11 @@ var codesOf = map[string][]string{
 	"ErrorMismatchPackageName":       {slsa.CodePackage},
 	"ErrorMismatchPackageVersion":    {slsa.CodePackage},
 	"ErrorInvalidSignature":          {trust.CodeTLogMismatch, trust.CodeSignature},
-	"ErrorNoValidSignature":          {trust.CodeSignature},
+	"ErrorNoValidSignature":          {trust.CodeSignature, slsa.CodeSignature},
 	"ErrorMismatchWorkflowInputs":    {slsa.CodeInputs},
+	"ErrorMismatchIntoto":            {slsa.CodeProvenance},
+	"ErrorInvalidFormat":             {slsa.CodeProvenance},
+	"ErrorInvalidDssePayload":        {slsa.CodeProvenance},
 }
 
 // npmKey is npm's attestation key, target registry.npmjs.org/keys.json of
@@ -132,7 +136,7 @@ func TestSLSAVerifier(t *testing.T) {
 		fmt.Fprintf(&lines, "%s (%d variants)\n", what, left[what])
 	}
 	golden(t, "undecided.golden", lines.String())
-	if want := 71; decidedCases < want {
+	if want := 98; decidedCases < want {
 		t.Errorf("%d cases decided, want at least %d", decidedCases, want)
 	}
 }
@@ -217,9 +221,7 @@ func (s *suite) variants(c *verifierCase) []variant {
 	case "Test_runVerifyVSA":
 		return []variant{{c.AttestationPath, func() error { return s.vsa(c) }}}
 	case "Test_runVerifyGCBArtifactImage":
-		return []variant{{c.Artifact, func() error {
-			return undecided("Google Cloud Build signs with its own keys, which are in no trusted root and not among the vectors")
-		}}}
+		return s.cloudBuilds(c)
 	}
 	s.t.Fatalf("unknown test %s", c.Test)
 	return nil
@@ -505,4 +507,72 @@ func (s *suite) vsa(c *verifierCase) error {
 	}
 	_, err = slsa.CheckVSA(v, want)
 	return err
+}
+
+// cloudBuilds runs a case over the versions of Google's builder.
+func (s *suite) cloudBuilds(c *verifierCase) []variant {
+	if c.NoDigest != nil {
+		return []variant{{c.Artifact, func() error {
+			return undecided("the case names an image by tag alone, which only a registry can resolve")
+		}}}
+	}
+	var out []variant
+	for _, folder := range s.versions(c, []string{"gcb_container"}) {
+		version := filepath.Base(folder)
+		const id = "https://cloudbuild.googleapis.com/GoogleHostedWorker"
+		digest := ""
+		for _, kv := range c.ArtifactDigest {
+			if v, sum, _ := strings.Cut(kv, "="); v == version {
+				digest = sum
+			}
+		}
+		if digest == "" {
+			b, err := os.ReadFile(filepath.Join(s.dir, folder, c.Artifact+".digest"))
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			digest = strings.TrimPrefix(strings.TrimSpace(string(b)), "sha256:")
+		}
+		for _, builder := range []string{id + "@" + version, id} {
+			out = append(out, variant{filepath.ToSlash(filepath.Join(folder, c.Provenance)) + " by " + builder, func() error {
+				doc, err := os.ReadFile(filepath.Join(s.dir, folder, c.Provenance))
+				if err != nil {
+					s.t.Fatal(err)
+				}
+				r, err := slsa.CloudBuild().CheckCloudBuild(doc, cloudKeys(s.t), artifact.Digest("sha256:"+digest),
+					slsa.Expect{Source: c.Source, Builder: builder, Tag: c.PTag, VersionedTag: c.PVersionTag})
+				if err == nil && (r.Level != 3 || !strings.HasPrefix(r.BuilderID, builder)) {
+					s.t.Errorf("result %+v, want level 3 of %s", r, builder)
+				}
+				return err
+			}})
+		}
+	}
+	return out
+}
+
+// cloudKeys reads testdata/cloudbuild.
+func cloudKeys(t *testing.T) slsa.CloudBuildKeys {
+	t.Helper()
+	files, err := filepath.Glob("testdata/cloudbuild/*.key")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no keys", err)
+	}
+	keys := slsa.CloudBuildKeys{}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pub, err := trust.ParsePublicKey(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		region, key := strings.TrimSuffix(filepath.Base(f), ".key"), "builtByGCB"
+		if name, ok := strings.CutPrefix(region, "global-pae-"); ok {
+			region, key = "global", strings.TrimSuffix(name, "_1")
+		}
+		keys["projects/verified-builder/locations/"+region+"/keyRings/attestor/cryptoKeys/"+key+"/cryptoKeyVersions/1"] = pub
+	}
+	return keys
 }
