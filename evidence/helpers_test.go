@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"assay/artifact"
 	"assay/attestation"
@@ -169,15 +168,5 @@ func wantKind(t testing.TB, err error, kind *fault.Kind, code string) {
 	t.Helper()
 	if fault.KindOf(err) != kind || evidence.Code(err) != code {
 		t.Fatalf("error %v of kind %v with code %q, want kind %v with code %q", err, fault.KindOf(err), evidence.Code(err), kind, code)
-	}
-}
-
-// waitFor polls until ok, for what other goroutines bring about.
-func waitFor(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited 10 s for: %s", what)
-		}
 	}
 }

@@ -409,7 +409,7 @@ func TestIngestRefusesOrigin(t *testing.T) {
 	for name, o := range map[string]evidence.Origin{
 		"repository":  {Repository: "../etc"},
 		"source":      {Source: strings.Repeat("x", 65)},
-		"actor":       {Actor: strings.Repeat("x", 513)},
+		"actor":       {Actor: strings.Repeat("x", 1025)},
 		"NUL":         {Actor: "a\x00b"},
 		"not unicode": {Source: "\xff"},
 	} {

@@ -86,7 +86,7 @@ func validID(id string) error {
 type Origin struct {
 	Repository string // repository that it was pushed to, without host; "" for none
 	Source     string // the door: "api", "registry", "import"; at most 64 bytes
-	Actor      string // who brought it; at most 512 bytes
+	Actor      string // who brought it, as identity.Principal.Actor says; at most 1 KiB
 }
 
 func (o Origin) validate() error {
@@ -96,7 +96,7 @@ func (o Origin) validate() error {
 	for _, f := range []struct {
 		name, text string
 		most       int
-	}{{"source", o.Source, 64}, {"actor", o.Actor, 512}} {
+	}{{"source", o.Source, 64}, {"actor", o.Actor, 1024}} {
 		if len(f.text) > f.most || !utf8.ValidString(f.text) || strings.ContainsRune(f.text, 0) {
 			return fault.Newf(fault.Invalid, "evidence: %s of origin: want at most %d bytes of UTF-8 text", f.name, f.most)
 		}
