@@ -218,10 +218,17 @@ func TestThreat_Identity_HostileCertificateRequests(t *testing.T) {
 		"deep":                 {[]byte(`{"a":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}`), 400},
 		"65 KiB":               {bytes.Repeat([]byte(" "), 65<<10), 413},
 	} {
-		start := time.Now()
-		status, body := s.ask(t, c.body, nil)
-		if d := time.Since(start); d > 500*time.Millisecond {
-			t.Errorf("%s took %s", name, d)
+		var status int
+		var body []byte
+		// The quickest of three: the machine may be busy with other things.
+		quickest := time.Hour
+		for n := 0; n < 3 && quickest > 200*time.Millisecond; n++ {
+			start := time.Now()
+			status, body = s.ask(t, c.body, nil)
+			quickest = min(quickest, time.Since(start))
+		}
+		if quickest > 200*time.Millisecond {
+			t.Errorf("%s took %s", name, quickest)
 		}
 		var e struct {
 			Code    int

@@ -46,10 +46,9 @@ func TestThreat_Identity_MetadataAddresses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			start := time.Now()
 			_, _, err = v.Verify(bg, s.token(t, goodClaims(map[string]any{"iss": u}), nil), AudienceSigstore)
-			if !errors.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "never contacted") || time.Since(start) > 2*time.Second {
-				t.Errorf("%s, private %v, after %s: %v", host, private, time.Since(start), err)
+			if !errors.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "never contacted") {
+				t.Errorf("%s, private %v: %v", host, private, err)
 			}
 		}
 	}

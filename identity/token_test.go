@@ -253,17 +253,19 @@ func TestThreat_Identity_JWTMillionDots(t *testing.T) {
 		"three empty parts":     "..",
 		"two empty parts":       b64(`{"alg":"ES256"}`) + "..",
 	} {
-		start := time.Now()
+		quickest := time.Hour // the machine may be busy with other things
 		allocs := testing.AllocsPerRun(3, func() {
+			start := time.Now()
 			if _, _, err := v.Verify(bg, raw, AudienceSigstore); !errors.Is(err, fault.Unauthenticated) {
 				t.Errorf("%s: %v", name, err)
 			}
+			quickest = min(quickest, time.Since(start))
 		})
 		if allocs > 20 {
 			t.Errorf("%s: %v allocations, want a small constant", name, allocs)
 		}
-		if d := time.Since(start); d > 100*time.Millisecond {
-			t.Errorf("%s: %s", name, d)
+		if quickest > 50*time.Millisecond {
+			t.Errorf("%s: %s", name, quickest)
 		}
 	}
 }
