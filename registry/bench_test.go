@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,23 +21,36 @@ import (
 
 const benchClients = 10
 
+// peerEnv names another registry, without authentication, to measure with the
+// same clients: http://127.0.0.1:5000.
+const peerEnv = "ASSAY_BENCH_PEER"
+
 // eachClient divides b.N over ten clients, each with its own connection and a
 // scoped token, as containerd and crane have after the first request.
 func eachClient(b *testing.B, s *registrytest.Server, f func(do doer, n int64) error) {
 	var n atomic.Int64
 	var wg sync.WaitGroup
+	peer := os.Getenv(peerEnv)
 	b.ResetTimer()
 	for range benchClients {
 		client := &http.Client{Transport: &http.Transport{}}
-		token := s.Client(b, "owner").Do("GET", "/token?scope=repository:r:pull,push", "")
-		bearer := strings.SplitN(strings.SplitN(string(token.Body), `"token":"`, 2)[1], `"`, 2)[0]
+		bearer := ""
+		if peer == "" {
+			token := s.Client(b, "owner").Do("GET", "/token?scope=repository:r:pull,push", "")
+			bearer = strings.SplitN(strings.SplitN(string(token.Body), `"token":"`, 2)[1], `"`, 2)[0]
+		}
 		wg.Go(func() {
 			do := func(method, path string, body io.Reader, typ string) (*http.Response, error) {
-				req, err := http.NewRequestWithContext(b.Context(), method, s.URL+path, body)
+				if !strings.HasPrefix(path, "http") {
+					path = s.URL + path
+				}
+				req, err := http.NewRequestWithContext(b.Context(), method, path, body)
 				if err != nil {
 					return nil, err
 				}
-				req.Header.Set("Authorization", "Bearer "+bearer)
+				if bearer != "" {
+					req.Header.Set("Authorization", "Bearer "+bearer)
+				}
 				req.Header.Set("Content-Type", typ)
 				res, err := client.Do(req)
 				if err != nil {
@@ -65,11 +79,22 @@ func eachClient(b *testing.B, s *registrytest.Server, f func(do doer, n int64) e
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "images/s")
 }
 
+// withDigest adds the digest parameter to an upload's location.
+func withDigest(location string, d artifact.Digest) string {
+	if strings.Contains(location, "?") {
+		return location + "&digest=" + string(d)
+	}
+	return location + "?digest=" + string(d)
+}
+
 type doer func(method, path string, body io.Reader, typ string) (*http.Response, error)
 
 func benchServer(b *testing.B, opts ...registrytest.Option) *registrytest.Server {
 	s := registrytest.Start(b, storetest.Open(b, store.SQLite), opts...)
 	s.Grant(b, "owner", identity.RolePublisher, "**")
+	if peer := os.Getenv(peerEnv); peer != "" {
+		s.URL = peer
+	}
 	return s
 }
 
@@ -94,7 +119,7 @@ func BenchmarkPush(b *testing.B) {
 		if err != nil {
 			return err
 		}
-		if _, err := do("PUT", res.Header.Get("Location")+"?digest="+string(d), strings.NewReader(string(*layer)), "application/octet-stream"); err != nil {
+		if _, err := do("PUT", withDigest(res.Header.Get("Location"), d), strings.NewReader(string(*layer)), "application/octet-stream"); err != nil {
 			return err
 		}
 		m := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":%q,"size":2},"layers":[{"mediaType":"a/b","digest":%q,"size":%d}]}`,

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"mime"
 	"strings"
 
@@ -63,6 +64,12 @@ type manifest struct {
 // ignored, as the specification asks; known ones are strict. Nothing that the
 // document names is fetched.
 func parseManifest(contentType string, b []byte, maxRefs int) (*manifest, error) {
+	// Each descriptor has a digest: a document with far too many is refused
+	// before anything is decoded. One that hides them behind escapes is decoded
+	// first and counted then.
+	if n := bytes.Count(b, []byte(`"digest"`)); n > maxRefs+2 { // config and subject are not counted
+		return nil, tooManyReferences(n, maxRefs)
+	}
 	var doc document
 	if err := strictjson.Unmarshal(b, &doc, strictjson.WithMaxBytes(int64(len(b))+1)); err != nil {
 		return nil, withManifestCode(err)

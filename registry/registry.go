@@ -84,7 +84,7 @@ type Ingester interface {
 type Limits struct {
 	MaxManifest   int64         // bytes of a manifest; 4 MiB
 	MaxBlob       int64         // bytes of a blob; 64 GiB
-	MaxReferences int           // descriptors in one manifest; 10,000
+	MaxReferences int           // descriptors in one manifest; 8,192
 	PageSize      int           // entries in one answer of a list; 1,000
 	Uploads       int           // request bodies of blobs written at once; 64
 	UploadWait    time.Duration // how long a body waits for its turn before 429; 10 s
@@ -99,7 +99,7 @@ const maxTokenTTL = 5 * time.Minute
 func (l Limits) withDefaults() Limits {
 	defInt64(&l.MaxManifest, 4<<20)
 	defInt64(&l.MaxBlob, 64<<30)
-	defInt(&l.MaxReferences, 10_000)
+	defInt(&l.MaxReferences, 8_192)
 	defInt(&l.PageSize, 1_000)
 	defInt(&l.Uploads, 64)
 	defDuration(&l.UploadWait, 10*time.Second)

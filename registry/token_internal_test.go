@@ -90,10 +90,10 @@ func FuzzVerifyToken(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(raw)
+	f.Add(raw[:len(raw)-2] + "AA") // never the good one: each process of the fuzzer makes another
 	f.Add(tokenPrefix + ".")
 	f.Fuzz(func(t *testing.T, forged string) {
-		if _, _, err := s.verify(forged); err == nil && forged != raw {
+		if _, _, err := s.verify(forged); err == nil {
 			t.Fatalf("%q accepted", forged)
 		}
 	})
