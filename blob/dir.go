@@ -47,8 +47,10 @@ type Options struct {
 // work: file syncs run at once, which a journalling file system joins into one
 // journal commit, and folder syncs are gathered by [dirSyncer], one fsync for
 // all names that wait. One syncfs(2) for a whole batch was measured too
-// (BenchmarkCommit): no faster here, and on a shared disk it also waits for
-// everybody else's dirty pages.
+// (BenchmarkCommit, ext4, a busy two-core machine): the same within the noise up
+// to ten clients, up to 1.4 times the speed at fifty with 1 MiB each. It is not
+// used because it waits for everybody else's dirty pages on a shared disk, and
+// fails for everybody else's errors (syncfs(2), ERRORS, EIO).
 type Dir struct {
 	root  *os.Root
 	now   clock.Clock
