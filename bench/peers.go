@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+)
+
+// peerNames are the registries, Assay first.
+var peerNames = []string{"assay", "olareg", "distribution"}
+
+// durability says what each answers a push after. Read in the sources of the
+// versions that tools/ pins.
+var durability = map[string]string{
+	"assay":        "fsync of the blob, its folder and the database",
+	"olareg":       "no fsync: a push is in the page cache when it is answered, and there is no setting for more",
+	"distribution": "fsync of each file and of its folder; no database",
+}
+
+// target is one registry under load.
+type target struct {
+	*process
+	name   string
+	base   string                                    // http://127.0.0.1:port
+	bearer func(ctx context.Context) (string, error) // nil: no authentication
+	rates  samples                                   // operations a second, one a round
+	cpu    samples                                   // µs an operation
+}
+
+// startTarget starts one of peerNames on a fresh folder.
+func (b *bench) startTarget(ctx context.Context, name string) (*target, error) {
+	t := &target{name: name}
+	dir := b.folder("registry-" + name)
+	if name == "assay" {
+		s, err := up(ctx, b.assay, dir)
+		if err != nil {
+			return nil, err
+		}
+		t.process, t.base = s.process, s.PublicURL
+		t.bearer = func(ctx context.Context) (string, error) { return scopedToken(ctx, s) }
+		return t, nil
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	t.base = fmt.Sprintf("http://127.0.0.1:%d", port)
+	program, args := "olareg", []string{"serve", "--addr", "127.0.0.1", "--port", fmt.Sprint(port), "--dir", dir, "-v", "error"}
+	if name == "distribution" {
+		config := filepath.Join(b.dir, "distribution.yml")
+		if err := os.WriteFile(config, fmt.Appendf(nil, distributionConfig, dir, port), 0o600); err != nil {
+			return nil, err
+		}
+		program, args = "registry", []string{"serve", config}
+	}
+	if t.process, err = start(program, args, nil, nil); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	if err := answers(ctx, t.process, t.base+"/v2/"); err != nil {
+		t.stop()
+		return nil, err
+	}
+	return t, nil
+}
+
+// distributionConfig is its example configuration without authentication, with
+// logs of errors only.
+const distributionConfig = `version: 0.1
+log:
+  level: error
+  accesslog: {disabled: true}
+storage:
+  cache: {blobdescriptor: inmemory}
+  filesystem: {rootdirectory: %s}
+  tag: {concurrencylimit: 8}
+http:
+  addr: 127.0.0.1:%d
+  secret: only for this benchmark
+`
+
+// installed are the peers that are on PATH.
+func installed() (names []string, missing error) {
+	for _, name := range peerNames {
+		program := map[string]string{"olareg": "olareg", "distribution": "registry"}[name]
+		if program != "" {
+			if _, err := exec.LookPath(program); err != nil {
+				missing = errors.Join(missing, fmt.Errorf("%s is not on PATH (tools/install.sh %s): measured without it", program, name))
+				continue
+			}
+		}
+		names = append(names, name)
+	}
+	return names, missing
+}
+
+// scopedToken is what a client gets from /token for its login: as containerd
+// and crane do once for all their requests to a repository.
+func scopedToken(ctx context.Context, s *site) (string, error) {
+	login, err := s.token(ctx, "assay-registry")
+	if err != nil {
+		return "", err
+	}
+	q := url.Values{"service": {s.Services.Registry}, "scope": {"repository:" + benchRepository + ":pull,push"}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.PublicURL+"/token?"+q.Encode(), nil)
+	if err != nil {
+		return "", err
+	}
+	req.SetBasicAuth("assay", login)
+	res, err := (&http.Client{Timeout: 10 * time.Second}).Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	var answer struct {
+		Token string `json:"access_token"`
+	}
+	if err := json.NewDecoder(res.Body).Decode(&answer); err != nil || res.StatusCode != http.StatusOK || answer.Token == "" {
+		return "", fmt.Errorf("GET /token answers %d, want 200 with a token (%w)", res.StatusCode, err)
+	}
+	return answer.Token, nil
+}
