@@ -256,7 +256,7 @@ func (b *Bundle) checkContent() error {
 
 var hashSizes = map[commonpb.HashAlgorithm]int{
 	commonpb.HashAlgorithm_SHA2_256: 32, commonpb.HashAlgorithm_SHA2_384: 48, commonpb.HashAlgorithm_SHA2_512: 64,
-	commonpb.HashAlgorithm_SHA3_256: 32, commonpb.HashAlgorithm_SHA3_384: 48,
+	commonpb.HashAlgorithm_SHA3_256: 32, commonpb.HashAlgorithm_SHA3_384: 48, //nolint:staticcheck // deprecated, and still to be read by its length
 }
 
 func (b *Bundle) checkMaterial() error {

@@ -72,7 +72,7 @@ func up(t testing.TB) *site {
 
 // shortTemp is a folder whose path leaves room for a socket's name.
 func shortTemp(t testing.TB) string {
-	dir, err := os.MkdirTemp("", "assay-e2e-")
+	dir, err := os.MkdirTemp("", "assay-e2e-") //nolint:usetesting // t.TempDir is too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}

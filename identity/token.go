@@ -134,18 +134,18 @@ func parseToken(raw string) (*unverified, error) {
 
 // header reads the JOSE header. A key or the address of one in the header is
 // refused outright, as are extensions that we do not know (RFC 7515, 4.1.11).
-func (t *unverified) header(h claims) error {
+func (u *unverified) header(h claims) error {
 	for _, name := range []string{"jwk", "jku", "x5u", "x5c", "crit", "b64", "zip", "enc"} {
 		if _, found := h[name]; found {
 			return refuse("its header has %q; keys come from the issuer's own key set only", name)
 		}
 	}
-	t.alg = jose.SignatureAlgorithm(h.text("alg"))
-	if !slices.Contains(algorithms, t.alg) {
-		return refuse("algorithm %.40q, want one of %v", string(t.alg), algorithms)
+	u.alg = jose.SignatureAlgorithm(h.text("alg"))
+	if !slices.Contains(algorithms, u.alg) {
+		return refuse("algorithm %.40q, want one of %v", string(u.alg), algorithms)
 	}
-	t.kid = h.text("kid")
-	if _, found := h["kid"]; found && t.kid == "" || len(t.kid) > 512 {
+	u.kid = h.text("kid")
+	if _, found := h["kid"]; found && u.kid == "" || len(u.kid) > 512 {
 		return refuse("its kid is not a text of 1 to 512 bytes")
 	}
 	if _, found := h["typ"]; found {

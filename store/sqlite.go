@@ -317,7 +317,7 @@ func (s *session) close() error {
 	// Statements of a connection that database/sql has closed by itself must
 	// not be touched: the driver would follow a pointer into nothing.
 	if err := s.conn.Raw(func(any) error { return nil }); err != nil {
-		return nil
+		return nil //nolint:nilerr // closed already is closed
 	}
 	for _, p := range s.stmts {
 		_ = p.Close()

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -164,13 +163,4 @@ func (a *app) printRoot(r *trust.Root) error {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", row.What, dash(row.URL), row.Key, row.Start, dash(row.End))
 		}
 	})
-}
-
-// jsonIndent is for documents that were given as bytes.
-func jsonIndent(b json.RawMessage) string {
-	out, err := json.MarshalIndent(b, "", "  ")
-	if err != nil {
-		return clean(string(b))
-	}
-	return clean(string(out))
 }

@@ -219,7 +219,7 @@ func checkNumber(lit []byte, exact bool) error {
 		return fmt.Errorf("%.40s is out of the range of a double (RFC 7493 section 2.2)", lit)
 	}
 	if err != nil || !exact || strings.ContainsAny(string(lit), ".eE") {
-		return nil // not a number at all: the decoder says it better
+		return nil //nolint:nilerr // not a number at all: the decoder says it better
 	}
 	// What RFC 8785 prints for a large double is its shortest form and need not
 	// be its exact value (2^68 prints as 295147905179352830000); both are fine.

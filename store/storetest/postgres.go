@@ -120,7 +120,7 @@ func start() (dir string, err error) {
 
 // lifeline is the watchdog's standard input, open for as long as this process
 // lives. A variable, so that it is not collected and thereby closed.
-var lifeline any
+var lifeline any //nolint:unused // held, not read
 
 func await(dir string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
