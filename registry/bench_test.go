@@ -146,12 +146,17 @@ func BenchmarkPull(b *testing.B) {
 	})
 }
 
-// BenchmarkManifestPull pulls the manifest alone: what a record costs.
+// BenchmarkManifestPull pulls the manifest alone: what a record costs, and what
+// waiting for it.
 func BenchmarkManifestPull(b *testing.B) {
-	s := benchServer(b, func(*registry.Options) {})
-	s.Client(b, "owner").PushImage("r", "latest", registrytest.Image{Layer: "x"})
-	eachClient(b, s, func(do doer, _ int64) error {
-		_, err := do("GET", "/v2/r/manifests/latest", http.NoBody, "")
-		return err
-	})
+	for _, strict := range []bool{false, true} {
+		b.Run(fmt.Sprintf("strict=%v", strict), func(b *testing.B) {
+			s := benchServer(b, func(o *registry.Options) { o.StrictAudit = strict })
+			s.Client(b, "owner").PushImage("r", "latest", registrytest.Image{Layer: "x"})
+			eachClient(b, s, func(do doer, _ int64) error {
+				_, err := do("GET", "/v2/r/manifests/latest", http.NoBody, "")
+				return err
+			})
+		})
+	}
 }

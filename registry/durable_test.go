@@ -265,22 +265,49 @@ func TestThreat_Store_RegistryOnFailingDisk(t *testing.T) {
 	}
 }
 
-// A pull that cannot be accounted for is not given.
-func TestPullWithoutRecordIsNotServed(t *testing.T) {
-	db := storetest.Open(t, store.SQLite)
-	s := registrytest.Start(t, db)
-	c := owner(t, s)
-	c.PushImage("r", "v1", registrytest.Image{Layer: "x"})
-	err := db.Update(t.Context(), func(tx *store.Tx) error {
-		_, err := tx.Exec(t.Context(), `ALTER TABLE event_pending RENAME TO event_gone`)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := c.Do("GET", "/v2/r/manifests/v1", "")
-	if r.StatusCode < 500 || strings.Contains(string(r.Body), "schemaVersion") {
-		t.Fatalf("served without a record: %s %s", r.Status, clip(r.Body))
+// A pull that cannot be accounted for is not given: at once where audit is
+// strict, else from the moment on that a record could not be written; and given
+// again once records can be.
+func TestThreat_Store_PullWithoutRecord(t *testing.T) {
+	for _, strict := range []bool{true, false} {
+		t.Run(fmt.Sprintf("strict=%v", strict), func(t *testing.T) {
+			db := storetest.Open(t, store.SQLite)
+			s := registrytest.Start(t, db, func(o *registry.Options) { o.StrictAudit = strict })
+			c := owner(t, s)
+			c.PushImage("r", "v1", registrytest.Image{Layer: "x"})
+			rename := func(from, to string) {
+				t.Helper()
+				if err := db.Update(t.Context(), func(tx *store.Tx) error {
+					_, err := tx.Exec(t.Context(), `ALTER TABLE `+from+` RENAME TO `+to)
+					return err
+				}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			pull := func() *registrytest.Response { return c.Do("GET", "/v2/r/manifests/v1", "") }
+			want(t, "pull", pull(), http.StatusOK, "")
+			if err := s.Registry.Close(t.Context()); err != nil { // the record is written
+				t.Fatal(err)
+			}
+			rename("event_pending", "event_gone")
+			if !strict {
+				want(t, "the first", pull(), http.StatusOK, "")
+				if err := s.Registry.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 3 {
+				if r := pull(); r.StatusCode < 500 || strings.Contains(string(r.Body), "schemaVersion") {
+					t.Fatalf("served without a record: %s %s", r.Status, clip(r.Body))
+				}
+			}
+			rename("event_gone", "event_pending")
+			want(t, "once records can be written", pull(), http.StatusOK, "")
+			want(t, "and again", pull(), http.StatusOK, "")
+			if got := s.Events(t, event.ArtifactPulled); len(got) != 3 {
+				t.Fatalf("%d pulls recorded, want the 3 that could be", len(got))
+			}
+		})
 	}
 }
 

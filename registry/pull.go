@@ -68,33 +68,26 @@ type pulledBody struct {
 }
 
 // servePull sends a manifest and records the pull. The record is queued before
-// the first byte and committed before the answer ends, together with those of
-// every other pull of that moment: the wait for the commit runs while the bytes
-// travel. When it cannot be committed the answer is broken off, since a pull
-// that nobody can account for is not given.
+// the first byte and committed with those of every other pull of that moment.
+// With Options.StrictAudit the answer ends only after that commit. Without it
+// the pull does not wait, and a process that is killed loses the records of its
+// last 50 ms; but as soon as records cannot be written, pulls are refused, since
+// what nobody can account for is not given.
 func (r *Registry) servePull(q *request, tag string, m manifestRow, body []byte) error {
 	record := r.rec.add(event.Event{
 		Kind: event.ArtifactPulled, Digest: m.digest, Actor: q.caller.Actor(), TraceID: traceID(q.Request),
 		Body: pulledBody{q.route.name, tag, m.mediaType, address(q.Request)},
 	})
-	// All but the last byte: the client's copy is whole only with the record.
-	last := max(len(body)-1, 0)
-	if len(body) > flushFrom {
-		if _, err := q.w.Write(body[:last]); err != nil {
-			return record.wait(context.WithoutCancel(q.Context()))
-		}
-		body = body[last:]
+	settle := record.keep
+	if r.strictAudit {
+		settle = record.wait
 	}
-	if err := record.wait(q.Context()); err != nil {
+	if err := settle(q.Context()); err != nil {
 		return err
 	}
 	_, _ = q.w.Write(body) // a client that is gone needs no answer
 	return nil
 }
-
-// flushFrom is the size in bytes from which it is worth sending a manifest's
-// bytes ahead of the record's commit: net/http buffers 4 KiB anyway.
-const flushFrom = 64 << 10
 
 // find resolves a tag, or takes a digest, to a manifest that the caller sees.
 func (r *Registry) find(ctx context.Context, tx *store.Tx, c *caller, repository, tag string, d artifact.Digest) (manifestRow, error) {

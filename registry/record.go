@@ -12,9 +12,10 @@ import (
 )
 
 // recorder commits the events that belong to no other transaction: pulls and
-// refusals. Whoever adds one waits for it; all that wait at a time share one
-// transaction, so that recording costs a pull a share of a commit and not one
-// of its own. No goroutine stands by while nothing is queued.
+// refusals. All that are queued at a time share one transaction, so that
+// recording costs a pull a share of a commit and not one of its own. A record
+// that somebody waits for is committed at once, the others within [recordPause]
+// of being queued. No goroutine stands by while nothing is queued.
 type recorder struct {
 	db  *store.DB
 	log *slog.Logger
@@ -23,11 +24,14 @@ type recorder struct {
 	mu      sync.Mutex
 	queue   []*record
 	running bool
+	failing bool          // the last commit failed
 	idle    chan struct{} // closed while nothing runs
+	urgent  chan struct{} // holds a value when somebody waits
 }
 
 // record is one queued event.
 type record struct {
+	rec   *recorder
 	event event.Event
 	done  chan struct{}
 	err   error
@@ -37,17 +41,18 @@ const (
 	maxQueuedRecords = 8192 // beyond this requests are refused rather than memory filled
 	maxRecordBatch   = 256
 	recordTimeout    = 15 * time.Second
+	recordPause      = 50 * time.Millisecond
 )
 
 func newRecorder(db *store.DB, log *slog.Logger, met *metrics) *recorder {
 	idle := make(chan struct{})
 	close(idle)
-	return &recorder{db: db, log: log, met: met, idle: idle}
+	return &recorder{db: db, log: log, met: met, idle: idle, urgent: make(chan struct{}, 1)}
 }
 
 // add queues e and returns at once.
 func (rec *recorder) add(e event.Event) *record {
-	p := &record{event: e, done: make(chan struct{})}
+	p := &record{rec: rec, event: e, done: make(chan struct{})}
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
 	if len(rec.queue) >= maxQueuedRecords {
@@ -67,6 +72,7 @@ func (rec *recorder) add(e event.Event) *record {
 // wait returns once the record is committed, or with its error, or with ctx; in
 // the last case it is committed all the same.
 func (p *record) wait(ctx context.Context) error {
+	p.rec.hurry()
 	select {
 	case <-p.done:
 		return p.err
@@ -75,8 +81,34 @@ func (p *record) wait(ctx context.Context) error {
 	}
 }
 
+// keep is wait for records that may lag behind what they record: it returns at
+// once as long as records get written. Once one could not be, it waits, and so
+// passes on whether this one can.
+func (p *record) keep(ctx context.Context) error {
+	p.rec.mu.Lock()
+	failing := p.rec.failing
+	p.rec.mu.Unlock()
+	if failing {
+		return p.wait(ctx)
+	}
+	select {
+	case <-p.done:
+		return p.err // the queue was full
+	default:
+		return nil
+	}
+}
+
+func (rec *recorder) hurry() {
+	select {
+	case rec.urgent <- struct{}{}:
+	default:
+	}
+}
+
 // drain waits until nothing is queued.
 func (rec *recorder) drain(ctx context.Context) error {
+	rec.hurry()
 	rec.mu.Lock()
 	idle := rec.idle
 	rec.mu.Unlock()
@@ -89,7 +121,22 @@ func (rec *recorder) drain(ctx context.Context) error {
 }
 
 func (rec *recorder) run() {
+	pause := time.NewTimer(recordPause)
+	defer pause.Stop()
 	for {
+		// A full batch need not wait for more; one that somebody waits for must
+		// not. What is urgent may be in the batch after this one, too: then that
+		// one starts early, which does no harm.
+		rec.mu.Lock()
+		full := len(rec.queue) >= maxRecordBatch
+		rec.mu.Unlock()
+		if !full {
+			pause.Reset(recordPause)
+			select {
+			case <-rec.urgent:
+			case <-pause.C:
+			}
+		}
 		rec.mu.Lock()
 		n := min(len(rec.queue), maxRecordBatch)
 		if n == 0 {
@@ -115,6 +162,9 @@ func (rec *recorder) commit(batch []*record) {
 		}
 		return
 	}
+	rec.mu.Lock()
+	rec.failing = err != nil
+	rec.mu.Unlock()
 	outcome := "committed"
 	if err != nil {
 		outcome = "failed"

@@ -148,6 +148,11 @@ type Options struct {
 	// tokens and uploads under way do not outlive it.
 	TokenKey []byte
 
+	// StrictAudit makes each manifest pull wait until its record is committed.
+	// Otherwise records follow within 50 ms, and pulls are refused only while
+	// records cannot be written.
+	StrictAudit bool
+
 	Gate       Gate       // nil: Open
 	Visibility Visibility // nil: every manifest of the repository
 	Evidence   Ingester   // nil: referrers are stored and not ingested
@@ -175,6 +180,8 @@ type Registry struct {
 	uploads chan struct{}
 	rec     *recorder
 	met     *metrics
+
+	strictAudit bool
 }
 
 // New makes a registry. The database must have been migrated with [Migrations]
@@ -222,6 +229,8 @@ func New(o Options) (*Registry, error) {
 		uploads: make(chan struct{}, limits.Uploads),
 		rec:     newRecorder(o.DB, o.Logger, met),
 		met:     met,
+
+		strictAudit: o.StrictAudit,
 	}, nil
 }
 

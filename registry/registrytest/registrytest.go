@@ -150,6 +150,9 @@ func (s *Server) Token(t testing.TB, subject string, aud identity.Audience) stri
 // appended so far is sealed.
 func (s *Server) Events(t testing.TB, kinds ...event.Kind) []event.Event {
 	t.Helper()
+	if err := s.Registry.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- event.NewSealer(s.DB, event.SealerOptions{}).Run(ctx) }()
