@@ -62,6 +62,7 @@ type Policy struct {
 	hash  string
 	units []*unit // all must hold
 	paths map[string][]Path
+	time  time.Duration // budget of one Rego module; 0: RegoTime
 }
 
 // unit is what one document compiles to.
@@ -162,6 +163,14 @@ func (p *Policy) Mode() Mode { return p.mode }
 // text. Documents that differ in layout, comments or description have one hash.
 func (p *Policy) Hash() string { return p.hash }
 
+// WithRegoTime is the policy with another budget of time for each evaluation of
+// each Rego module, in place of [RegoTime].
+func (p *Policy) WithRegoTime(d time.Duration) *Policy {
+	out := *p
+	out.time = d
+	return &out
+}
+
 // Paths gives the predicate members, by predicate type, that must be collected
 // into Attestation.Fields for this policy. The caller must not change it.
 func (p *Policy) Paths(predicateType string) []Path { return p.paths[predicateType] }
@@ -181,6 +190,7 @@ func Combine(ps ...*Policy) *Policy {
 		fmt.Fprintf(h, "assay combined policy\n%s\n", p.hash)
 		names = append(names, p.name)
 		out.units = append(out.units, p.units...)
+		out.time = max(out.time, p.time)
 		if p.mode.strictness() > out.mode.strictness() {
 			out.mode = p.mode
 		}
@@ -205,6 +215,7 @@ type evaluation struct {
 	until  time.Time
 	level  int
 	byID   map[string]*Attestation
+	budget time.Duration
 	input  ast.Value // the facts as Rego reads them, made once
 }
 
@@ -258,7 +269,10 @@ func (p *Policy) Evaluate(ctx context.Context, f *Facts, now time.Time) (Result,
 	if ctx.Err() != nil {
 		return Result{}, fault.Newf(fault.Undecided, "evaluate policy %s: %w", p.name, context.Cause(ctx))
 	}
-	ev := &evaluation{ctx: ctx, facts: f, now: now, target: f.Subject.Target(), checks: make([]Check, 0, 8)}
+	ev := &evaluation{ctx: ctx, facts: f, now: now, target: f.Subject.Target(), checks: make([]Check, 0, 8), budget: p.time}
+	if ev.budget <= 0 {
+		ev.budget = RegoTime
+	}
 	ev.state()
 	head := len(ev.checks)
 	for _, u := range p.units {

@@ -28,8 +28,8 @@ import (
 // two collections. A module that runs on after its time is left to end by
 // itself, and is refused meanwhile, so that it costs one goroutine.
 const (
-	RegoTime     = 100 * time.Millisecond
-	maxModule    = 256 << 10 // bytes of one module's text
+	RegoTime     = 100 * time.Millisecond // default; see Policy.WithRegoTime
+	maxModule    = 256 << 10              // bytes of one module's text
 	maxModules   = 16
 	maxMessages  = 100  // deny and warn messages that are kept, each
 	maxMessage   = 1024 // bytes of one message that are kept
@@ -97,6 +97,12 @@ func compileModule(m Module, beside bool) (*regoModule, error) {
 		return nil, fault.Newf(fault.Invalid, "defines no allow: with deny alone, what no rule foresees would pass; add allow, or requirements beside it")
 	}
 	if err := onlyOwnData(mod); err != nil {
+		return nil, err
+	}
+	if err := checkPatterns(mod); err != nil {
+		return nil, err
+	}
+	if err := checkWeight(mod); err != nil {
 		return nil, err
 	}
 	if err := guardCalls(mod); err != nil {
@@ -231,13 +237,13 @@ func message(v any) string {
 // budget of time that ran out is fault.Undecided.
 func (m *regoModule) run(ev *evaluation) (*outcome, error) {
 	if m.runaway.Load() > 0 {
-		return nil, fault.Newf(fault.Undecided, "an earlier evaluation runs on after its %v; mend the module", RegoTime)
+		return nil, fault.Newf(fault.Undecided, "an earlier evaluation runs on after its time was over; mend the module")
 	}
 	input, err := ev.regoInput()
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(withMeter(ev.ctx), RegoTime)
+	ctx, cancel := context.WithTimeout(withMeter(ev.ctx), ev.budget)
 	defer cancel()
 	type answer struct {
 		out *outcome
@@ -258,27 +264,27 @@ func (m *regoModule) run(ev *evaluation) (*outcome, error) {
 	case a = <-done:
 	case <-ctx.Done():
 		// It is told to stop and mostly does at once.
-		grace := time.NewTimer(RegoTime / 4)
+		grace := time.NewTimer(ev.budget / 4)
 		defer grace.Stop()
 		select {
 		case a = <-done:
 		case <-grace.C:
 			m.runaway.Add(1)
 			go func() { <-done; m.runaway.Add(-1) }()
-			return nil, m.late(ev.ctx)
+			return nil, ev.late()
 		}
 	}
 	if a.err != nil && ctx.Err() != nil {
-		return nil, m.late(ev.ctx)
+		return nil, ev.late()
 	}
 	return a.out, a.err
 }
 
-func (m *regoModule) late(outer context.Context) error {
-	if outer.Err() != nil {
-		return fault.Newf(fault.Undecided, "evaluation stopped: %w", context.Cause(outer))
+func (ev *evaluation) late() error {
+	if ev.ctx.Err() != nil {
+		return fault.Newf(fault.Undecided, "evaluation stopped: %w", context.Cause(ev.ctx))
 	}
-	return fault.Newf(fault.Undecided, "evaluation took longer than %v; mend the module", RegoTime)
+	return fault.Newf(fault.Undecided, "evaluation took longer than %v; mend the module", ev.budget)
 }
 
 func (m *regoModule) eval(ctx context.Context, input ast.Value, now time.Time) (*outcome, error) {

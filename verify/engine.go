@@ -44,6 +44,9 @@ type Options struct {
 	// Key signs decisions. It has this role alone; bundles by it are no evidence.
 	Key        crypto.Signer
 	VerifierID string // URI that stands for this verifier in summaries: the public URL
+	// Host is the own registry's, with its port where that is not 443. It stands
+	// in resource URIs and in the commands of a Report.
+	Host string
 
 	MaxValidity time.Duration // a decision holds at most this long; default 24 h
 	Timeout     time.Duration // of one decision; default 60 s
@@ -225,6 +228,9 @@ func (e *Engine) sign(ctx context.Context, t Target, f *policy.Facts, canonical 
 		Digest: t.Digest, ScopeID: f.Scope.ID, Verdict: res.Verdict, Mode: p.Mode(), Policy: p.Name(), PolicyHash: p.Hash(),
 		FactsHash: policy.FactsID(canonical), Checks: res.Checks, DecidedAt: now,
 	}
+	if t.URI == "" && t.Repository != "" {
+		t.URI = "oci://" + e.place(t.Subject())
+	}
 	s, err := summary(e.o.VerifierID, t, f, d.FactsHash, p, res, now)
 	if err != nil {
 		return nil, fmt.Errorf("write the summary: %w", err)
@@ -383,10 +389,18 @@ func (e *Engine) Report(ctx context.Context, d *Decision) (*Report, error) {
 		return nil, err
 	}
 	r := &Report{
-		Target: f.Subject.Target(), Digest: d.Digest, Kind: f.Subject.Kind, Scope: d.ScopeID, Verdict: d.Verdict, Mode: d.Mode,
+		Target: e.place(f.Subject), Digest: d.Digest, Kind: f.Subject.Kind, Scope: d.ScopeID, Verdict: d.Verdict, Mode: d.Mode,
 		Policy: d.Policy, PolicyHash: d.PolicyHash, FactsHash: d.FactsHash, DecisionID: d.ID, DecidedAt: d.DecidedAt,
-		ValidUntil: d.ValidUntil, TrustEpoch: d.TrustEpoch, Checks: d.Checks, Evidence: []ReportEvidence{}, Rejected: f.Rejected,
+		ValidUntil: d.ValidUntil, TrustEpoch: d.TrustEpoch, Checks: renamed(d.Checks, f.Subject.Target(), e.place(f.Subject)), Evidence: []ReportEvidence{}, Rejected: f.Rejected,
 	}
 	r.list(f)
 	return r, nil
+}
+
+// place is the artifact's reference with the own registry's host.
+func (e *Engine) place(s policy.Subject) string {
+	if s.Repository != "" && s.Registry == "" {
+		s.Registry = e.o.Host
+	}
+	return s.Target()
 }

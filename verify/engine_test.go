@@ -87,7 +87,7 @@ func newRig(t testing.TB, db *store.DB, change ...func(*Options)) *rig {
 	}
 	v := w.verifier(r.key) // even where the decision key is trusted, it is no evidence
 	o := Options{
-		DB: db, Source: r, Key: r.key, VerifierID: "https://assay.example", Clock: r.clock, CacheAge: time.Hour,
+		DB: db, Source: r, Key: r.key, VerifierID: "https://assay.example", Host: "assay.example", Clock: r.clock, CacheAge: time.Hour,
 		Trust: func() TrustState {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -190,6 +190,9 @@ func TestDecide(t *testing.T) {
 		if err != nil || old.Verdict != policy.Deny || !old.ValidUntil.IsZero() {
 			t.Errorf("the decision before: %+v, %v", old, err)
 		}
+		if rep, err := r.Report(t.Context(), denied); err != nil || !strings.HasPrefix(rep.Checks[2].Mend, "assay sign assay.example/team-a/app@sha256:") {
+			t.Errorf("%+v, %v", rep, err)
+		}
 		rep, err := r.Report(t.Context(), d)
 		if err != nil || !rep.Allowed() || len(rep.Evidence) != 3 || rep.DecisionID != d.ID {
 			t.Errorf("%+v, %v", rep, err)
@@ -221,7 +224,7 @@ func TestDecisionIsVSA(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v.Verifier.ID != "https://assay.example" || v.VerificationResult != attestation.VSAPassed || v.ResourceURI != "oci://"+target(content).Subject().Target() ||
+	if v.Verifier.ID != "https://assay.example" || v.VerificationResult != attestation.VSAPassed || v.ResourceURI != "oci://assay.example/team-a/app@"+string(d.Digest) ||
 		!v.TimeVerified.Equal(r.now) || v.Policy.Digest["sha256"] != d.PolicyHash || len(v.InputAttestations) != 3 ||
 		fmt.Sprint(v.VerifiedLevels) != "[SLSA_BUILD_LEVEL_3]" || string(v.Extensions[vsaFacts]) != `"`+d.FactsHash+`"` {
 		t.Errorf("%+v", v)
@@ -308,7 +311,7 @@ func TestReplay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, p := range []*policy.Policy{parse(t, fullPolicy), regoPolicy, parse(t, signedByAlice+"    maxAge: 2h\n")} {
+		for _, p := range []*policy.Policy{parse(t, fullPolicy), regoPolicy.WithRegoTime(time.Minute), parse(t, signedByAlice+"    maxAge: 2h\n")} {
 			r.set(func() { r.now = r.w.now() })
 			d := decideOn(t, r, p)
 			r.advance(1000 * time.Hour)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -135,13 +136,21 @@ func report(t Target, f *policy.Facts, p *policy.Policy, res policy.Result) *Rep
 		Verdict: res.Verdict, Mode: p.Mode(), Policy: p.Name(), PolicyHash: p.Hash(),
 		Checks: res.Checks, Evidence: []ReportEvidence{}, Rejected: f.Rejected,
 	}
-	if t.Name != "" { // the commands that mend it name it as the user did
-		for i := range r.Checks {
-			r.Checks[i].Mend = strings.ReplaceAll(r.Checks[i].Mend, f.Subject.Target(), shellWord(t.Name))
-		}
+	if t.Name != "" {
+		r.Checks = renamed(res.Checks, f.Subject.Target(), shellWord(t.Name))
 	}
 	r.list(f)
 	return r
+}
+
+// renamed gives the checks with commands that name the artifact as the user
+// does.
+func renamed(checks []policy.Check, from, to string) []policy.Check {
+	out := slices.Clone(checks)
+	for i := range out {
+		out[i].Mend = strings.ReplaceAll(out[i].Mend, from, to)
+	}
+	return out
 }
 
 func (r *Report) list(f *policy.Facts) {
