@@ -39,6 +39,9 @@ type Figure struct {
 	// processes outside the benchmark while it measured.
 	Others float64 `json:"others_percent"`
 	Note   string  `json:"note,omitempty"`
+	// What a write has reached when it is answered, here and at the peer.
+	Durable     string `json:"durable,omitempty"`
+	PeerDurable string `json:"peer_durable,omitempty"`
 }
 
 // Aim is what a figure is to reach; with a peer it is about the ratio.
@@ -159,10 +162,19 @@ func writeTable(w io.Writer, figures []Figure) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	for _, f := range figures {
-		if f.Note != "" {
-			fmt.Fprintf(w, "%s: %s\n", f.Name, f.Note)
+	said := map[string]bool{}
+	say := func(who, what string) {
+		if line := who + ": " + what; what != "" && !said[line] {
+			said[line] = true
+			fmt.Fprintln(w, line)
 		}
+	}
+	for _, f := range figures {
+		say(f.Name, f.Note)
+	}
+	for _, f := range figures {
+		say("durable in assay", f.Durable)
+		say("durable in "+f.Peer, f.PeerDurable)
 	}
 	return nil
 }

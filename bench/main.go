@@ -50,6 +50,7 @@ type bench struct {
 	slot       time.Duration // of one server's turn
 	quick      bool
 	profiles   string // folder for pprof files; "" for none
+	loads      []operation
 	processors int
 	progress   io.Writer
 	figures    []Figure
@@ -65,13 +66,13 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	out := fs.String("out", "", "file for the JSON lines; none: they go to stdout before the table")
 	quick := fs.Bool("quick", false, "one short round of everything, for a test of this program: its figures mean little")
 	limit := fs.Duration("limit", 6*time.Minute, "how long the run may take, about")
-	only := fs.String("only", "", "groups to measure, by commas: up, log, evidence, registry")
+	only := fs.String("only", "", "groups to measure, by commas: up, log, evidence, registry, or one load such as registry.pull.1mb")
 	strict := fs.Bool("strict", false, "exit 1 when an aim is missed")
 	profiles := fs.String("profile", "", "folder for CPU profiles of what runs in this process")
 	if err := fs.Parse(args); err != nil {
 		return 64
 	}
-	wanted, err := choose(*only)
+	wanted, loads, err := choose(*only)
 	if err != nil || fs.NArg() > 0 {
 		fmt.Fprintln(stderr, "bench: ", errors.Join(err, unexpected(fs.Args())))
 		return 64
@@ -91,7 +92,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	defer os.RemoveAll(dir)
-	b := &bench{assay: path, dir: dir, rounds: 5, slot: 2 * time.Second, quick: *quick, profiles: *profiles,
+	b := &bench{assay: path, dir: dir, rounds: 5, slot: 2 * time.Second, quick: *quick, profiles: *profiles, loads: loads,
 		processors: runtime.NumCPU(), progress: stderr}
 	if *quick {
 		b.rounds, b.slot, *limit = 1, 300*time.Millisecond, min(*limit, time.Minute)
@@ -118,24 +119,32 @@ func unexpected(args []string) error {
 	return fmt.Errorf("unexpected %q: there are flags only", args)
 }
 
-// choose turns the -only flag into group names; "" is all of them.
-func choose(only string) (map[string]bool, error) {
-	wanted := map[string]bool{}
+// choose turns the -only flag into groups and the registry's loads; "" is all
+// of them.
+func choose(only string) (wanted map[string]bool, loads []operation, err error) {
+	wanted = map[string]bool{}
 	var names []string
 	for _, g := range groups {
 		names = append(names, g.name)
 		wanted[g.name] = only == ""
 	}
 	if only == "" {
-		return wanted, nil
+		return wanted, operations, nil
 	}
 	for name := range strings.SplitSeq(only, ",") {
+		if i := slices.IndexFunc(operations, func(o operation) bool { return o.name == name }); i >= 0 {
+			loads, wanted["registry"] = append(loads, operations[i]), true
+			continue
+		}
 		if _, ok := wanted[name]; !ok {
-			return nil, fmt.Errorf("no group %q: want some of %s", name, strings.Join(names, ", "))
+			return nil, nil, fmt.Errorf("no group %q: want some of %s", name, strings.Join(names, ", "))
 		}
 		wanted[name] = true
+		if name == "registry" {
+			loads = operations
+		}
 	}
-	return wanted, nil
+	return wanted, loads, nil
 }
 
 // run measures the groups. One that fails is told and does not end the others.

@@ -19,7 +19,7 @@ var peerNames = []string{"assay", "olareg", "distribution"}
 // durability says what each answers a push after. Read in the sources of the
 // versions that tools/ pins.
 var durability = map[string]string{
-	"assay":        "fsync of the blob, its folder and the database",
+	"assay":        "fsync of the blob, its folder and the database, shared by those who wait at a time",
 	"olareg":       "no fsync: a push is in the page cache when it is answered, and there is no setting for more",
 	"distribution": "fsync of each file and of its folder; no database",
 }

@@ -67,8 +67,8 @@ func (b *bench) registry(ctx context.Context) error {
 		b.say("%v", missing)
 	}
 	last := b.until
-	for i, op := range operations {
-		b.until = time.Now().Add(time.Until(last) / time.Duration(len(operations)-i))
+	for i, op := range b.loads {
+		b.until = time.Now().Add(time.Until(last) / time.Duration(len(b.loads)-i))
 		if err := b.operation(ctx, op, names); err != nil {
 			return fmt.Errorf("%s: %w", op.name, err)
 		}
@@ -208,15 +208,14 @@ func (b *bench) compare(op operation, targets []*target, others float64) {
 	own := targets[0]
 	f := figure(op.name, op.unit, own.rates, nil)
 	f.CPU, f.Others = round(own.cpu.median()), others
-	note := fmt.Sprintf("%s; %d connections. Assay, with authentication: %s", op.what, connections, durability["assay"])
+	f.Note = fmt.Sprintf("%s; %d connections", op.what, connections)
 	if len(targets) == 1 {
-		f.Note = note
 		b.add(f)
 	}
 	for _, t := range targets[1:] {
 		g := f.against(t.name, own.rates, t.rates, op.aims[t.name])
 		g.PeerCPU = round(t.cpu.median())
-		g.Note = fmt.Sprintf("%s. %s: %s", note, t.name, durability[t.name])
+		g.Durable, g.PeerDurable = durability["assay"], durability[t.name]
 		b.add(g)
 	}
 }
