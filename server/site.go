@@ -3,7 +3,7 @@ package server
 import (
 	"context"
 	"crypto/sha256"
-	"net/url"
+	"strings"
 
 	"assay/api"
 	"assay/client"
@@ -72,6 +72,12 @@ func fingerprint(docs []config.Document) [sha256.Size]byte {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
+// host is the registry's name as it stands in references, with its port.
+func (s *Server) host() string {
+	_, host, _ := strings.Cut(s.public, "://")
+	return host
+}
+
 // status says what this server is.
 func (s *Server) status(ctx context.Context) client.Status {
 	st := client.Status{
@@ -82,9 +88,7 @@ func (s *Server) status(ctx context.Context) client.Status {
 			TUF: s.public + "/tuf", OIDC: s.issuer.URL(),
 		},
 	}
-	if u, err := url.Parse(s.public); err == nil {
-		st.Services.Registry = u.Host
-	}
+	st.Services.Registry = s.host()
 	if err := s.db.View(ctx, func(tx *store.Tx) (err error) {
 		st.TrustEpoch, err = trust.Epoch(ctx, tx)
 		return err

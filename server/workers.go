@@ -23,10 +23,8 @@ func pingTx(tx *store.Tx) error {
 	return tx.QueryRow(context.Background(), `SELECT 1`).Scan(&one)
 }
 
-const (
-	publishEvery = 2 * time.Second
-	tidyEvery    = 10 * time.Minute
-)
+// publishEvery is how often due heads are looked for: logged means within 5 s.
+const publishEvery = 2 * time.Second
 
 // startWorkers runs what goes on besides requests. All end with ctx.
 func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
@@ -36,7 +34,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 		"sealer":    sealer.Run,
 		"TUF":       s.tuf.Run,
 		"heads":     s.every(publishEvery, s.publishHeads),
-		"expiry":    s.every(tidyEvery, s.tidy),
+		"registry":  s.registry.Run, // evidence not handed on yet, uploads that were left
 		"documents": s.followDocuments,
 	} {
 		wg.Go(func() {
@@ -93,14 +91,6 @@ func (s *Server) publishHeads(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func (s *Server) tidy(ctx context.Context) error {
-	n, err := s.blobs.Expire(ctx)
-	if n > 0 {
-		s.log.Info("abandoned uploads were removed", "uploads", n)
-	}
-	return err
 }
 
 // followDocuments applies what another replica of this site applied.
