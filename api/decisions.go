@@ -120,10 +120,6 @@ func (a *API) writeDecision(w http.ResponseWriter, r *http.Request, d *verify.De
 	}
 	if name != "" {
 		rep.Target = name
-		// The commands that mend it name it as the asker did.
-		for i, c := range rep.Checks {
-			rep.Checks[i].Mend = strings.ReplaceAll(c.Mend, repositoryOf(d.ScopeID)+"@"+string(d.Digest), name)
-		}
 	}
 	WriteJSON(w, http.StatusOK, rep)
 }
