@@ -16,7 +16,7 @@ import (
 )
 
 // getBlob answers GET and HEAD of a blob: access first, then visibility, then
-// the bytes, by sendfile(2) where there is a file.
+// the bytes, as response.ReadFrom sends them.
 func (r *Registry) getBlob(q *request) error {
 	name := q.route.name
 	if err := r.allow(q, identity.ActPull, name); err != nil {

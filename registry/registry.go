@@ -180,6 +180,7 @@ type Registry struct {
 	uploads chan struct{}
 	rec     *recorder
 	met     *metrics
+	bufs    sendBuffers
 
 	strictAudit bool
 }
@@ -241,7 +242,7 @@ func (r *Registry) Close(ctx context.Context) error { return r.rec.drain(ctx) }
 // depends on the Host header.
 func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	start := time.Now()
-	rw, rt := newResponse(w, r.limits.IdleTimeout), route{op: opUnknown}
+	rw, rt := newResponse(w, r.limits.IdleTimeout, &r.bufs), route{op: opUnknown}
 	defer func() { r.met.observe(rt.op, rw, time.Since(start)) }()
 	h := rw.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
