@@ -340,6 +340,9 @@ func TestThreat_Metrics_LabelsOfAttackers(t *testing.T) {
 		s.ServeHTTP(httptest.NewRecorder(), req)
 		c.Do("GET", req.URL.Path, "")
 	}
+	if err := s.Registry.Close(t.Context()); err != nil { // records are written, and counted
+		t.Fatal(err)
+	}
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
