@@ -118,6 +118,10 @@ func parseToken(raw string) (*unverified, error) {
 	if sig == "" {
 		return nil, refuse("it is not signed")
 	}
+	// Bits beyond the end would make two texts of one signature.
+	if _, err := base64.RawURLEncoding.Strict().DecodeString(sig); err != nil {
+		return nil, refuse("its signature is not base64url: %w", err)
+	}
 	h, err := decodeObject("header", head)
 	if err != nil {
 		return nil, err
