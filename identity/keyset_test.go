@@ -42,14 +42,14 @@ func newRemoteIssuer(t testing.TB, keys ...jose.JSONWebKey) *remoteIssuer {
 func (i *remoteIssuer) serve(w http.ResponseWriter, r *http.Request) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	switch {
-	case r.URL.Path == "/.well-known/openid-configuration":
+	switch r.URL.Path {
+	case "/.well-known/openid-configuration":
 		if i.discovery != nil {
 			i.discovery(w, r)
 			return
 		}
 		_ = json.NewEncoder(w).Encode(map[string]any{"issuer": i.URL, "jwks_uri": i.URL + "/keys"})
-	case r.URL.Path == "/keys":
+	case "/keys":
 		i.fetches.Add(1)
 		if i.jwks != nil {
 			i.jwks(w, r)

@@ -89,7 +89,7 @@ func (g *gathering) verified(ctx context.Context, id string, it *Item) (collecte
 	}
 	b, err := attestation.ParseBundle(it.Bundle, g.verifier.o.Limits)
 	if err != nil {
-		return collected{err: err}, nil
+		return collected{err: err}, nil //nolint:nilerr // it is rejected evidence, which the facts tell
 	}
 	v, err := g.verifier.Verify(ctx, b)
 	if err != nil && g.target.Open != nil && b.MessageSignature() != nil && trust.Code(err) == trust.CodeSignature {
@@ -166,11 +166,12 @@ func (g *gathering) about(c collected, it *Item) error {
 
 func firstDigest(subjects []attestation.Subject) string {
 	for _, s := range subjects {
-		for _, d := range s.Digest.Strong() {
-			if len(subjects) > 1 {
-				return fmt.Sprintf("%s and %d more", d, len(subjects)-1)
-			}
-			return string(d)
+		strong := s.Digest.Strong()
+		switch {
+		case len(strong) > 0 && len(subjects) > 1:
+			return fmt.Sprintf("%s and %d more", strong[0], len(subjects)-1)
+		case len(strong) > 0:
+			return string(strong[0])
 		}
 	}
 	return "of no known digest"

@@ -279,14 +279,14 @@ func (e *Engine) store(ctx context.Context, d, standing *Decision, f *policy.Fac
 		was, err := current(ctx, tx, d.Digest, d.ScopeID)
 		switch {
 		case errors.Is(err, fault.NotFound):
-			was, err = nil, nil
+			was = nil
 		case err != nil:
 			return err
 		}
 		if (was == nil) != (standing == nil) || was != nil && was.ID != standing.ID {
 			return errMoved
 		}
-		if err = insert(ctx, tx, d, facts); err != nil {
+		if err := insert(ctx, tx, d, facts); err != nil {
 			return err
 		}
 		tx.OnCommit(func() { e.cache.drop(decisionKey{d.Digest, d.ScopeID}) })
