@@ -12,6 +12,16 @@ import (
 	"time"
 )
 
+// shortTemp is a folder whose path leaves room for a socket's name.
+func shortTemp(t testing.TB) string {
+	dir, err := os.MkdirTemp("", "bench") //nolint:usetesting // t.TempDir carries the name of the test and is too long
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
 // TestQuick measures everything once, shortly, with the real binary: each
 // figure is there with a value, nothing is left behind, and it ends in time.
 // The figures themselves are not judged: other tests share the machine.
@@ -20,11 +30,7 @@ func TestQuick(t *testing.T) {
 	if assay == "" {
 		t.Skip("ASSAY_BIN is not set: run this test with make e2e")
 	}
-	temp, err := os.MkdirTemp("", "bench") // short: it will hold a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(temp)
+	temp := shortTemp(t)
 	out := filepath.Join(t.TempDir(), "bin", "bench.json")
 	t.Setenv("TMPDIR", temp)
 	began := time.Now()
