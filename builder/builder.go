@@ -63,10 +63,6 @@ type Run struct {
 	ExitCode   int
 }
 
-// secretWords mark environment variables that are never recorded, even when
-// asked for: a list is better than a leak.
-var secretWords = []string{"SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "PRIVATE", "APIKEY", "API_KEY", "AUTH"}
-
 // Build runs the command and gives its record. When the command fails, the
 // record says so, holds no products, and the error is [fault.Denied]: a failed
 // build's files are never attested as good.
@@ -86,10 +82,17 @@ func Build(ctx context.Context, o Options) (*Run, error) {
 		return nil, err
 	}
 	run := &Run{ID: "bld_" + id.String(), Command: o.Command}
+	if err := publicArguments(o.Command); err != nil {
+		return nil, err
+	}
 	if run.Env, err = allowedEnv(o.Env); err != nil {
 		return nil, err
 	}
-	if run.Source, err = describeSource(dir); err != nil {
+	products, err := productNames(o.Products)
+	if err != nil {
+		return nil, err
+	}
+	if run.Source, err = describeSource(ctx, dir); err != nil {
 		return nil, err
 	}
 	run.Dir = "."
@@ -98,20 +101,21 @@ func Build(ctx context.Context, o Options) (*Run, error) {
 			run.Dir = filepath.ToSlash(rel)
 		}
 	}
-	program, err := exec.LookPath(o.Command[0])
-	if err != nil && !errors.Is(err, exec.ErrDot) {
+	program, err := lookProgram(dir, o.Command[0])
+	if err != nil {
 		return nil, fault.Newf(fault.Invalid, "command %q: %w", o.Command[0], err)
 	}
 	if run.Tool, err = HashFile(filepath.Dir(program), filepath.Base(program)); err != nil {
 		return nil, err
 	}
-	if run.Materials, err = hashTrees(dir, o.Materials); err != nil {
+	if run.Materials, err = hashTrees(dir, o.Materials, products); err != nil {
 		return nil, fmt.Errorf("materials: %w", err)
 	}
-	before := stamps(dir, o.Products)
+	before := stamps(dir, products)
 
 	run.StartedOn = o.Clock().UTC()
-	cmd := exec.CommandContext(ctx, o.Command[0], o.Command[1:]...)
+	cmd := exec.CommandContext(ctx, program, o.Command[1:]...)
+	cmd.Args[0] = o.Command[0]
 	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = dir, o.Stdin, o.Stdout, o.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
@@ -126,52 +130,73 @@ func Build(ctx context.Context, o Options) (*Run, error) {
 		run.ExitCode = -1
 		return run, fault.Newf(fault.Denied, "the build did not run: %w; nothing is attested", err)
 	}
-	for _, p := range o.Products {
-		f, err := HashFile(dir, p)
-		if err != nil {
-			return run, fault.Newf(fault.Denied, "product %s: %w; nothing is attested", p, err)
-		}
-		if st, err := os.Stat(filepath.Join(dir, p)); err == nil && before[p] == stampOf(st) {
-			return run, fault.Newf(fault.Denied, "product %s was there before and the build did not write it; remove it first, so that what is attested is what was built", p)
-		}
-		run.Products = append(run.Products, f)
+	if run.Products, err = written(dir, products, before); err != nil {
+		return run, err
 	}
 	// A material that changed while the build ran is not what the build read.
-	after, err := hashTrees(dir, o.Materials)
+	after, err := hashTrees(dir, o.Materials, products)
 	if err != nil || !slices.Equal(after, run.Materials) {
+		run.Products = nil
 		return run, fault.Newf(fault.Denied, "materials changed while the build ran (%s); nothing is attested", firstDifference(run.Materials, after))
 	}
 	return run, nil
 }
 
-func allowedEnv(names []string) (map[string]string, error) {
-	env := map[string]string{}
-	for _, n := range names {
-		for _, w := range secretWords {
-			if strings.Contains(strings.ToUpper(n), w) {
-				return nil, fault.Newf(fault.Invalid, "environment variable %s looks like a secret (%s) and would be published; it is not recorded", n, w)
-			}
-		}
-		if v, ok := os.LookupEnv(n); ok {
-			env[n] = v
-		}
+// lookProgram finds what will run, so that the file that is hashed and the one
+// that runs are the same: a name in PATH, or a path relative to the build's
+// folder. A relative folder in PATH is refused (exec.ErrDot).
+func lookProgram(dir, name string) (string, error) {
+	if strings.ContainsRune(filepath.ToSlash(name), '/') && !filepath.IsAbs(name) {
+		name = filepath.Join(dir, name)
 	}
-	return env, nil
+	program, err := exec.LookPath(name)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(program)
 }
 
-type stamp struct {
-	mod  time.Time
-	size int64
-	ok   bool
+// productNames cleans the products' names, each of which stands for one file.
+func productNames(names []string) ([]string, error) {
+	var out []string
+	for _, n := range names {
+		clean := filepath.Clean(n)
+		if n == "" || filepath.IsAbs(clean) {
+			return nil, fault.Newf(fault.Invalid, "product %q: want a file's path relative to the build's folder", n)
+		}
+		if slices.Contains(out, clean) {
+			return nil, fault.Newf(fault.Invalid, "product %s is named twice", clean)
+		}
+		out = append(out, clean)
+	}
+	return out, nil
 }
 
-func stampOf(st os.FileInfo) stamp { return stamp{st.ModTime(), st.Size(), true} }
+// written hashes the products and refuses one that the build did not write.
+func written(dir string, products []string, before map[string]os.FileInfo) ([]File, error) {
+	var out []File
+	for _, p := range products {
+		f, err := HashFile(dir, p)
+		if err != nil {
+			return nil, fault.Newf(fault.Denied, "product %s: %w; nothing is attested", p, err)
+		}
+		st, err := os.Stat(filepath.Join(dir, p))
+		if err != nil {
+			return nil, fault.Newf(fault.Denied, "product %s: %w; nothing is attested", p, err)
+		}
+		if was := before[p]; was != nil && os.SameFile(was, st) && was.Size() == st.Size() && was.ModTime().Equal(st.ModTime()) {
+			return nil, fault.Newf(fault.Denied, "product %s was there before and the build did not write it; remove it first, so that what is attested is what was built", p)
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
 
-func stamps(dir string, names []string) map[string]stamp {
-	m := map[string]stamp{}
+func stamps(dir string, names []string) map[string]os.FileInfo {
+	m := map[string]os.FileInfo{}
 	for _, n := range names {
 		if st, err := os.Stat(filepath.Join(dir, n)); err == nil {
-			m[n] = stampOf(st)
+			m[n] = st
 		}
 	}
 	return m
@@ -179,23 +204,30 @@ func stamps(dir string, names []string) map[string]stamp {
 
 // HashFile hashes the regular file name below dir.
 func HashFile(dir, name string) (File, error) {
-	f, err := os.Open(filepath.Join(dir, name))
+	path := filepath.Join(dir, name)
+	// Asked before it is opened: opening a named pipe waits for its other end.
+	if st, err := os.Stat(path); err != nil {
+		return File{}, err
+	} else if !st.Mode().IsRegular() {
+		return File{}, fault.Newf(fault.Invalid, "%s: want a regular file", name)
+	}
+	f, err := os.Open(path)
 	if err != nil {
 		return File{}, err
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		return File{}, fault.Newf(fault.Invalid, "%s: want a regular file", name)
-	}
 	d, n, err := artifact.SHA256Reader(f)
 	return File{Name: filepath.ToSlash(name), Digest: d, Size: n}, err
 }
 
-// hashTrees hashes files and, recursively, folders, sorted by name. Symbolic
-// links are not followed: what they point to is named on its own or not at all.
-func hashTrees(dir string, names []string) ([]File, error) {
+// hashTrees hashes files and, recursively, folders, sorted by name; products
+// are left out, since a build writes them. Symbolic links are not followed: what
+// they point to is named on its own or not at all. A name that stands for no
+// file at all is an error: provenance would say less than was asked for.
+func hashTrees(dir string, names, products []string) ([]File, error) {
 	var out []File
 	for _, n := range names {
+		found := 0
 		err := filepath.WalkDir(filepath.Join(dir, n), func(p string, d os.DirEntry, err error) error {
 			if err != nil {
 				return err
@@ -210,10 +242,17 @@ func hashTrees(dir string, names []string) ([]File, error) {
 			if err != nil {
 				return err
 			}
+			found++
+			if slices.Contains(products, rel) {
+				return nil
+			}
 			f, err := HashFile(dir, rel)
 			out = append(out, f)
 			return err
 		})
+		if err == nil && found == 0 {
+			err = errors.New("no regular file there; symbolic links are not followed")
+		}
 		if err != nil {
 			return nil, fault.Newf(fault.Invalid, "%s: %w", n, err)
 		}

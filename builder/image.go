@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"time"
 
+	"assay/artifact"
 	"assay/internal/fault"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -38,7 +39,12 @@ func (r *Run) Image(dir string) (v1.Image, error) {
 			return nil, err
 		}
 	}
+	seen := map[string]string{}
 	for _, p := range r.Products {
+		if other, twice := seen[path.Base(p.Name)]; twice {
+			return nil, fault.Newf(fault.Invalid, "products %s and %s would be one file of the image: give them different names", other, p.Name)
+		}
+		seen[path.Base(p.Name)] = p.Name
 		if err := addProduct(w, abs, p); err != nil {
 			return nil, err
 		}
@@ -76,7 +82,7 @@ func addProduct(w *tar.Writer, dir string, p File) error {
 	if err != nil {
 		return err
 	}
-	if now, err := HashFile(dir, filepath.FromSlash(p.Name)); err != nil || now != p || int64(len(b)) != p.Size {
+	if artifact.SHA256Of(b) != p.Digest {
 		return fault.Newf(fault.Tampered, "product %s changed after the build", p.Name)
 	}
 	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "usr/local/bin/" + path.Base(p.Name), Mode: 0o755, Size: p.Size, ModTime: time.Unix(0, 0), Format: tar.FormatPAX}); err != nil {

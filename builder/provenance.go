@@ -59,12 +59,21 @@ func (r *Run) Provenance(builder, version string) ([]byte, error) {
 		"os": runtime.GOOS, "arch": runtime.GOARCH,
 	}}
 	if s := r.Source; s != nil {
-		ext["source"] = map[string]any{"uri": s.URI, "ref": s.Ref}
+		// The form that verifiers read the source's place, ref and commit from:
+		// a resource descriptor with SPDX's git+…@ref.
+		commit := artifact.DigestSet{"gitCommit": s.Commit}
+		uri := s.URI
+		if uri != "" {
+			if s.Ref != "" {
+				uri += "@" + s.Ref
+			}
+			ext["source"] = resource{URI: uri, Digest: commit}
+		}
 		def.ResolvedDependencies = append(def.ResolvedDependencies, resource{
-			URI:         s.URI,
+			URI:         uri,
 			Name:        "source",
-			Digest:      artifact.DigestSet{"gitCommit": s.Commit},
-			Annotations: map[string]any{"dirty": s.Dirty, "ref": s.Ref},
+			Digest:      commit,
+			Annotations: map[string]any{"dirty": s.Dirty},
 		})
 	}
 	def.ResolvedDependencies = append(def.ResolvedDependencies, resource{Name: "tool:" + r.Tool.Name, Digest: r.Tool.Digest.Set()})
