@@ -6,7 +6,11 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"assay/internal/fault"
 )
@@ -35,7 +40,7 @@ type Client struct {
 // Socket is a client of the admin socket in a data folder. The server knows the
 // caller by the socket's peer credentials.
 func Socket(path string) *Client {
-	return &Client{Base: "http://admin", HTTP: &http.Client{
+	return &Client{Base: adminBase, HTTP: &http.Client{
 		Timeout: 30 * time.Second,
 		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", path)
@@ -54,7 +59,13 @@ type Problem struct {
 	Entity string `json:"entity,omitempty"` // digest or ID concerned
 }
 
-func answerError(who string, status int, body []byte) error {
+// answerError is an answer other than success, in words.
+func answerError(who string, resp *http.Response, body []byte) error {
+	status := resp.StatusCode
+	if status/100 == 3 {
+		// Credentials and questions go to the host that was named, and nowhere else.
+		return fault.Newf(fault.Unavailable, "%s answers %d and points to %s, which is not followed; name that address if it is right", who, status, printable(fmt.Sprintf("%.200q", resp.Header.Get("Location"))))
+	}
 	var p Problem
 	detail := ""
 	if json.Unmarshal(body, &p) == nil && p.Detail != "" {
@@ -73,15 +84,21 @@ func answerError(who string, status int, body []byte) error {
 	return fault.Newf(kindOf(status), "%s answers %d: %s", who, status, printable(detail))
 }
 
+// maxDetail is how much of a server's words is repeated, in bytes.
+const maxDetail = 4 << 10
+
 // printable keeps a server from writing to the terminal: control characters
-// are escaped.
+// and direction overrides become visible marks.
 func printable(s string) string {
+	if len(s) > maxDetail {
+		s = s[:maxDetail] + "…"
+	}
 	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\n' && r != '\t' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' || unicode.Is(unicode.Bidi_Control, r) {
 			return '\uFFFD'
 		}
 		return r
-	}, s)
+	}, strings.ToValidUTF8(s, "\uFFFD"))
 }
 
 func kindOf(status int) *fault.Kind {
@@ -117,7 +134,13 @@ func noRedirect(h *http.Client) *http.Client {
 	return &c
 }
 
-// call sends one request; in and out are JSON, nil for none, []byte and
+// Document is a body that is sent as it is.
+type Document struct {
+	MediaType string
+	Bytes     []byte
+}
+
+// call sends one request; in and out are JSON, nil for none, [Document] and
 // *[]byte for bytes as they are.
 func (c *Client) call(ctx context.Context, method, path string, query url.Values, in, out any) error {
 	u := strings.TrimSuffix(c.Base, "/") + path
@@ -128,8 +151,8 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 	contentType := "application/json"
 	switch v := in.(type) {
 	case nil:
-	case []byte:
-		body, contentType = v, "application/octet-stream"
+	case Document:
+		body, contentType = v.Bytes, v.MediaType
 	default:
 		b, err := json.Marshal(v)
 		if err != nil {
@@ -156,7 +179,7 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 	}
 	resp, err := noRedirect(c.HTTP).Do(req)
 	if err != nil {
-		return fault.Newf(fault.Unavailable, "%s %s: %w; is the server up?", method, u, err)
+		return unreachable(c.name(), err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
@@ -167,7 +190,7 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 		return fault.Newf(fault.TooLarge, "%s %s: the answer is larger than %d bytes", method, u, maxBody)
 	}
 	if resp.StatusCode/100 != 2 {
-		return answerError("server "+c.Base, resp.StatusCode, b)
+		return answerError(c.name(), resp, b)
 	}
 	switch v := out.(type) {
 	case nil:
@@ -180,6 +203,33 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 		return fault.Newf(fault.Unavailable, "%s %s: the answer is not what this version expects: %w", method, u, err)
 	}
 	return nil
+}
+
+// adminBase stands for the admin socket, which has no address.
+const adminBase = "http://admin"
+
+func (c *Client) name() string {
+	if c.Base == adminBase {
+		return "the local server"
+	}
+	return "server " + c.Base
+}
+
+// unreachable says why a server did not answer, and what to do.
+func unreachable(who string, err error) error {
+	var inner *url.Error
+	if errors.As(err, &inner) {
+		err = inner.Err // without the method and the address once more
+	}
+	hint := "is it up?"
+	var authority x509.UnknownAuthorityError
+	switch {
+	case errors.As(err, &authority):
+		hint = "its certificate is of an authority that this machine does not know; name it with --ca-file (ASSAY_CA_FILE)"
+	case strings.Contains(err.Error(), "HTTP response to HTTPS client"):
+		hint = "it speaks plain HTTP: use http://"
+	}
+	return fault.Newf(fault.Unavailable, "%s does not answer: %w; %s", who, err, hint)
 }
 
 // Status asks what the server is.
@@ -212,14 +262,14 @@ func (c *Client) Ingest(ctx context.Context, bundle []byte, repository string) (
 	if repository != "" {
 		q.Set("repository", repository)
 	}
-	err := c.call(ctx, http.MethodPost, "/api/v1/evidence", q, bundle, &l)
+	err := c.call(ctx, http.MethodPost, "/api/v1/evidence", q, Document{mediaTypeBundle, bundle}, &l)
 	return l.Items, err
 }
 
 // Evidence lists verified evidence.
 func (c *Client) Evidence(ctx context.Context, f EvidenceFilter) (*List[Evidence], error) {
 	q := url.Values{}
-	for k, v := range map[string]string{"digest": string(f.Digest), "predicate_type": f.PredicateType, "issuer": f.Issuer, "identity": f.Identity, "after": f.After} {
+	for k, v := range map[string]string{"digest": string(f.Digest), "predicate_type": f.PredicateType, "issuer": f.Issuer, "identity": f.Identity, "repository": f.Repository, "after": f.After} {
 		if v != "" {
 			q.Set(k, v)
 		}
@@ -231,10 +281,18 @@ func (c *Client) Evidence(ctx context.Context, f EvidenceFilter) (*List[Evidence
 	return &l, c.call(ctx, http.MethodGet, "/api/v1/evidence", q, nil, &l)
 }
 
-// Bundle fetches the bundle of one piece of evidence, as it was stored.
+// Bundle fetches the bundle of one piece of evidence, as it was stored. The ID
+// names its content, which is held against it: other bytes are
+// [fault.Tampered].
 func (c *Client) Bundle(ctx context.Context, id string) ([]byte, error) {
 	var b []byte
-	return b, c.call(ctx, http.MethodGet, "/api/v1/evidence/"+url.PathEscape(id), nil, nil, &b)
+	if err := c.call(ctx, http.MethodGet, "/api/v1/evidence/"+url.PathEscape(id), nil, nil, &b); err != nil {
+		return nil, err
+	}
+	if sum := sha256.Sum256(b); id != "att_"+hex.EncodeToString(sum[:]) {
+		return nil, fault.Newf(fault.Tampered, "evidence %.80s: the server gave bytes of another hash, att_%x", printable(id), sum)
+	}
+	return b, nil
 }
 
 // Apply brings the server to what the documents say.
@@ -248,7 +306,7 @@ func (c *Client) Apply(ctx context.Context, documents []byte, dryRun, prune bool
 		q.Set("dry_run", "true")
 	}
 	var a ApplyAnswer
-	return &a, c.call(ctx, http.MethodPost, "/api/v1/apply", q, documents, &a)
+	return &a, c.call(ctx, http.MethodPost, "/api/v1/apply", q, Document{"application/yaml", documents}, &a)
 }
 
 // LogEntry shows one entry of the transparency log.

@@ -14,6 +14,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -148,9 +149,16 @@ func (s *Signing) signer(ctx context.Context) (*signer, error) {
 		}
 		k.details = "PKIX_ECDSA_P256_SHA_256"
 	case *rsa.PublicKey:
-		k.details = fmt.Sprintf("PKIX_RSA_PKCS1V15_%d_SHA256", pub.N.BitLen())
+		switch bits := pub.N.BitLen(); bits {
+		case 2048, 3072, 4096: // what protobuf-specs' PublicKeyDetails names
+			k.details = fmt.Sprintf("PKIX_RSA_PKCS1V15_%d_SHA256", bits)
+		default:
+			return nil, fault.Newf(fault.Invalid, "signing key of RSA with %d bits: want 2048, 3072 or 4096", bits)
+		}
 	case ed25519.PublicKey:
 		return nil, fault.Newf(fault.Invalid, "an Ed25519 key cannot sign a digest that the log accepts; want ECDSA P-256 or RSA")
+	default:
+		return nil, fault.Newf(fault.Invalid, "a signing key of type %T: want ECDSA P-256 or RSA", pub)
 	}
 	if s.Key == nil {
 		token, err := s.Token(ctx)
@@ -210,7 +218,11 @@ func (s *Signing) certificate(ctx context.Context, token string, k *signer) ([]b
 	if err != nil {
 		return nil, err
 	}
+	// A token that is refused is want of credentials, whatever the status.
 	out, err := s.post(ctx, "certificate authority", s.Fulcio+"/api/v2/signingCert", "application/json", token, body)
+	if errors.Is(err, fault.Invalid) {
+		return nil, fault.Wrap(fault.Unauthenticated, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -227,6 +239,13 @@ func (s *Signing) certificate(ctx context.Context, token string, k *signer) ([]b
 	block, _ := pem.Decode([]byte(answer.Signed.Chain.Certificates[0]))
 	if block == nil {
 		return nil, fault.Newf(fault.Unavailable, "certificate authority %s: its certificate is not PEM", s.Fulcio)
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fault.Newf(fault.Unavailable, "certificate authority %s: its certificate does not read: %w", s.Fulcio, err)
+	}
+	if !bytes.Equal(cert.RawSubjectPublicKeyInfo, k.pub) {
+		return nil, fault.Newf(fault.Unverified, "certificate authority %s: certified another key than the one it was asked for", s.Fulcio)
 	}
 	return block.Bytes, nil
 }
@@ -300,7 +319,34 @@ func (s *Signing) log(ctx context.Context, k *signer, digest, sig []byte) (*reko
 	if err := protojson.Unmarshal(out, &entry); err != nil {
 		return nil, fault.Newf(fault.Unavailable, "transparency log %s: %w", s.Rekor, err)
 	}
+	if err := sameEntry(entry.GetCanonicalizedBody(), digest, sig); err != nil {
+		return nil, fault.Newf(fault.Unverified, "transparency log %s: %w", s.Rekor, err)
+	}
 	return &entry, nil
+}
+
+// sameEntry finds out early that a log answered with something else than what
+// it was given; whether the entry is in the log is for verifiers to prove.
+func sameEntry(body, digest, sig []byte) error {
+	var e struct {
+		Spec struct {
+			Hashed struct {
+				Data struct {
+					Digest []byte `json:"digest"`
+				} `json:"data"`
+				Signature struct {
+					Content []byte `json:"content"`
+				} `json:"signature"`
+			} `json:"hashedRekordV002"`
+		} `json:"spec"`
+	}
+	if err := json.Unmarshal(body, &e); err != nil {
+		return fmt.Errorf("its entry does not read: %w", err)
+	}
+	if h := e.Spec.Hashed; !bytes.Equal(h.Data.Digest, digest) || !bytes.Equal(h.Signature.Content, sig) {
+		return errors.New("its entry is about another signature than the one it was given")
+	}
+	return nil
 }
 
 func (s *Signing) post(ctx context.Context, who, url, contentType, bearer string, body []byte) ([]byte, error) {
@@ -326,7 +372,7 @@ func (s *Signing) post(ctx context.Context, who, url, contentType, bearer string
 		return nil, fault.Newf(fault.TooLarge, "%s %s: its answer is larger than %d bytes", who, url, maxAnswer)
 	}
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated {
-		return nil, answerError(who, resp.StatusCode, out)
+		return nil, answerError(who, resp, out)
 	}
 	return out, nil
 }

@@ -83,6 +83,7 @@ type EvidenceFilter struct {
 	PredicateType string
 	Issuer        string
 	Identity      string
+	Repository    string // where it was pushed, and whose right to read counts
 	After         string // cursor
 	Limit         int    // 0: 100
 }
