@@ -44,16 +44,26 @@ func blocks(text, language string) []string {
 	return out
 }
 
-// constants gives the texts of the constants in Go source whose names match.
-func constants(t *testing.T, path, name string) []string {
+// constants gives the texts of the constants whose names match, in the Go files
+// that a pattern names.
+func constants(t *testing.T, files, name string) []string {
 	t.Helper()
+	paths, err := filepath.Glob(files)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var out []string
 	re := regexp.MustCompile(`(?m)^\s*(?:const )?` + name + `\s*(?:\w+\s*)?=\s*"([^"]+)"`)
-	for _, m := range re.FindAllStringSubmatch(page(t, path), -1) {
-		out = append(out, m[1])
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		for _, m := range re.FindAllStringSubmatch(page(t, path), -1) {
+			out = append(out, m[1])
+		}
 	}
 	if len(out) == 0 {
-		t.Fatalf("%s: no constant named %s", path, name)
+		t.Fatalf("%s: no constant named %s", files, name)
 	}
 	return out
 }
@@ -86,8 +96,8 @@ func TestRefusalCodes(t *testing.T) {
 	if len(codes) < 30 {
 		t.Fatalf("found %d codes in trust/codes.go", len(codes))
 	}
-	codes = append(codes, constants(t, "../evidence/ingest.go", `Code\w+`)...)
-	codes = append(codes, constants(t, "../verify/verifier.go", `codeOwnDecision`)...)
+	codes = append(codes, constants(t, "../evidence/*.go", `Code\w+`)...)
+	codes = append(codes, constants(t, "../verify/*.go", `codeOwnDecision`)...)
 	codes = append(codes, "predicate.invalid") // verify/collect.go
 	wantRows(t, "verify.md", codes)
 	// And none that is not there.
