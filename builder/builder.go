@@ -180,7 +180,7 @@ func written(dir string, products []string, before map[string]os.FileInfo) ([]Fi
 		if err != nil {
 			return nil, fault.Newf(fault.Denied, "product %s: %w; nothing is attested", p, err)
 		}
-		st, err := os.Stat(filepath.Join(dir, p))
+		st, err := os.Stat(within(dir, p))
 		if err != nil {
 			return nil, fault.Newf(fault.Denied, "product %s: %w; nothing is attested", p, err)
 		}
@@ -195,16 +195,24 @@ func written(dir string, products []string, before map[string]os.FileInfo) ([]Fi
 func stamps(dir string, names []string) map[string]os.FileInfo {
 	m := map[string]os.FileInfo{}
 	for _, n := range names {
-		if st, err := os.Stat(filepath.Join(dir, n)); err == nil {
+		if st, err := os.Stat(within(dir, n)); err == nil {
 			m[n] = st
 		}
 	}
 	return m
 }
 
+// within is where a file lies: below dir, unless its name is absolute.
+func within(dir, name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(dir, name)
+}
+
 // HashFile hashes the regular file name below dir.
 func HashFile(dir, name string) (File, error) {
-	path := filepath.Join(dir, name)
+	path := within(dir, name)
 	// Asked before it is opened: opening a named pipe waits for its other end.
 	if st, err := os.Stat(path); err != nil {
 		return File{}, err
@@ -228,7 +236,7 @@ func hashTrees(dir string, names, products []string) ([]File, error) {
 	var out []File
 	for _, n := range names {
 		found := 0
-		err := filepath.WalkDir(filepath.Join(dir, n), func(p string, d os.DirEntry, err error) error {
+		err := filepath.WalkDir(within(dir, n), func(p string, d os.DirEntry, err error) error {
 			if err != nil {
 				return err
 			}

@@ -78,7 +78,7 @@ func (r *Run) Image(dir string) (v1.Image, error) {
 // addProduct writes the file that was hashed, and checks that it is still that
 // file: what is attested and what is shipped are the same bytes.
 func addProduct(w *tar.Writer, dir string, p File) error {
-	b, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(p.Name)))
+	b, err := os.ReadFile(within(dir, filepath.FromSlash(p.Name)))
 	if err != nil {
 		return err
 	}

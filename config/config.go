@@ -4,7 +4,9 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
@@ -246,15 +248,27 @@ func (c *Config) Validate() error {
 	if !loopback(host) && c.Server.TLS.Certificate == "" {
 		return fault.Newf(fault.Invalid, "server.listen %s is not loopback, and there is no TLS: tokens would cross the network in the clear; set server.tls.certificate and server.tls.key, or listen on 127.0.0.1 behind a proxy that has TLS", c.Server.Listen)
 	}
-	if u := c.Server.PublicURL; u != "" {
-		p, err := url.Parse(u)
-		if err != nil || p.Host == "" || (p.Scheme != "http" && p.Scheme != "https") || strings.Trim(p.Path, "/") != "" || p.RawQuery != "" {
-			return fault.Newf(fault.Invalid, "server.public_url %q: want http(s)://HOST[:PORT]", u)
+	if err := c.validatePublicURL(host); err != nil {
+		return err
+	}
+	if c.Server.Operations != "" {
+		if _, _, err := net.SplitHostPort(c.Server.Operations); err != nil {
+			return fault.Newf(fault.Invalid, "server.operations %q: want HOST:PORT, for example 127.0.0.1:9090", c.Server.Operations)
 		}
-		if p.Scheme == "http" && !loopback(p.Hostname()) {
-			return fault.Newf(fault.Invalid, "server.public_url %q: http is for loopback only", u)
+	}
+	if c.Server.ShutdownGrace < 0 {
+		return fault.Newf(fault.Invalid, "server.shutdown_grace %s: want 0s or more", c.Server.ShutdownGrace)
+	}
+	if u, err := url.Parse(c.Store.DSN); c.Store.DSN != "" {
+		if err != nil {
+			return fault.Newf(fault.Invalid, "store.dsn does not read as a URL (it is not repeated here, since it may hold a password)")
 		}
-		c.Server.PublicURL = p.Scheme + "://" + p.Host
+		if _, has := u.User.Password(); has || u.Query().Has("password") {
+			return fault.Newf(fault.Invalid, "store.dsn holds a password: write the whole DSN into a file of mode 0600 and name that, store.dsn: file:/run/secrets/dsn")
+		}
+	}
+	if c.Registry.MaxUploads < 0 || c.Registry.MaxManifest < 0 {
+		return fault.Newf(fault.Invalid, "registry.max_uploads %d, registry.max_manifest %d: want 0 (the default) or more", c.Registry.MaxUploads, c.Registry.MaxManifest)
 	}
 	for _, i := range c.Identity.Issuers {
 		if err := i.Validate(); err != nil {
@@ -275,8 +289,43 @@ func (c *Config) Validate() error {
 	return nil
 }
 
+// validatePublicURL checks the address that clients use and brings it into one
+// form. listen is the host that the main listener binds to.
+func (c *Config) validatePublicURL(listen string) error {
+	u := c.Server.PublicURL
+	if u == "" {
+		// The name is signed into every checkpoint of the log and can never
+		// change: "everywhere" is none.
+		if ip := net.ParseIP(listen); listen == "" || ip != nil && ip.IsUnspecified() {
+			return fault.Newf(fault.Invalid, "server.listen %s is every address of this machine: set server.public_url to the one name that clients use, for example https://assay.example", c.Server.Listen)
+		}
+		return nil
+	}
+	p, err := url.Parse(u)
+	if err != nil || p.Hostname() == "" || p.User != nil || (p.Scheme != "http" && p.Scheme != "https") || strings.Trim(p.Path, "/") != "" || p.RawQuery != "" || p.Fragment != "" {
+		return fault.Newf(fault.Invalid, "server.public_url %q: want http(s)://HOST[:PORT]", redacted(p, u))
+	}
+	if p.Scheme == "http" && !loopback(p.Hostname()) {
+		return fault.Newf(fault.Invalid, "server.public_url %q: http is for loopback only", u)
+	}
+	c.Server.PublicURL = p.Scheme + "://" + p.Host
+	return nil
+}
+
+func redacted(u *url.URL, text string) string {
+	if u != nil && u.User != nil {
+		return u.Redacted()
+	}
+	return text
+}
+
+// maxSecret is more than any passphrase or DSN needs, in bytes.
+const maxSecret = 64 << 10
+
 // Secret resolves a secret's place: "file:PATH" or "credential:NAME" (a systemd
-// credential). Secrets never stand in the configuration itself.
+// credential). Secrets never stand in the configuration itself. "" is no secret;
+// a place that is named and holds nothing is an error, since an empty passphrase
+// would leave keys in the clear without a word.
 func Secret(place string) ([]byte, error) {
 	scheme, rest, _ := strings.Cut(place, ":")
 	path := rest
@@ -293,11 +342,20 @@ func Secret(place string) ([]byte, error) {
 	default:
 		return nil, fault.Newf(fault.Invalid, "a secret's place starts with file: or credential:")
 	}
-	b, err := os.ReadFile(path)
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, fault.Newf(fault.Invalid, "secret: %w", err)
 	}
-	return []byte(strings.TrimRight(string(b), "\r\n")), nil
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	if err != nil {
+		return nil, fault.Newf(fault.Invalid, "secret: %w", err)
+	}
+	b = bytes.TrimRight(b, "\r\n")
+	if len(b) == 0 || len(b) > maxSecret {
+		return nil, fault.Newf(fault.Invalid, "secret %s: want from 1 to %d bytes", place, maxSecret)
+	}
+	return b, nil
 }
 
 func loopback(host string) bool {

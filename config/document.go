@@ -10,6 +10,8 @@ import (
 	"assay/internal/fault"
 	"assay/internal/strictyaml"
 	"assay/policy"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // The kinds of document that `assay apply` brings in.
@@ -76,18 +78,23 @@ func ParseDocuments(b []byte) ([]Document, error) {
 		}
 		docs = append(docs, d)
 	}
+	if len(docs) == 0 {
+		// With prune, nothing would mean: delete everything.
+		return nil, fault.Newf(fault.Invalid, "no document in it: want one of kind %s, %s, %s or %s", KindGrant, KindIssuer, KindPolicy, KindRepository)
+	}
 	return docs, nil
 }
 
-var kindRE = regexp.MustCompile(`(?m)^kind:[ \t]*["']?([A-Za-z]+)["']?[ \t]*(?:#.*)?$`)
-
 func parseDocument(p strictyaml.Document) (Document, error) {
 	d := Document{Text: p.Text()}
-	m := kindRE.FindSubmatch(p.Text())
-	if m == nil {
-		return d, fault.Newf(fault.Invalid, "want a kind: %s, %s, %s or %s", KindGrant, KindIssuer, KindPolicy, KindRepository)
+	// The kind says how to read the rest, strictly, and is read again there.
+	var head struct {
+		Kind string `yaml:"kind"`
 	}
-	d.Kind = string(m[1])
+	if err := yaml.Unmarshal(p.Text(), &head); err != nil {
+		return d, fault.Newf(fault.Invalid, "want apiVersion, kind, metadata and spec: %w", err)
+	}
+	d.Kind = head.Kind
 	switch d.Kind {
 	case KindGrant:
 		e, err := decode[identity.Grant](p, d.Kind)
@@ -119,6 +126,9 @@ func parseDocument(p strictyaml.Document) (Document, error) {
 		d.Name, d.Policy = compiled.Name(), compiled
 		return d, nil
 	}
+	if d.Kind == "Config" {
+		return d, fault.Newf(fault.Invalid, "kind Config is the server's own file, for assay serve --config; here go %s, %s, %s and %s", KindGrant, KindIssuer, KindPolicy, KindRepository)
+	}
 	return d, fault.Newf(fault.Invalid, "kind %.40q: want %s, %s, %s or %s", d.Kind, KindGrant, KindIssuer, KindPolicy, KindRepository)
 }
 
@@ -148,6 +158,7 @@ type Desired struct {
 func Compile(docs []Document, site []identity.IssuerConfig) (*Desired, error) {
 	d := &Desired{Issuers: append([]identity.IssuerConfig(nil), site...)}
 	var policies []*policy.Policy
+	patterns := map[string]string{}
 	for _, doc := range docs {
 		switch {
 		case doc.Grant != nil:
@@ -159,7 +170,14 @@ func Compile(docs []Document, site []identity.IssuerConfig) (*Desired, error) {
 				}
 			}
 			d.Issuers = append(d.Issuers, *doc.Issuer)
-		case doc.Repository != nil && doc.Repository.AnonymousPull:
+		case doc.Repository != nil:
+			if other, twice := patterns[doc.Repository.Pattern]; twice {
+				return nil, fault.Newf(fault.Conflict, "repositories %s and %s are about the same pattern %q: make them one", other, doc.Name, doc.Repository.Pattern)
+			}
+			patterns[doc.Repository.Pattern] = doc.Name
+			if !doc.Repository.AnonymousPull {
+				continue
+			}
 			d.Grants = append(d.Grants, identity.Grant{Anonymous: true, Role: identity.RoleViewer, Scope: doc.Repository.Pattern, Actions: []identity.Action{identity.ActPull}})
 		case doc.Policy != nil:
 			policies = append(policies, doc.Policy)
@@ -178,9 +196,14 @@ type Change struct {
 }
 
 // Plan holds what is wanted against what is stored. What is stored and not
-// among the wanted is deleted with prune, and only shown without.
+// among the wanted is deleted with prune, if the wanted have documents of its
+// kind at all: a file of one policy does not take away everybody's roles.
 func Plan(stored, wanted []Document, prune bool) []Change {
 	type key struct{ kind, name string }
+	held := map[string]bool{}
+	for _, d := range wanted {
+		held[d.Kind] = true
+	}
 	old := map[key]Document{}
 	for _, d := range stored {
 		old[key{d.Kind, d.Name}] = d
@@ -200,7 +223,7 @@ func Plan(stored, wanted []Document, prune bool) []Change {
 		}
 	}
 	for k, d := range old {
-		if prune {
+		if prune && held[k.kind] {
 			out = append(out, Change{k.kind, k.name, "deleted", diff(d.Text, nil)})
 		} else {
 			out = append(out, Change{k.kind, k.name, "unmanaged", ""})

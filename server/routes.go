@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"strings"
 
@@ -32,12 +33,21 @@ func (s *Server) routes() http.Handler {
 	below("tsa", "/tsa", s.tsa.Handler())
 	mount("api", "/api/v1/", s.api)
 	if s.operations == nil {
-		mount("operations", "/metrics", s.operationsHandler())
+		// Metrics tell much of a site: off loopback they want a listener of
+		// their own (server.operations).
+		if loopback(s.main.Addr()) {
+			mount("operations", "/metrics", s.operationsHandler())
+		}
 		mount("operations", "/healthz", s.operationsHandler())
 		mount("operations", "/readyz", s.operationsHandler())
 	}
 	mount("other", "/", http.HandlerFunc(s.front))
 	return mux
+}
+
+func loopback(a net.Addr) bool {
+	t, ok := a.(*net.TCPAddr)
+	return ok && t.IP.IsLoopback()
 }
 
 // front answers the bare address: what this is, in one line.

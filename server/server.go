@@ -4,6 +4,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 	"assay/client"
 	"assay/config"
 	"assay/internal/clock"
+	"assay/internal/fault"
 	"assay/store"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -82,6 +84,12 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Server, err erro
 			err = errors.Join(err, s.Close())
 		}
 	}()
+	// What can be wrong with the doors is found out before anything is created.
+	if t := cfg.Server.TLS; t.Certificate != "" {
+		if _, err := tls.LoadX509KeyPair(t.Certificate, t.Key); err != nil {
+			return nil, fault.Newf(fault.Invalid, "server.tls (certificate %s, key %s): %w", t.Certificate, t.Key, err)
+		}
+	}
 	if s.main, err = net.Listen("tcp", cfg.Server.Listen); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", cfg.Server.Listen, err)
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 func (a *app) applyCommand() *cobra.Command {
-	var from string
+	var from []string
 	var dryRun, prune bool
 	cmd := &cobra.Command{
 		Use:   "apply -f PATH",
@@ -25,17 +25,18 @@ func (a *app) applyCommand() *cobra.Command {
 		Long: `Apply reads YAML documents (kinds Issuer, Grant, Repository, Policy) from a
 file or a folder, shows how the server differs, and changes it: all documents
 or none, without a restart. What the server has and the files do not is shown
-as unmanaged, and deleted with --prune.
+as unmanaged; with --prune it is deleted, if the files hold documents of its
+kind at all.
 
 With --dry-run nothing changes, and the exit code is 1 when there is a drift.`,
 		Example: `  assay apply --data ./data -f site/
   assay apply --server https://assay.example -f site/ --dry-run`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if from == "" {
-				return usagef("want -f PATH: a file, a folder, or - for standard input")
+			if len(from) == 0 {
+				return usagef("want -f PATH: a file, a folder, or - for standard input; it can be repeated")
 			}
-			docs, err := a.readDocuments(from)
+			docs, err := a.readAll(from)
 			if err != nil {
 				return err
 			}
@@ -49,6 +50,9 @@ With --dry-run nothing changes, and the exit code is 1 when there is a drift.`,
 			}
 			if err := a.print(answer, func(w io.Writer) {
 				for _, c := range answer.Changes {
+					if dryRun && c.Action != "unchanged" && c.Action != "unmanaged" {
+						c.Action = "would be " + c.Action
+					}
 					fmt.Fprintf(w, "%s\t%s/%s\n", c.Action, strings.ToLower(c.Kind), clean(c.Name))
 				}
 				for _, c := range answer.Changes {
@@ -69,10 +73,36 @@ With --dry-run nothing changes, and the exit code is 1 when there is a drift.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&from, "file", "f", "", "a YAML file, a folder of them, or - for standard input")
+	cmd.Flags().StringArrayVarP(&from, "filename", "f", nil, "a YAML file, a folder of them, or - for standard input; can be repeated")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show what would change, change nothing")
-	cmd.Flags().BoolVar(&prune, "prune", false, "delete what the server has and the files do not")
+	cmd.Flags().BoolVar(&prune, "prune", false, "delete what the server has and the files do not, of the kinds that the files hold")
 	return cmd
+}
+
+// readAll joins what all paths hold, and says here already which file holds a
+// document that another one holds too.
+func (a *app) readAll(paths []string) ([]byte, error) {
+	var all bytes.Buffer
+	seen := map[string]string{}
+	for _, path := range paths {
+		b, err := a.readDocuments(path)
+		if err != nil {
+			return nil, err
+		}
+		docs, err := config.ParseDocuments(b)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		for _, d := range docs {
+			key := d.Kind + "/" + d.Name
+			if first, twice := seen[key]; twice {
+				return nil, fault.Newf(fault.Invalid, "%s stands in %s and in %s", key, first, path)
+			}
+			seen[key] = path
+		}
+		all.Write(b)
+	}
+	return all.Bytes(), nil
 }
 
 // readDocuments joins the YAML files of a folder, in the order of their names,

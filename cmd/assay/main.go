@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"assay/internal/fault"
@@ -35,7 +36,8 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	}()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	root := newRoot(stdin, stdout, stderr)
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := newRoot(a)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var silent *exitError
@@ -44,11 +46,14 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 		return 0
 	case errors.As(err, &silent):
 		return silent.code
-	case errors.Is(err, errUsage):
+	case errors.Is(err, errUsage), strings.HasPrefix(err.Error(), "unknown command "):
 		fmt.Fprintf(stderr, "assay: %s\n", clean(err.Error()))
 		return exitUsage
 	}
 	fmt.Fprintf(stderr, "assay: %s\n", clean(err.Error()))
+	if a.hint != "" && errors.Is(err, fault.Unauthenticated) {
+		fmt.Fprintf(stderr, "assay: %s\n", a.hint)
+	}
 	return fault.ExitCode(err)
 }
 

@@ -17,10 +17,11 @@ type app struct {
 	data       string // --data
 	caFile     string // --ca-file
 	configFile string // --client-config
+
+	hint string // what to do, should the server ask for credentials
 }
 
-func newRoot(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "assay",
 		Short: "May this artifact run here, and how do we know?",
@@ -32,13 +33,13 @@ unmodified cosign, and ask with "assay verify".`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
-		Args:              cobra.NoArgs,
+		Version:           version(),
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.settle(cmd) },
 	}
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w; see %s --help", err, cmd.CommandPath())
 	})

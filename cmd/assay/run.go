@@ -19,8 +19,9 @@ func (a *app) runCommand() *cobra.Command {
 	var o builder.Options
 	var image, builderID string
 	cmd := &cobra.Command{
-		Use:   "run [--materials PATH …] [--products FILE …] [--image REF] -- COMMAND [ARG …]",
-		Short: "Wrap a build and attest what it made",
+		Use:                   "run --products FILE … [--materials PATH …] [--image REF] [flags] -- COMMAND [ARG …]",
+		DisableFlagsInUseLine: true,
+		Short:                 "Wrap a build and attest what it made",
 		Long: `Run a build command, record what went in and what came out, and sign SLSA
 provenance about each product. The build's own output goes through untouched
 and its exit code is kept. A failed build is never attested.
@@ -42,6 +43,12 @@ With --image the products become an OCI image, which is pushed and attested.`,
 			signer, err := s.signing(&f)
 			if err != nil {
 				return err
+			}
+			// A build may take an hour: who signs is settled before it.
+			if signer.Token != nil && s.admin != nil && s.token == "" {
+				if _, err := s.localSubject("sigstore"); err != nil {
+					return err
+				}
 			}
 			var ref artifact.Reference
 			if image != "" {

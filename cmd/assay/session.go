@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"time"
@@ -160,7 +161,11 @@ func (s *session) api() *client.Client {
 		return s.admin
 	}
 	return &client.Client{Base: s.status.PublicURL, HTTP: s.http, Token: func(ctx context.Context) (string, error) {
-		return s.tokenFor(ctx, "assay-api")
+		token, err := s.tokenFor(ctx, "assay-api")
+		if err == nil && token == "" {
+			s.app.hint = "no token of audience assay-api was at hand: set ASSAY_API_TOKEN, or in GitHub Actions grant permissions: id-token: write"
+		}
+		return token, err
 	}}
 }
 
@@ -176,13 +181,36 @@ func (s *session) tokenFor(ctx context.Context, audience string) (string, error)
 		return t, nil
 	}
 	if s.admin != nil {
-		a, err := s.admin.Mint(ctx, client.TokenRequest{Subject: s.subject, Audience: audience, TTL: 300})
+		subject, err := s.localSubject(audience)
+		if err != nil {
+			return "", err
+		}
+		a, err := s.admin.Mint(ctx, client.TokenRequest{Subject: subject, Audience: audience, TTL: 300})
 		if err != nil {
 			return "", err
 		}
 		return a.Token, nil
 	}
 	return githubToken(ctx, audience)
+}
+
+// localSubject is who a token of the local issuer is for: who was named, or,
+// to look and to push but never to sign, this user.
+func (s *session) localSubject(audience string) (string, error) {
+	subject := s.subject
+	if subject == "" {
+		subject = os.Getenv("ASSAY_SUBJECT")
+	}
+	switch {
+	case subject != "":
+		return subject, nil
+	case audience == "sigstore":
+		return "", usagef("who signs? give --subject NAME (ASSAY_SUBJECT), for example --subject you@example.com")
+	}
+	if u, err := user.Current(); err == nil {
+		return u.Username + "@localhost", nil
+	}
+	return "user@localhost", nil
 }
 
 // readToken takes a token, or the path of a file that holds one, as cosign's

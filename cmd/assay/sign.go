@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -35,9 +34,9 @@ type signFlags struct {
 
 func (f *signFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.key, "key", "", "sign with this private key (PEM file) instead of keyless")
-	cmd.Flags().StringVar(&f.passphrase, "key-passphrase-file", "", "file with the passphrase of a sealed key")
+	cmd.Flags().StringVar(&f.passphrase, "key-passphrase-file", "", "file with the passphrase of an encrypted key: cosign's, PKCS #8 or our own (COSIGN_PASSWORD)")
 	cmd.Flags().StringVar(&f.token, "identity-token", "", "OIDC token of audience sigstore, or a file that holds one (SIGSTORE_ID_TOKEN)")
-	cmd.Flags().StringVar(&f.subject, "subject", "", "with --data: the local identity to sign as, for example me@example.com")
+	cmd.Flags().StringVar(&f.subject, "subject", "", "with --data: the local identity to sign as, for example me@example.com (ASSAY_SUBJECT)")
 	cmd.Flags().StringVar(&f.bundle, "bundle", "", "also write the Sigstore bundle to this file")
 	cmd.Flags().BoolVar(&f.upload, "upload", true, "store the bundle: beside the image, or with the server for files and digests")
 }
@@ -57,9 +56,12 @@ func (s *session) signing(f *signFlags) (*client.Signing, error) {
 			}
 			passphrase = []byte(strings.TrimRight(string(b), "\r\n"))
 		}
+		if passphrase == nil {
+			passphrase = []byte(os.Getenv("COSIGN_PASSWORD"))
+		}
 		key, err := keyring.LoadFile(f.key, passphrase)
 		if err != nil {
-			return nil, err
+			return nil, usagef("--key: %w", err)
 		}
 		sig.Key = key
 		return sig, nil
@@ -244,9 +246,8 @@ func (s *session) keep(ctx context.Context, f *signFlags, t *target, b *bundlepb
 		out.Stored = t.image.Host + "/" + t.image.Repository + "@" + string(d)
 	case s.status != nil:
 		ev, err := s.api().Ingest(ctx, doc, "")
-		if errors.Is(err, fault.Unauthenticated) && f.bundle != "" {
-			s.app.notef("assay: not stored with the server (%s); the bundle is in %s\n", clean(err.Error()), f.bundle)
-			break
+		if err != nil && f.bundle != "" {
+			return fmt.Errorf("signed, and the bundle is in %s, but it is not stored with the server (--upload=false asks for that): %w", f.bundle, err)
 		}
 		if err != nil {
 			return err

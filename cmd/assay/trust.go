@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -91,18 +92,26 @@ func (a *app) writeOut(path string, b []byte) error {
 func readRoot(path string) (*trust.Root, error) {
 	st, err := os.Stat(path)
 	if err != nil {
-		return nil, usagef("--trusted-root: %w", err)
+		return nil, usagef("trusted root: %w", err)
 	}
 	if st.Size() > 4<<20 {
 		return nil, fault.Newf(fault.TooLarge, "%s: %d bytes are too many for a trusted root", path, st.Size())
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return nil, usagef("--trusted-root: %w", err)
+		return nil, usagef("trusted root: %w", err)
 	}
 	r, err := trust.ParseTrustedRoot(b, trust.WithName(path))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		var tuf struct {
+			Signed struct {
+				Type string `json:"_type"`
+			} `json:"signed"`
+		}
+		if json.Unmarshal(b, &tuf) == nil && tuf.Signed.Type != "" {
+			return nil, usagef("%s is TUF metadata (%s), not a trusted root: assay trust export writes one", path, clean(tuf.Signed.Type))
+		}
+		return nil, usagef("%s: %w", path, err)
 	}
 	return r, nil
 }

@@ -49,7 +49,8 @@ check is made here: the evidence comes from --bundle, or from the image's own
 registry; trust comes from --trusted-root, or from the server.
 
 Exit codes: 0 allowed, 1 denied, 2 could not decide, 64 usage.`,
-		Example: `  # the server's own policies
+		Example: `  # the server's own policies (with --server: a token in ASSAY_API_TOKEN, and
+  # ASSAY_REGISTRY_TOKEN or docker login for the image)
   assay verify --data ./data --subject me@example.com 127.0.0.1:8484/team/app:v1
 
   # as cosign would: who signed it
@@ -220,7 +221,13 @@ func (a *app) verifyHere(ctx context.Context, f *verifyFlags, text string, p *po
 	if err != nil {
 		return err
 	}
-	r, err := verify.Offline(ctx, vt, src, verify.OfflineOptions{Verifier: verifier, Policy: p})
+	// A policy that does not hold for the target allows nothing, as on a server.
+	set, err := policy.NewSet(p)
+	if err != nil {
+		return err
+	}
+	scope := policy.Scope{ID: "here"}
+	r, err := verify.Offline(ctx, vt, src, verify.OfflineOptions{Verifier: verifier, Policy: set.For(vt.Subject(), scope), Scope: scope})
 	if err != nil {
 		return undecided(err)
 	}
@@ -255,10 +262,6 @@ func (s *session) sources(ctx context.Context, f *verifyFlags, t *target) (verif
 			}
 			got, err := verify.ParseEvidence(b, path, attestation.Limits{})
 			if err != nil {
-				// Evidence that does not even read is evidence that does not verify.
-				if errors.Is(err, fault.Invalid) || errors.Is(err, fault.TooLarge) {
-					return nil, fault.Newf(fault.Unverified, "%w", err)
-				}
 				return nil, err
 			}
 			items = append(items, got...)
@@ -289,7 +292,7 @@ func (s *session) sources(ctx context.Context, f *verifyFlags, t *target) (verif
 // undecided keeps refusals of what was asked for, and marks all else as "could
 // not decide": an error is never an allow, and seldom a deny.
 func undecided(err error) error {
-	for _, k := range []*fault.Kind{fault.Invalid, fault.Unverified, fault.Tampered} {
+	for _, k := range []*fault.Kind{fault.Invalid, fault.TooLarge, fault.Unverified, fault.Tampered} {
 		if errors.Is(err, k) {
 			return err
 		}
@@ -314,7 +317,8 @@ func (a *app) verdict(ctx context.Context, s *session, f *verifyFlags, t *target
 			}
 			check.Status, check.Found = policy.Fail, err.Error()
 			check.Mend = "push the image again from a copy that you trust: crane copy COPY " + t.image.String()
-			r.Verdict = policy.Deny
+			// The server's decision, if there was one, knew nothing of this.
+			r.Verdict, r.DecisionID, r.ValidUntil = policy.Deny, "", time.Time{}
 		}
 		r.Checks = append(r.Checks, check)
 	}

@@ -21,16 +21,24 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"assay/internal/durable"
 	"assay/internal/fault"
 
+	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
+	"github.com/youmark/pkcs8"
 	"golang.org/x/crypto/scrypt"
 )
 
 const (
 	typePlain  = "PRIVATE KEY"
 	typeSealed = "ASSAY SEALED PRIVATE KEY" // AES-256-GCM over PKCS #8 DER, key by scrypt
+
+	// What others write and we read.
+	typeEncrypted = "ENCRYPTED PRIVATE KEY"          // PKCS #8 with PBES2, RFC 8018
+	typeSigstore  = "ENCRYPTED SIGSTORE PRIVATE KEY" // cosign generate-key-pair
+	typeCosign    = "ENCRYPTED COSIGN PRIVATE KEY"   // and its older versions
 
 	// scrypt's cost as its author's 2017 note has it for files; 128 MiB, some
 	// 0.4 s, once at start.
@@ -200,19 +208,40 @@ func Parse(data, passphrase []byte) (crypto.Signer, error) {
 			return nil, fault.Newf(fault.Denied, "the passphrase does not open the key, or the file is damaged")
 		}
 	case typePlain:
+	case typeSigstore, typeCosign:
+		plain, err := encrypted.Decrypt(der, passphrase)
+		if err != nil {
+			return nil, fault.Newf(fault.Denied, "the passphrase does not open cosign's key (a file given for it, or COSIGN_PASSWORD): %w", err)
+		}
+		der = plain
+	case typeEncrypted:
+		key, err := pkcs8.ParsePKCS8PrivateKey(der, passphrase)
+		if err != nil {
+			return nil, fault.Newf(fault.Denied, "the passphrase does not open the encrypted PKCS #8 key: %w", err)
+		}
+		return signer(key)
 	case "EC PRIVATE KEY":
+		if block.Headers["DEK-Info"] != "" {
+			return nil, fault.Newf(fault.Invalid, "this old way of encrypting a key is not read: openssl pkcs8 -topk8 -in KEY -out NEW writes it as encrypted PKCS #8")
+		}
 		key, err := x509.ParseECPrivateKey(der)
 		if err != nil {
 			return nil, fault.Wrap(fault.Invalid, err)
 		}
 		return key, nil
+	case "PUBLIC KEY", "CERTIFICATE":
+		return nil, fault.Newf(fault.Invalid, "this is a %s: signing wants the private key", strings.ToLower(block.Type))
 	default:
-		return nil, fault.Newf(fault.Invalid, "PEM type %.40q: want %q (openssl pkcs8 -topk8 -nocrypt converts)", block.Type, typePlain)
+		return nil, fault.Newf(fault.Invalid, "PEM type %.40q: want %q, %q or cosign's", block.Type, typePlain, typeEncrypted)
 	}
 	key, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, err)
 	}
+	return signer(key)
+}
+
+func signer(key any) (crypto.Signer, error) {
 	switch k := key.(type) {
 	case *ecdsa.PrivateKey:
 		return k, nil

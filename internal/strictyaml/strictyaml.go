@@ -10,6 +10,8 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"regexp"
+	"strings"
 
 	"assay/internal/fault"
 
@@ -46,10 +48,14 @@ func (d Document) Decode(v any) error {
 	dec := yaml.NewDecoder(bytes.NewReader(d.text))
 	dec.KnownFields(true)
 	if err := dec.Decode(v); err != nil {
-		return fault.Newf(fault.Invalid, "%w", err)
+		// "field x not found in type config.Config" names a type of Go, which
+		// tells the reader nothing.
+		return fault.Newf(fault.Invalid, "%s", goType.ReplaceAllString(strings.TrimPrefix(err.Error(), "yaml: "), "$1 is unknown here"))
 	}
 	return nil
 }
+
+var goType = regexp.MustCompile(`(field \S+) not found in type \S+`)
 
 // Text is the document, written again in one canonical layout.
 func (d Document) Text() []byte { return d.text }
