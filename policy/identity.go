@@ -69,6 +69,10 @@ func (m IdentityMatch) compile() (*identity, error) {
 	if (m.Subject == "") == (m.SubjectRegexp == "") {
 		return nil, fault.Newf(fault.Invalid, "an identity wants exactly one of subject and subjectRegexp")
 	}
+	// Grants take "*" in a subject; here it would be a letter that no subject has.
+	if strings.Contains(m.Issuer+m.Subject, "*") {
+		return nil, fault.Newf(fault.Invalid, "identity %.200q of issuer %.120q: both are compared exactly and \"*\" stands for itself; say subjectRegexp or issuerRegexp for a pattern", m.Subject, m.Issuer)
+	}
 	var err error
 	issuer, subject := m.Issuer, m.Subject
 	if m.IssuerRegexp != "" {

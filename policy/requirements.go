@@ -84,6 +84,10 @@ func (a AttestationRequirement) compile(name string) (*attestationRule, error) {
 	if strings.TrimSpace(a.PredicateType) == "" {
 		return nil, fault.Newf(fault.Invalid, "predicateType is wanted")
 	}
+	// Matched exactly, so that what is no URI would never match and deny all.
+	if !strings.Contains(a.PredicateType, ":") {
+		return nil, fault.Newf(fault.Invalid, "predicateType %.80q: want the type's whole URI, for example https://slsa.dev/provenance/v1; short names are for assay attest", a.PredicateType)
+	}
 	rule := &attestationRule{name: name, predicateType: a.PredicateType}
 	var err error
 	if rule.ids, rule.threshold, err = compileSigners(a.Identities, a.Threshold); err != nil {

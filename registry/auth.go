@@ -219,7 +219,8 @@ func (r *Registry) noteDenied(q *request, repository string, d artifact.Digest, 
 // is committed, with many others. A record that cannot be written is logged:
 // what it says was refused anyway.
 func (r *Registry) note(ctx context.Context, e event.Event) {
-	if err := r.rec.add(e).wait(ctx); err != nil {
+	// Whoever hangs up does not take the record with them.
+	if err := r.rec.add(e).wait(context.WithoutCancel(ctx)); err != nil {
 		r.log.ErrorContext(ctx, "audit record not written", "kind", string(e.Kind), "error", err)
 	}
 }

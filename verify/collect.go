@@ -192,12 +192,12 @@ func (g *gathering) enter(c collected, it *Item, id string) error {
 	if attestation.IsProvenance(c.predicateType) {
 		p, err := attestation.ParseProvenance(c.predicateType, c.predicate)
 		if err != nil {
-			return &refusal{"predicate.invalid", err}
+			return refuse("predicate.invalid", "%w", err)
 		}
 		g.facts.Provenance = append(g.facts.Provenance, g.view(p, &a.Evidence))
 	}
 	if err := g.fields(&a, c.predicate); err != nil {
-		return &refusal{"predicate.invalid", err}
+		return refuse("predicate.invalid", "%w", err)
 	}
 	g.facts.Attestations = append(g.facts.Attestations, a)
 	return nil

@@ -63,27 +63,11 @@ func (v *Verifier) RootNames() []string { return slices.Clone(v.names) }
 // codeOwnDecision marks a bundle by the own decision key.
 const codeOwnDecision = "decision.own"
 
-// refusal is evidence that does not count, with a stable code.
-type refusal struct {
-	code string
-	err  error
-}
-
-func (r *refusal) Error() string { return r.err.Error() }
-func (r *refusal) Unwrap() error { return r.err }
-
-func refuse(code, format string, args ...any) error {
-	return &refusal{code, fault.Newf(fault.Unverified, format, args...)}
-}
+// refuse is evidence that does not count, with a code that every door tells.
+func refuse(code, format string, args ...any) error { return trust.Refuse(code, format, args...) }
 
 // codeOf is the code of evidence that was refused.
-func codeOf(err error) string {
-	var r *refusal
-	if errors.As(err, &r) {
-		return r.code
-	}
-	return evidence.Code(err)
-}
+func codeOf(err error) string { return evidence.Code(err) }
 
 // Verify says what a bundle proves, whatever it is about. A refusal is
 // fault.Unverified with a trust.Code. It is an evidence.Verifier.
@@ -98,7 +82,7 @@ func (v *Verifier) verify(ctx context.Context, b *attestation.Bundle, open func(
 	roots := v.o.Roots
 	if _, key := b.KeyHint(); key {
 		if len(v.o.Keys) == 0 {
-			return nil, refuse(trust.CodeKeyMissing, "signed with a key, and no key is configured; name it with --key or in the configuration")
+			return nil, refuse(trust.CodeKeyMissing, "signed with a key, and none is known here: give it with --key, or to a server in trust.keys of its configuration")
 		}
 		o.Keys, o.Thresholds = v.o.Keys, v.o.KeyThresholds
 		if v.bare != nil {
