@@ -60,7 +60,7 @@ func run(ctx context.Context, assay, out string) (err error) {
 		d.say("Assay keeps serving at %s until Ctrl-C. Try, in another terminal:\n  %s verify --data %s %s", d.ready.PublicURL, assay, d.data, d.image("hello:v1"))
 		<-ctx.Done()
 	} else {
-		d.say("Assay served at %s.", d.ready.PublicURL)
+		d.say("Assay served at %s and was stopped; on a terminal it would go on.", d.ready.PublicURL)
 	}
 	return nil
 }
