@@ -19,6 +19,7 @@ import (
 	"assay/identity"
 	"assay/internal/fault"
 	"assay/internal/strictyaml"
+	"assay/policy"
 )
 
 // APIVersion is the version of every document that Assay reads.
@@ -114,6 +115,9 @@ type Trust struct {
 type Verify struct {
 	// MaxValidity is how long a decision holds without being made anew.
 	MaxValidity time.Duration `yaml:"max_validity"`
+	// Builders grant SLSA build levels: who signs provenance of which builder
+	// has which level. All other provenance has level 1, whatever it says.
+	Builders []policy.Builder `yaml:"builders"`
 }
 
 // Log configures Assay's own log lines.

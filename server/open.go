@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"assay/api"
@@ -50,7 +51,8 @@ type parts struct {
 	events    *event.Log
 	auditKey  crypto.Signer
 	desired   atomic.Pointer[config.Desired]
-	documents atomic.Value // fingerprint of the documents in force
+	loading   sync.Mutex        // held while documents are put in force
+	documents [sha256.Size]byte // fingerprint of those in force
 	ready     atomic.Bool
 	operators string
 }
@@ -120,7 +122,7 @@ func (s *Server) openStore(ctx context.Context, _ *keyring.Folder) error {
 		return err
 	}
 	s.onClose("database", s.db.Close)
-	s.events = event.NewLog(s.db, event.LogOptions{Logger: s.log})
+	s.events = event.NewLog(s.db, event.LogOptions{Logger: s.log, Registerer: s.reg})
 	return s.db.Migrate(ctx, migrations()...)
 }
 
@@ -282,7 +284,7 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 	s.api = api.New(api.Options{
 		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, Engine: s.engine, Log: s.tlog, Events: s.events,
 		Root: func() *trust.Root { return s.root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
-		Desired: s.desired.Load, Reload: s.reload, Site: s.cfg.Identity.Issuers,
+		Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Status: s.status, Clock: s.clock, Logger: s.log,
 	})
 	return s.reload(ctx)

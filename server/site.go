@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/sha256"
+	"slices"
 	"strings"
 
 	"assay/api"
@@ -15,7 +16,16 @@ import (
 
 // reload reads the applied documents and puts them in force: grants, issuers
 // and policies, each exchanged at once, none when one of them is wrong.
-func (s *Server) reload(ctx context.Context) error {
+func (s *Server) reload(ctx context.Context) error { return s.load(ctx, true) }
+
+// reloadIfChanged takes over what another replica of this site applied.
+func (s *Server) reloadIfChanged(ctx context.Context) error { return s.load(ctx, false) }
+
+func (s *Server) load(ctx context.Context, always bool) error {
+	// One at a time: of two applies at once, the later one's documents must be
+	// the ones that stay in force.
+	s.loading.Lock()
+	defer s.loading.Unlock()
 	var docs []config.Document
 	if err := s.db.View(ctx, func(tx *store.Tx) (err error) {
 		docs, err = config.Stored(ctx, tx)
@@ -23,44 +33,57 @@ func (s *Server) reload(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	return s.enforce(docs)
-}
-
-func (s *Server) enforce(docs []config.Document) error {
+	now := fingerprint(docs)
+	if s.documents == now && !always {
+		return nil
+	}
+	if !always {
+		s.log.Info("documents were applied elsewhere and are taken over")
+	}
 	d, err := config.Compile(docs, s.cfg.Identity.Issuers)
 	if err != nil {
 		return err
 	}
-	grants := d.Grants
+	if err := s.enforce(d); err != nil {
+		return err
+	}
+	s.documents = now
+	return nil
+}
+
+// checkDesired finds out whether d could be put in force, without doing so.
+func (s *Server) checkDesired(d *config.Desired) error {
+	if _, err := identity.NewAccess(s.grants(d)); err != nil {
+		return err
+	}
+	_, err := identity.NewVerifier(identity.VerifierOptions{Issuers: d.Issuers, Local: s.issuer.Local(), Clock: s.clock})
+	return err
+}
+
+func (s *Server) enforce(d *config.Desired) error {
+	if err := s.checkDesired(d); err != nil {
+		return err
+	}
+	if err := s.verifier.SetIssuers(d.Issuers); err != nil {
+		return err
+	}
+	if err := s.access.Set(s.grants(d)); err != nil {
+		return err
+	}
+	s.desired.Store(d)
+	return nil
+}
+
+// grants are those of the documents, and under assay up those of the machine's
+// owner.
+func (s *Server) grants(d *config.Desired) []identity.Grant {
+	grants := slices.Clone(d.Grants)
 	if s.opts.Local {
 		// Whoever gets a token of the local issuer owns the data folder.
 		grants = append(grants, identity.Grant{Issuer: s.issuer.URL(), Subject: "**", Role: identity.RolePublisher, Scope: "**"},
 			identity.Grant{Issuer: s.issuer.URL(), Subject: "**", Role: identity.RoleViewer, Scope: "**"})
 	}
-	if err := s.verifier.SetIssuers(d.Issuers); err != nil {
-		return err
-	}
-	if err := s.access.Set(grants); err != nil {
-		return err
-	}
-	s.desired.Store(d)
-	s.documents.Store(fingerprint(docs))
-	return nil
-}
-
-func (s *Server) reloadIfChanged(ctx context.Context) error {
-	var docs []config.Document
-	if err := s.db.View(ctx, func(tx *store.Tx) (err error) {
-		docs, err = config.Stored(ctx, tx)
-		return err
-	}); err != nil {
-		return err
-	}
-	if now := fingerprint(docs); s.documents.Load() == now {
-		return nil
-	}
-	s.log.Info("documents were applied elsewhere and are taken over")
-	return s.enforce(docs)
+	return grants
 }
 
 func fingerprint(docs []config.Document) [sha256.Size]byte {

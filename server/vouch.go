@@ -53,7 +53,7 @@ func (s *Server) newEngine(ctx context.Context, bundles *verify.Verifier, key cr
 	}
 	return verify.New(verify.Options{
 		DB: s.db, Source: s.evidence, Trust: func() verify.TrustState { return state }, Key: key, VerifierID: s.public, Host: s.host(),
-		MaxValidity: s.cfg.Verify.MaxValidity, Clock: s.clock, Logger: s.log, Registerer: s.reg,
+		MaxValidity: s.cfg.Verify.MaxValidity, Builders: s.cfg.Verify.Builders, Clock: s.clock, Logger: s.log, Registerer: s.reg,
 	})
 }
 

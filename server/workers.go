@@ -89,6 +89,13 @@ func (s *Server) publishHeads(ctx context.Context) error {
 		if err := s.events.MarkLogged(ctx, h, entry.LogIndex); err != nil {
 			return err
 		}
+		if err := s.db.Update(ctx, func(tx *store.Tx) error {
+			return event.Append(ctx, tx, event.Event{Kind: event.LogHeadPublished, Actor: "system:server", Body: map[string]any{
+				"batch": h.Batch, "hash": h.Hash.String(), "last_seq": h.LastSeq, "log_index": entry.LogIndex,
+			}})
+		}); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -80,5 +80,32 @@ func (a *app) evidenceCommand() *cobra.Command {
 			return err
 		},
 	}
-	return group("evidence", "What is known of an artifact", list, get)
+	var repository string
+	add := &cobra.Command{
+		Use:     "add BUNDLE",
+		Short:   "Hand a Sigstore bundle to the server, which verifies it first",
+		Example: "  assay evidence add app.sigstore.json\n  assay evidence add --repository team/app provenance.sigstore.json",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := a.readInput(args[0], 24<<20)
+			if err != nil {
+				return err
+			}
+			s, err := a.connect(cmd.Context(), subject, "", true)
+			if err != nil {
+				return err
+			}
+			got, err := s.api().Ingest(cmd.Context(), b, repository)
+			if err != nil {
+				return err
+			}
+			return a.print(got, func(w io.Writer) {
+				for _, e := range got {
+					fmt.Fprintf(w, "stored\t%s\tabout %s\n", e.ID, e.Subject)
+				}
+			})
+		},
+	}
+	add.Flags().StringVar(&repository, "repository", "", "whose evidence it is; without one a role of scope ** is needed")
+	return group("evidence", "What is known of an artifact", list, get, add)
 }

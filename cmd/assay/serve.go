@@ -46,7 +46,9 @@ and TLS see "assay serve".`,
 			if publicURL != "" {
 				cfg.Server.PublicURL = publicURL
 			}
-			cfg.Log.Level = "warn"
+			if os.Getenv("ASSAY_LOG_LEVEL") == "" {
+				cfg.Log.Level = "warn"
+			}
 			if logLevel != "" {
 				cfg.Log.Level = logLevel
 			}

@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"assay/internal/durable"
 	"assay/internal/fault"
@@ -47,10 +48,12 @@ const (
 )
 
 // Folder is a set of keys in one folder. It implements the key store that
-// authority, trust and server ask for.
+// authority, trust and server ask for. The keys of a folder share their salt,
+// so that scrypt runs once at start and not once a key.
 type Folder struct {
 	dir        string
 	passphrase []byte // nil: keys are not sealed
+	seal       seal
 }
 
 // Open opens a folder of keys, making it when absent. passphrase seals and
@@ -63,7 +66,7 @@ func Open(dir string, passphrase []byte) (*Folder, error) {
 	if err := durable.CheckPrivate(dir); err != nil {
 		return nil, err
 	}
-	return &Folder{dir: dir, passphrase: passphrase}, nil
+	return &Folder{dir: dir, passphrase: passphrase, seal: seal{passphrase: passphrase}}, nil
 }
 
 func (f *Folder) path(name string) (string, error) {
@@ -102,7 +105,7 @@ func (f *Folder) CreateRSA(_ context.Context, name string) (crypto.Signer, error
 }
 
 func (f *Folder) keep(path string, key crypto.Signer) error {
-	data, err := Marshal(key, f.passphrase)
+	data, err := marshal(key, &f.seal)
 	if err != nil {
 		return err
 	}
@@ -115,7 +118,7 @@ func (f *Folder) Load(_ context.Context, name string) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return LoadFile(path, f.passphrase)
+	return loadFile(path, &f.seal)
 }
 
 // LoadOrCreate loads a key, making it the first time.
@@ -130,6 +133,10 @@ func (f *Folder) LoadOrCreate(ctx context.Context, name string) (crypto.Signer, 
 // LoadFile reads a private key of its own: PKCS #8, SEC 1 or sealed, in PEM.
 // Modes that let others read are refused.
 func LoadFile(path string, passphrase []byte) (crypto.Signer, error) {
+	return loadFile(path, &seal{passphrase: passphrase})
+}
+
+func loadFile(path string, s *seal) (crypto.Signer, error) {
 	st, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fault.Newf(fault.NotFound, "key %s: no such file", path)
@@ -147,7 +154,7 @@ func LoadFile(path string, passphrase []byte) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := Parse(data, passphrase)
+	key, err := parse(data, s)
 	if err != nil {
 		return nil, fmt.Errorf("key %s: %w", path, err)
 	}
@@ -156,32 +163,42 @@ func LoadFile(path string, passphrase []byte) (crypto.Signer, error) {
 
 // Marshal writes a key as PEM, sealed when there is a passphrase.
 func Marshal(key crypto.Signer, passphrase []byte) ([]byte, error) {
+	return marshal(key, &seal{passphrase: passphrase})
+}
+
+func marshal(key crypto.Signer, s *seal) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return nil, err
 	}
-	if len(passphrase) == 0 {
+	if len(s.passphrase) == 0 {
 		return pem.EncodeToMemory(&pem.Block{Type: typePlain, Bytes: der}), nil
 	}
-	salt := make([]byte, 16)
-	if _, err := rand.Read(salt); err != nil {
-		return nil, err
-	}
-	aead, err := sealer(passphrase, salt, scryptLogN)
+	salt, aead, err := s.own()
 	if err != nil {
 		return nil, err
 	}
-	// A fresh salt gives a fresh key, so that a zero nonce is used once.
-	sealed := aead.Seal(nil, make([]byte, aead.NonceSize()), der, []byte(typeSealed))
+	nonce := make([]byte, aead.NonceSize())
+	if _, err := rand.Read(nonce); err != nil {
+		return nil, err
+	}
 	return pem.EncodeToMemory(&pem.Block{
-		Type:    typeSealed,
-		Headers: map[string]string{"Salt": base64.StdEncoding.EncodeToString(salt), "Scrypt": strconv.Itoa(scryptLogN)},
-		Bytes:   sealed,
+		Type: typeSealed,
+		Headers: map[string]string{
+			"Salt": base64.StdEncoding.EncodeToString(salt), "Scrypt": strconv.Itoa(scryptLogN),
+			"Nonce": base64.StdEncoding.EncodeToString(nonce),
+		},
+		Bytes: aead.Seal(nil, nonce, der, []byte(typeSealed)),
 	}), nil
 }
 
 // Parse reads a PEM private key.
 func Parse(data, passphrase []byte) (crypto.Signer, error) {
+	return parse(data, &seal{passphrase: passphrase})
+}
+
+func parse(data []byte, s *seal) (crypto.Signer, error) {
+	passphrase := s.passphrase
 	block, rest := pem.Decode(data)
 	if block == nil {
 		return nil, fault.Newf(fault.Invalid, "want a PEM block of type %q", typePlain)
@@ -197,14 +214,15 @@ func Parse(data, passphrase []byte) (crypto.Signer, error) {
 		}
 		salt, err := base64.StdEncoding.DecodeString(block.Headers["Salt"])
 		logN, nerr := strconv.Atoi(block.Headers["Scrypt"])
-		if err != nil || nerr != nil || len(salt) < 16 || logN < 14 || logN > 20 {
+		nonce, kerr := base64.StdEncoding.DecodeString(block.Headers["Nonce"])
+		if err != nil || nerr != nil || kerr != nil || len(salt) != saltSize || logN < 14 || logN > 20 || len(nonce) != 12 {
 			return nil, fault.Newf(fault.Invalid, "the sealed key's headers are damaged")
 		}
-		aead, err := sealer(passphrase, salt, logN)
+		aead, err := s.cipher(salt, logN)
 		if err != nil {
 			return nil, err
 		}
-		if der, err = aead.Open(nil, make([]byte, aead.NonceSize()), block.Bytes, []byte(typeSealed)); err != nil {
+		if der, err = aead.Open(nil, nonce, block.Bytes, []byte(typeSealed)); err != nil {
 			return nil, fault.Newf(fault.Denied, "the passphrase does not open the key, or the file is damaged")
 		}
 	case typePlain:
@@ -256,8 +274,45 @@ func signer(key any) (crypto.Signer, error) {
 	return nil, fault.Newf(fault.Invalid, "a %T cannot sign", key)
 }
 
-func sealer(passphrase, salt []byte, logN int) (cipher.AEAD, error) {
-	k, err := scrypt.Key(passphrase, salt, 1<<logN, 8, 1, 32)
+const saltSize = 16
+
+// seal derives the cipher of a passphrase, and remembers it by salt.
+type seal struct {
+	passphrase []byte
+
+	mu    sync.Mutex
+	salt  []byte // the last one used: new keys take it
+	logN  int
+	known map[string]cipher.AEAD
+}
+
+// own is the cipher for new keys: that of the keys that are there, else one of
+// a fresh salt.
+func (s *seal) own() ([]byte, cipher.AEAD, error) {
+	s.mu.Lock()
+	salt := s.salt
+	if s.logN != scryptLogN {
+		salt = nil
+	}
+	s.mu.Unlock()
+	if salt == nil {
+		salt = make([]byte, saltSize)
+		if _, err := rand.Read(salt); err != nil {
+			return nil, nil, err
+		}
+	}
+	aead, err := s.cipher(salt, scryptLogN)
+	return salt, aead, err
+}
+
+func (s *seal) cipher(salt []byte, logN int) (cipher.AEAD, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	name := string(salt) + strconv.Itoa(logN)
+	if c := s.known[name]; c != nil {
+		return c, nil
+	}
+	k, err := scrypt.Key(s.passphrase, salt, 1<<logN, 8, 1, 32)
 	if err != nil {
 		return nil, err
 	}
@@ -265,7 +320,15 @@ func sealer(passphrase, salt []byte, logN int) (cipher.AEAD, error) {
 	if err != nil {
 		return nil, err
 	}
-	return cipher.NewGCM(block)
+	c, err := cipher.NewGCM(block)
+	if err != nil {
+		return nil, err
+	}
+	if s.known == nil {
+		s.known = map[string]cipher.AEAD{}
+	}
+	s.known[name], s.salt, s.logN = c, salt, logN
+	return c, nil
 }
 
 // MarshalPublic writes a public key as PKIX PEM.
