@@ -17,6 +17,12 @@
 // rollback attack. Root versions count 1, 2, 3, as the TUF specification
 // demands.
 //
+// # Client
+//
+// The client workflow is this package's, what is trusted is decided by go-tuf's
+// trustedmetadata. TestConformance runs the scenarios of tuf-conformance
+// against it.
+//
 // # Durability
 //
 // Files are written in the order in which clients depend on them, each with

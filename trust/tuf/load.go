@@ -31,19 +31,9 @@ func (r *Repository) load(versions []int64) error {
 		if err != nil {
 			return err
 		}
-		root, err := new(metadata.Metadata[metadata.RootType]).FromBytes(b)
+		root, err := checked(b, func(b []byte) (*metadata.Metadata[metadata.RootType], error) { return follows(r.root, v, b) })
 		if err != nil {
 			return tampered(name, err)
-		}
-		if r.root != nil && root.Signed.Version == r.root.Signed.Version+1 {
-			if err := r.root.VerifyDelegate(metadata.ROOT, root); err != nil {
-				return tampered(name, err)
-			}
-		} else if r.root != nil {
-			return fault.Newf(fault.Tampered, "TUF repository: root %d follows root %d; restore the missing one, clients walk them all", v, r.root.Signed.Version)
-		}
-		if err := root.VerifyDelegate(metadata.ROOT, root); err != nil || root.Signed.Version != v {
-			return tampered(name, orElse(err, errors.New("its version is another")))
 		}
 		if r.root != nil {
 			r.older = append(r.older, r.root)
@@ -57,6 +47,26 @@ func (r *Repository) load(versions []int64) error {
 		}
 	}
 	return r.loadOnline()
+}
+
+// follows reads root v, signed by the one before (nil for the first that is
+// there) and by itself.
+func follows(before *metadata.Metadata[metadata.RootType], v int64, b []byte) (*metadata.Metadata[metadata.RootType], error) {
+	root, err := new(metadata.Metadata[metadata.RootType]).FromBytes(b)
+	switch {
+	case err != nil:
+		return nil, err
+	case root.Signed.Version != v:
+		return nil, fmt.Errorf("its version is %d", root.Signed.Version)
+	case before == nil:
+	case before.Signed.Version != v-1:
+		return nil, fmt.Errorf("it follows root %d, and clients walk them all", before.Signed.Version)
+	default:
+		if err := before.VerifyDelegate(metadata.ROOT, root); err != nil {
+			return nil, err
+		}
+	}
+	return root, root.VerifyDelegate(metadata.ROOT, root)
 }
 
 func (r *Repository) loadOnline() error {
@@ -97,16 +107,19 @@ func (r *Repository) loadOnline() error {
 // vouches for is left from a rotation that a crash cut short: it is kept, and
 // the next refresh signs it anew.
 func parse[T metadata.Roles](r *Repository, role, name string, b []byte) (*metadata.Metadata[T], error) {
-	m, err := new(metadata.Metadata[T]).FromBytes(b)
-	if err != nil {
-		return nil, tampered(name, err)
-	}
-	err = r.root.VerifyDelegate(role, m)
-	for i := len(r.older) - 1; err != nil && i >= 0; i-- {
-		if r.older[i].VerifyDelegate(role, m) == nil {
-			r.resign, err = true, nil
+	m, err := checked(b, func(b []byte) (*metadata.Metadata[T], error) {
+		m, err := new(metadata.Metadata[T]).FromBytes(b)
+		if err != nil {
+			return nil, err
 		}
-	}
+		err = r.root.VerifyDelegate(role, m)
+		for i := len(r.older) - 1; err != nil && i >= 0; i-- {
+			if r.older[i].VerifyDelegate(role, m) == nil {
+				r.resign, err = true, nil
+			}
+		}
+		return m, err
+	})
 	if err != nil {
 		return nil, tampered(name, err)
 	}
@@ -115,13 +128,6 @@ func parse[T metadata.Roles](r *Repository, role, name string, b []byte) (*metad
 
 func tampered(name string, err error) error {
 	return fault.Newf(fault.Tampered, "TUF repository: %s is damaged or was changed: %w; restore it from a backup", name, err)
-}
-
-func orElse(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
 }
 
 // checkSigners compares the signers with the root's keys.

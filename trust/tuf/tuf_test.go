@@ -517,6 +517,22 @@ func TestNewRepositoryRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// What go-tuf panics at is damage like any other.
+	for name, bad := range map[string]string{
+		"1.root.json": `{"signed":{"_type":"root","version":1,"keys":{"k":null},"roles":{"root":{"keyids":["k"],"threshold":1}}},"signatures":[]}`,
+		filepath.Base(glob(t, f.dir, "*.targets.json")): `{"signed":{"_type":"targets","targets":{"x":null}},"signatures":[]}`,
+	} {
+		b := f.read(name)
+		if err := os.WriteFile(filepath.Join(f.dir, name), []byte(bad), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tuf.NewRepository(ctx, tuf.Options{Dir: f.dir, Roles: f.roles}); !errors.Is(err, fault.Tampered) {
+			t.Errorf("%s replaced: %v, want tampered", name, err)
+		}
+		if err := os.WriteFile(filepath.Join(f.dir, name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	// Names cannot leave the folder.
 	for _, name := range []string{"../x", "a/b", "", ".hidden", "a\x00b"} {
 		if _, err := f.repo.Publish(ctx, map[string][]byte{name: []byte("x")}); !errors.Is(err, fault.Invalid) {
