@@ -11,6 +11,8 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 
 	"assay/client"
@@ -39,6 +41,7 @@ type Options struct {
 	TUFRoot  func() ([]byte, error) // the first root.json
 	Resolve  func(ctx context.Context, p identity.Principal, repository, tag string) (Resolved, error)
 	Desired  func() *config.Desired          // what is in force
+	Check    func(*config.Desired) error     // before an apply: could it be put in force?
 	Reload   func(ctx context.Context) error // after an apply
 	Site     []identity.IssuerConfig         // issuers of the configuration file
 	Status   func(ctx context.Context) client.Status
@@ -57,11 +60,20 @@ type API struct {
 func New(o Options) *API {
 	a := &API{o: o, mux: http.NewServeMux()}
 	a.routes = a.table()
+	methods := map[string][]string{}
 	for _, r := range a.routes {
-		a.mux.HandleFunc(r.Method+" "+r.Path, r.handle)
+		a.mux.HandleFunc(r.Method+" "+r.Path, a.strictQuery(r))
+		methods[r.Path] = append(methods[r.Path], r.Method)
+	}
+	for path, known := range methods {
+		allow := strings.Join(known, ", ")
+		a.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Allow", allow)
+			a.problem(w, r, http.StatusMethodNotAllowed, fault.Newf(fault.Invalid, "%.20q is no method of this resource; it has %s", r.Method, allow))
+		})
 	}
 	a.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		WriteError(w, r, fault.Newf(fault.NotFound, "no such resource: %s %s; GET /api/v1/openapi.json lists them", r.Method, r.URL.Path))
+		a.fail(w, r, fault.Newf(fault.NotFound, "no such resource: %.20q %.200q; GET /api/v1/openapi.json lists them", r.Method, r.URL.Path))
 	})
 	return a
 }
@@ -71,14 +83,13 @@ func (a *API) Status(ctx context.Context) client.Status { return a.o.Status(ctx)
 
 // ServeHTTP authenticates and serves one request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Content-Security-Policy", "sandbox; default-src 'none'")
-	h.Set("Cache-Control", "no-store")
-	p, err := a.principal(r)
+	harden(w)
+	p, err := a.Principal(r)
 	if err != nil {
-		h.Set("WWW-Authenticate", `Bearer realm="assay", error="invalid_token"`)
-		WriteError(w, r, err)
+		if errors.Is(err, fault.Unauthenticated) {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="assay", error="invalid_token"`)
+		}
+		a.fail(w, r, err)
 		return
 	}
 	a.mux.ServeHTTP(w, r.WithContext(identity.WithPrincipal(r.Context(), p)))
@@ -87,17 +98,65 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // ServeAdmin serves one request of the admin socket, whose peer is the
 // server's own user.
 func (a *API) ServeAdmin(w http.ResponseWriter, r *http.Request, peer string) {
+	harden(w)
 	a.mux.ServeHTTP(w, r.WithContext(identity.WithPrincipal(r.Context(), identity.System(peer))))
 }
 
-// principal reads the bearer token. A token that does not hold is an error,
-// never the anonymous principal; cookies are not looked at.
-func (a *API) principal(r *http.Request) (identity.Principal, error) {
-	head := r.Header.Get("Authorization")
-	if head == "" {
-		return identity.Anonymous(), nil
+// strictQuery refuses parameters that the route does not know, and one that
+// stands twice: a misspelt filter would show all, a misspelt dry_run would
+// change all.
+func (a *API) strictQuery(route Route) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		q, err := url.ParseQuery(r.URL.RawQuery)
+		if err != nil {
+			a.fail(w, r, fault.Newf(fault.Invalid, "query: %w", err))
+			return
+		}
+		for name, values := range q {
+			if !slices.ContainsFunc(route.Query, func(p Param) bool { return p.Name == name }) {
+				a.fail(w, r, fault.Newf(fault.Invalid, "query parameter %.40q is unknown here; GET /api/v1/openapi.json lists them", name))
+				return
+			}
+			if len(values) != 1 {
+				a.fail(w, r, fault.Newf(fault.Invalid, "query parameter %.40q stands %d times, want once", name, len(values)))
+				return
+			}
+		}
+		route.handle(w, r)
 	}
-	scheme, raw, _ := strings.Cut(head, " ")
+}
+
+// flag reads a query parameter that is true or false; absent is false.
+func flag(r *http.Request, name string) (bool, error) {
+	switch text := r.URL.Query().Get(name); text {
+	case "true":
+		return true, nil
+	case "", "false":
+		return false, nil
+	default:
+		return false, fault.Newf(fault.Invalid, "%s %.20q: want true or false", name, text)
+	}
+}
+
+// harden keeps a browser from taking an answer for a page of this site.
+func harden(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Security-Policy", "sandbox; default-src 'none'")
+	h.Set("Cache-Control", "no-store")
+}
+
+// Principal reads the bearer token. A token that does not hold is an error,
+// never the anonymous principal; cookies are not looked at.
+func (a *API) Principal(r *http.Request) (identity.Principal, error) {
+	values := r.Header.Values("Authorization")
+	switch {
+	case len(values) == 0:
+		return identity.Anonymous(), nil
+	case len(values) > 1:
+		return identity.Anonymous(), fault.Newf(fault.Unauthenticated, "%d Authorization headers: want one", len(values))
+	}
+	scheme, raw, _ := strings.Cut(values[0], " ")
 	if !strings.EqualFold(scheme, "Bearer") {
 		return identity.Anonymous(), fault.Newf(fault.Unauthenticated, "Authorization: want Bearer and a token of audience %s", identity.AudienceAPI)
 	}
@@ -122,17 +181,36 @@ func WriteJSON(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(append(b, '\n')) // the client may be gone
 }
 
-// WriteError answers with a problem document, RFC 9457. What went wrong inside
-// stays inside: of internal failures only the trace is told.
-func WriteError(w http.ResponseWriter, r *http.Request, err error) {
+// fail answers with err as a problem document.
+func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
+	a.problem(w, r, fault.HTTPStatus(err), err)
+}
+
+func (a *API) problem(w http.ResponseWriter, r *http.Request, status int, err error) {
+	writeProblem(w, r, a.o.Logger, status, err)
+}
+
+// WriteError answers with a problem document, RFC 9457. What is wrong with the
+// request is told in full. What went wrong inside stays inside: the answer names
+// the kind and the trace, the log has the rest. The owner of the admin socket
+// is told all.
+func WriteError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
+	writeProblem(w, r, log, fault.HTTPStatus(err), err)
+}
+
+func writeProblem(w http.ResponseWriter, r *http.Request, log *slog.Logger, status int, err error) {
 	kind := fault.KindOf(err)
 	p := client.Problem{
-		Type: "about:blank", Title: kind.Name(), Status: fault.HTTPStatus(err), Detail: err.Error(),
+		Type: "about:blank", Title: kind.Name(), Status: status, Detail: err.Error(),
 		Trace: event.TraceFrom(r.Context()), Code: trust.Code(err),
 	}
-	if kind == fault.Internal {
-		slog.Default().ErrorContext(r.Context(), "internal error", "error", err, "trace_id", p.Trace, "path", r.URL.Path)
-		p.Detail = "internal error; the server's log has it under trace " + p.Trace
+	if status >= http.StatusInternalServerError {
+		if log != nil {
+			log.ErrorContext(r.Context(), "request failed", "error", err, "kind", kind.Name(), "trace_id", p.Trace, "path", r.URL.Path)
+		}
+		if identity.FromContext(r.Context()).Kind != identity.KindSystem {
+			p.Detail = insideWords(kind) + "; the server's log has it under trace " + p.Trace
+		}
 	}
 	b, merr := json.Marshal(p)
 	if merr != nil {
@@ -145,6 +223,22 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(append(b, '\n'))
+}
+
+// insideWords says of a failure inside what a stranger may know: paths,
+// addresses and texts of the database are not among it.
+func insideWords(k *fault.Kind) string {
+	switch k {
+	case fault.Unavailable:
+		return "the server cannot do this now; try again later"
+	case fault.Undecided:
+		return "no decision could be made; try again later"
+	case fault.NoSpace:
+		return "the server's storage is full"
+	case fault.Tampered:
+		return "what the server has stored is not what it was"
+	}
+	return "internal error"
 }
 
 // body reads a request's body up to max bytes.
@@ -163,11 +257,12 @@ func body(w http.ResponseWriter, r *http.Request, max int64) ([]byte, error) {
 	return b, nil
 }
 
-// wantJSON refuses what a browser's form could send.
-func wantJSON(r *http.Request) error {
+// wantMedia refuses a body of a type that the route does not take, and so also
+// what a browser's form could send.
+func wantMedia(r *http.Request, types ...string) error {
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || media != "application/json" {
-		return fault.Newf(fault.Invalid, "Content-Type %.80q: want application/json", r.Header.Get("Content-Type"))
+	if err != nil || !slices.Contains(types, media) {
+		return fault.Newf(fault.Invalid, "Content-Type %.80q: want %s", r.Header.Get("Content-Type"), strings.Join(types, " or "))
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+	"unicode"
 
 	"assay/artifact"
 	"assay/client"
@@ -37,18 +38,18 @@ func repositoryOf(scopeID string) string {
 func (a *API) verify(w http.ResponseWriter, r *http.Request) {
 	q, err := readVerifyRequest(w, r)
 	if err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	if err := a.allow(r, identity.ActVerify, identity.ResourceDecision, q.Repository); err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	ctx := r.Context()
 	if q.Digest == "" {
 		ref, err := artifact.ParseReference(q.Reference)
 		if err != nil {
-			WriteError(w, r, err)
+			a.fail(w, r, err)
 			return
 		}
 		what := string(ref.Digest)
@@ -57,7 +58,7 @@ func (a *API) verify(w http.ResponseWriter, r *http.Request) {
 		}
 		got, err := a.o.Resolve(ctx, identity.FromContext(ctx), q.Repository, what)
 		if err != nil {
-			WriteError(w, r, err)
+			a.fail(w, r, err)
 			return
 		}
 		q.Digest, q.MediaType = got.Digest, got.MediaType
@@ -69,7 +70,7 @@ func (a *API) verify(w http.ResponseWriter, r *http.Request) {
 	scope := policy.Scope{ID: scopeID(q.Scope, q.Repository), Environment: q.Environment}
 	d, err := a.o.Engine.Decide(ctx, t, scope, a.o.Desired().Policies.For(t.Subject(), scope))
 	if err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	a.writeDecision(w, r, d, q.Reference)
@@ -78,7 +79,7 @@ func (a *API) verify(w http.ResponseWriter, r *http.Request) {
 // readVerifyRequest reads strictly and settles which repository is asked about,
 // before anybody is asked whether the caller may.
 func readVerifyRequest(w http.ResponseWriter, r *http.Request) (*client.VerifyRequest, error) {
-	if err := wantJSON(r); err != nil {
+	if err := wantMedia(r, "application/json"); err != nil {
 		return nil, err
 	}
 	b, err := body(w, r, 1<<20)
@@ -106,16 +107,32 @@ func readVerifyRequest(w http.ResponseWriter, r *http.Request) (*client.VerifyRe
 	if q.Repository != "" && !artifact.ValidRepository(q.Repository) {
 		return nil, fault.Newf(fault.Invalid, "repository %.80q is not of the OCI grammar", q.Repository)
 	}
-	if strings.ContainsAny(q.Scope, "@\n") || len(q.Scope) > 200 {
-		return nil, fault.Newf(fault.Invalid, "scope %.80q: want at most 200 bytes without @", q.Scope)
+	switch q.Kind {
+	case "", string(policy.Image), string(policy.File):
+	default:
+		return nil, fault.Newf(fault.Invalid, "kind %.40q: want %s or %s", q.Kind, policy.Image, policy.File)
+	}
+	if strings.Contains(q.Scope, "@") {
+		return nil, fault.Newf(fault.Invalid, "scope %.80q: want it without @", q.Scope)
+	}
+	for name, text := range map[string]string{
+		"scope": q.Scope, "environment": q.Environment, "registry": q.Registry, "media_type": q.MediaType, "reference": q.Reference,
+	} {
+		if most := maxText[name]; len(text) > most || strings.ContainsFunc(text, unicode.IsControl) {
+			return nil, fault.Newf(fault.Invalid, "%s %.80q: want at most %d bytes without control characters", name, text, most)
+		}
 	}
 	return &q, nil
 }
 
+// maxText bounds what a request for a decision carries into facts and trails,
+// in bytes.
+var maxText = map[string]int{"scope": 200, "environment": 200, "registry": 255, "media_type": 255, "reference": 1024}
+
 func (a *API) writeDecision(w http.ResponseWriter, r *http.Request, d *verify.Decision, name string) {
 	rep, err := a.o.Engine.Report(r.Context(), d)
 	if err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	if name != "" {
@@ -131,11 +148,11 @@ func (a *API) decision(w http.ResponseWriter, r *http.Request) {
 		repository = repositoryOf(d.ScopeID)
 	}
 	if aerr := a.allow(r, identity.ActVerify, identity.ResourceDecision, repository); aerr != nil {
-		WriteError(w, r, aerr)
+		a.fail(w, r, aerr)
 		return
 	}
 	if err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	WriteJSON(w, http.StatusOK, d)
@@ -144,12 +161,12 @@ func (a *API) decision(w http.ResponseWriter, r *http.Request) {
 func (a *API) decisions(w http.ResponseWriter, r *http.Request) {
 	d, err := artifact.ParseDigest(r.URL.Query().Get("digest"))
 	if err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	all, err := a.o.Engine.List(r.Context(), d)
 	if err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	page := client.List[json.RawMessage]{Items: []json.RawMessage{}}
@@ -161,7 +178,7 @@ func (a *API) decisions(w http.ResponseWriter, r *http.Request) {
 		}
 		b, err := json.Marshal(one)
 		if err != nil {
-			WriteError(w, r, err)
+			a.fail(w, r, err)
 			return
 		}
 		page.Items = append(page.Items, b)
@@ -169,7 +186,7 @@ func (a *API) decisions(w http.ResponseWriter, r *http.Request) {
 	if len(page.Items) == 0 {
 		// Nothing to see: say whether that is for want of credentials.
 		if err := a.allow(r, identity.ActVerify, identity.ResourceDecision, ""); err != nil && identity.FromContext(r.Context()).IsAnonymous() {
-			WriteError(w, r, err)
+			a.fail(w, r, err)
 			return
 		}
 	}

@@ -25,9 +25,19 @@ type Resolved struct {
 	MediaType string
 }
 
+// What the routes take besides JSON: Sigstore bundles of all versions, plain
+// DSSE envelopes, and YAML by the name of RFC 9512 and its older ones.
+var (
+	bundleTypes = []string{
+		"application/vnd.dev.sigstore.bundle.v0.3+json", "application/vnd.dev.sigstore.bundle+json",
+		"application/vnd.dsse.envelope.v1+json", "application/json", "application/octet-stream",
+	}
+	documentTypes = []string{"application/yaml", "application/x-yaml", "text/yaml", "application/json", "application/octet-stream"}
+)
+
 // table is the API, a row a route.
 func (a *API) table() []Route {
-	bundle := RawBytes{"application/vnd.dev.sigstore.bundle.v0.3+json"}
+	bundle := RawBytes{bundleTypes[0]}
 	return []Route{
 		{Method: "GET", Path: "/api/v1/openapi.json", Summary: "This description", Out: RawBytes{"application/json"}, Status: 200, handle: a.openAPI},
 		{Method: "GET", Path: "/api/v1/status", Summary: "What this server is", Out: client.Status{}, Status: 200, handle: a.status},
@@ -37,14 +47,14 @@ func (a *API) table() []Route {
 			Query: []Param{{"digest", "sha256:…"}}, Out: client.List[verify.Decision]{}, Status: 200, handle: a.decisions},
 		{Method: "GET", Path: "/api/v1/decisions/{id}", Summary: "One decision, with its signed VSA", Action: identity.ActVerify, Out: verify.Decision{}, Status: 200, handle: a.decision},
 		{Method: "POST", Path: "/api/v1/evidence", Summary: "Hand in a Sigstore bundle; it is verified first", Action: identity.ActWriteEvidence,
-			Query: []Param{{"repository", "whose evidence it is"}}, In: bundle, Out: client.List[client.Evidence]{}, Status: 201, handle: a.ingest},
+			Query: []Param{{"repository", "whose evidence it is"}}, In: RawBytes(bundleTypes), Out: client.List[client.Evidence]{}, Status: 201, handle: a.ingest},
 		{Method: "GET", Path: "/api/v1/evidence", Summary: "Verified evidence, newest first", Action: identity.ActReadEvidence,
 			Query: []Param{{"digest", "subject"}, {"predicate_type", "a URI"}, {"issuer", "of the signer"}, {"identity", "of the signer"}, {"repository", "where it was pushed"}, {"after", "cursor"}, {"limit", "at most 1000"}},
 			Out:   client.List[client.Evidence]{}, Status: 200, handle: a.evidence},
 		{Method: "GET", Path: "/api/v1/evidence/{id}", Summary: "A bundle, byte for byte", Action: identity.ActReadEvidence, Out: bundle, Status: 200, handle: a.bundle},
 		{Method: "POST", Path: "/api/v1/apply", Summary: "Bring issuers, grants, repositories and policies to what documents say", Action: identity.ActApply,
 			Query: []Param{{"dry_run", "true changes nothing"}, {"prune", "true deletes what is not among the documents"}},
-			In:    RawBytes{"application/yaml"}, Out: client.ApplyAnswer{}, Status: 200, handle: a.apply},
+			In:    RawBytes(documentTypes), Out: client.ApplyAnswer{}, Status: 200, handle: a.apply},
 		{Method: "GET", Path: "/api/v1/log/entries/{index}", Summary: "One entry of the transparency log, with its proof", Action: identity.ActReadLog, Out: client.LogEntry{}, Status: 200, handle: a.logEntry},
 		{Method: "GET", Path: "/api/v1/events", Summary: "What happened, oldest first", Action: identity.ActReadAudit,
 			Query: []Param{{"kind", "of event"}, {"digest", "concerned"}, {"actor", "who"}, {"after", "sequence number"}, {"limit", "at most 1000"}},
@@ -71,7 +81,7 @@ func (a *API) trustExport(w http.ResponseWriter, _ *http.Request) {
 func (a *API) tufRoot(w http.ResponseWriter, r *http.Request) {
 	b, err := a.o.TUFRoot()
 	if err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -87,19 +97,23 @@ const (
 func (a *API) ingest(w http.ResponseWriter, r *http.Request) {
 	repository := r.URL.Query().Get("repository")
 	if err := a.allow(r, identity.ActWriteEvidence, identity.ResourceEvidence, repository); err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
+		return
+	}
+	if err := wantMedia(r, bundleTypes...); err != nil {
+		a.fail(w, r, err)
 		return
 	}
 	b, err := body(w, r, maxBundle)
 	if err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	records, _, err := a.o.Evidence.Ingest(r.Context(), b, evidence.Origin{
 		Repository: repository, Source: "api", Actor: identity.FromContext(r.Context()).Actor(),
 	})
 	if err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	WriteJSON(w, http.StatusCreated, client.List[client.Evidence]{Items: wire(records)})
@@ -128,23 +142,23 @@ func (a *API) evidence(w http.ResponseWriter, r *http.Request) {
 		Repository: q.Get("repository"), After: q.Get("after"),
 	}
 	if err := a.allow(r, identity.ActReadEvidence, identity.ResourceEvidence, f.Repository); err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	var err error
 	if d := q.Get("digest"); d != "" {
 		if f.Subject, err = artifact.ParseDigest(d); err != nil {
-			WriteError(w, r, err)
+			a.fail(w, r, err)
 			return
 		}
 	}
 	if f.Limit, err = limit(r); err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	records, err := a.o.Evidence.List(r.Context(), f)
 	if err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	page := client.List[client.Evidence]{Items: wire(records)}
@@ -176,16 +190,16 @@ func (a *API) bundle(w http.ResponseWriter, r *http.Request) {
 		repository = rec[0].Repository
 	}
 	if aerr := a.allow(r, identity.ActReadEvidence, identity.ResourceEvidence, repository); aerr != nil {
-		WriteError(w, r, aerr)
+		a.fail(w, r, aerr)
 		return
 	}
 	if err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	b, err := a.o.Evidence.Bundle(r.Context(), id)
 	if err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/vnd.dev.sigstore.bundle.v0.3+json")
@@ -194,23 +208,36 @@ func (a *API) bundle(w http.ResponseWriter, r *http.Request) {
 
 func (a *API) apply(w http.ResponseWriter, r *http.Request) {
 	if err := a.allow(r, identity.ActApply, identity.ResourceConfig, ""); err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
+		return
+	}
+	if err := wantMedia(r, documentTypes...); err != nil {
+		a.fail(w, r, err)
 		return
 	}
 	b, err := body(w, r, maxDocuments)
 	if err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	wanted, err := config.ParseDocuments(b)
 	if err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
-	q := r.URL.Query()
-	answer, err := a.applyDocuments(r, wanted, q.Get("dry_run") == "true", q.Get("prune") == "true")
+	dryRun, err := flag(r, "dry_run")
 	if err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
+		return
+	}
+	prune, err := flag(r, "prune")
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	answer, err := a.applyDocuments(r, wanted, dryRun, prune)
+	if err != nil {
+		a.fail(w, r, err)
 		return
 	}
 	WriteJSON(w, http.StatusOK, answer)
@@ -231,7 +258,12 @@ func (a *API) applyDocuments(r *http.Request, wanted []config.Document, dryRun, 
 			return err
 		}
 		plan := config.Plan(stored, wanted, prune)
-		if _, err := config.Compile(config.After(stored, wanted, plan), a.o.Site); err != nil {
+		desired, err := config.Compile(config.After(stored, wanted, plan), a.o.Site)
+		if err != nil {
+			return err
+		}
+		// What could not be put in force is not stored: the next start would fail.
+		if err := a.o.Check(desired); err != nil {
 			return err
 		}
 		answer.Changes = answer.Changes[:0]
@@ -269,28 +301,28 @@ func (a *API) applyDocuments(r *http.Request, wanted []config.Document, dryRun, 
 
 func (a *API) logEntry(w http.ResponseWriter, r *http.Request) {
 	if err := a.allow(r, identity.ActReadLog, identity.ResourceLog, ""); err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	index, err := strconv.ParseUint(r.PathValue("index"), 10, 63)
 	if err != nil {
-		WriteError(w, r, fault.Newf(fault.Invalid, "index %.40q: want a number from 0", r.PathValue("index")))
+		a.fail(w, r, fault.Newf(fault.Invalid, "index %.40q: want a number from 0", r.PathValue("index")))
 		return
 	}
 	ctx := r.Context()
 	head := a.o.Log.Head()
 	if index >= head.Size {
-		WriteError(w, r, fault.Newf(fault.NotFound, "the log has %d entries", head.Size))
+		a.fail(w, r, fault.Newf(fault.NotFound, "the log has %d entries", head.Size))
 		return
 	}
 	leaf, err := a.o.Log.Leaf(ctx, index)
 	if err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	proof, err := a.o.Log.InclusionProof(ctx, index, head.Size)
 	if err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	in := rekor.Inspect(tlog.Record{Index: index, Leaf: leaf})
@@ -310,45 +342,45 @@ func (a *API) logEntry(w http.ResponseWriter, r *http.Request) {
 
 func (a *API) events(w http.ResponseWriter, r *http.Request) {
 	if err := a.allow(r, identity.ActReadAudit, identity.ResourceAudit, ""); err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	q := r.URL.Query()
 	n, err := limit(r)
 	if err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	f := event.Filter{Actor: q.Get("actor"), Limit: n}
 	if k := event.Kind(q.Get("kind")); k != "" {
 		if err := k.Validate(); err != nil {
-			WriteError(w, r, err)
+			a.fail(w, r, err)
 			return
 		}
 		f.Kinds = []event.Kind{k}
 	}
 	if d := q.Get("digest"); d != "" {
 		if f.Digest, err = artifact.ParseDigest(d); err != nil {
-			WriteError(w, r, err)
+			a.fail(w, r, err)
 			return
 		}
 	}
 	if after := q.Get("after"); after != "" {
 		if f.AfterSeq, err = strconv.ParseInt(after, 10, 64); err != nil {
-			WriteError(w, r, fault.Newf(fault.Invalid, "after %.40q: want a sequence number", after))
+			a.fail(w, r, fault.Newf(fault.Invalid, "after %.40q: want a sequence number", after))
 			return
 		}
 	}
 	events, err := a.o.Events.Query(r.Context(), f)
 	if err != nil {
-		WriteError(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
 	page := client.List[json.RawMessage]{Items: []json.RawMessage{}}
 	for _, e := range events {
 		b, err := json.Marshal(e)
 		if err != nil {
-			WriteError(w, r, err)
+			a.fail(w, r, err)
 			return
 		}
 		page.Items = append(page.Items, b)

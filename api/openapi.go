@@ -20,7 +20,6 @@ type Route struct {
 	Action       identity.Action // what the caller must be allowed; "" is nothing
 	Query        []Param
 	In, Out      any // zero values of what is taken and given; RawBytes for bytes
-	InType       string
 	Status       int // of success
 	handle       http.HandlerFunc
 }
@@ -28,8 +27,8 @@ type Route struct {
 // Param is a query parameter.
 type Param struct{ Name, About string }
 
-// RawBytes marks a body that is not described as JSON.
-type RawBytes struct{ MediaType string }
+// RawBytes marks a body that is not described as JSON, by its media types.
+type RawBytes []string
 
 var pathParam = regexp.MustCompile(`\{(\w+)\}`)
 
@@ -48,7 +47,7 @@ func OpenAPI(routes []Route) []byte {
 		}
 		if r.Action != "" {
 			op["security"] = []any{map[string]any{"bearer": []string{}}}
-			op["description"] = "Needs the action " + string(r.Action) + "; GET /api/v1/status needs none."
+			op["description"] = "Needs the action " + string(r.Action) + "."
 		}
 		var params []any
 		for _, m := range pathParam.FindAllStringSubmatch(r.Path, -1) {
@@ -103,7 +102,11 @@ func problem(schemas map[string]any) map[string]any {
 
 func content(v any, schemas map[string]any) map[string]any {
 	if raw, ok := v.(RawBytes); ok {
-		return map[string]any{raw.MediaType: map[string]any{}}
+		all := map[string]any{}
+		for _, media := range raw {
+			all[media] = map[string]any{}
+		}
+		return all
 	}
 	return map[string]any{"application/json": map[string]any{"schema": schemaOf(reflect.TypeOf(v), schemas)}}
 }

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,7 @@ import (
 	"assay/client"
 	"assay/identity"
 	"assay/internal/fault"
+	"assay/internal/strictjson"
 )
 
 // listenAdmin opens the admin socket in the data folder. Whoever may open it
@@ -58,41 +58,60 @@ type peerConn struct {
 	uid int
 }
 
-// adminHandler serves the socket: the whole API with every right, since who
-// may open the socket owns the site, and tokens of the local issuer, each
-// audited with the peer that asked.
+// adminHandler serves the socket: the whole API and the log's entries with
+// every right, since who may open the socket owns the site, and tokens of the
+// local issuer, each audited with the peer that asked.
 func (s *Server) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/api/v1/", func(w http.ResponseWriter, r *http.Request) {
 		s.api.ServeAdmin(w, r, peerName(r))
 	})
-	mux.HandleFunc("POST /v1/token", func(w http.ResponseWriter, r *http.Request) {
-		var q client.TokenRequest
-		dec := json.NewDecoder(io.LimitReader(r.Body, 64<<10))
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(&q); err != nil {
-			api.WriteError(w, r, fault.Newf(fault.Invalid, "token request: %w", err))
-			return
-		}
-		if q.Subject == "" {
-			api.WriteError(w, r, fault.Newf(fault.Invalid, "token request: no subject; say who the token is for (--subject)"))
-			return
-		}
-		ttl := time.Duration(q.TTL) * time.Second
-		if ttl == 0 {
-			ttl = 5 * time.Minute
-		}
-		token, err := s.issuer.Mint(r.Context(), authority.MintRequest{
-			Subject: q.Subject, Audience: identity.Audience(q.Audience), TTL: ttl, By: peerName(r),
-		})
-		if err != nil {
-			api.WriteError(w, r, err)
-			return
-		}
-		api.WriteJSON(w, http.StatusOK, client.TokenAnswer{Token: token, Expires: s.clock().Add(ttl).UTC()})
+	mux.Handle("GET /rekor/", http.StripPrefix("/rekor", s.rekor))
+	mux.HandleFunc("POST /v1/token", s.mint)
+	owner := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mux.ServeHTTP(w, r.WithContext(identity.WithPrincipal(r.Context(), identity.System(peerName(r)))))
 	})
-	return mux
+	return s.http.door("admin", owner, s.log, shortRequest)
 }
+
+// mint answers POST /v1/token: client.TokenRequest to client.TokenAnswer.
+func (s *Server) mint(w http.ResponseWriter, r *http.Request) {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 64<<10))
+	if err != nil {
+		api.WriteError(w, r, s.log, fault.Newf(fault.TooLarge, "token request: %w", err))
+		return
+	}
+	var q client.TokenRequest
+	if err := strictjson.Unmarshal(b, &q, strictjson.RejectUnknown()); err != nil {
+		api.WriteError(w, r, s.log, fault.Newf(fault.Invalid, "token request: %w", err))
+		return
+	}
+	if q.Subject == "" {
+		api.WriteError(w, r, s.log, fault.Newf(fault.Invalid, "token request: no subject; say who the token is for (--subject)"))
+		return
+	}
+	// Before it becomes a duration, which a large number would overflow.
+	if q.TTL < 0 || q.TTL > maxTokenSeconds {
+		api.WriteError(w, r, s.log, fault.Newf(fault.Invalid, "token request: ttl_seconds %d: want from 1 to %d", q.TTL, maxTokenSeconds))
+		return
+	}
+	ttl := time.Duration(q.TTL) * time.Second
+	if ttl == 0 {
+		ttl = 5 * time.Minute
+	}
+	token, err := s.issuer.Mint(r.Context(), authority.MintRequest{
+		Subject: q.Subject, Audience: identity.Audience(q.Audience), TTL: ttl, By: peerName(r),
+	})
+	if err != nil {
+		api.WriteError(w, r, s.log, err)
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	api.WriteJSON(w, http.StatusOK, client.TokenAnswer{Token: token, Expires: s.clock().Add(ttl).UTC()})
+}
+
+// maxTokenSeconds is how long a token of the local issuer may live.
+const maxTokenSeconds = 600
 
 func peerName(r *http.Request) string {
 	if c, ok := r.Context().Value(peerKey{}).(*peerConn); ok {

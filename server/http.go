@@ -23,6 +23,7 @@ import (
 type door struct {
 	name     string // of the service: registry, rekor, …; the metric's label
 	next     http.Handler
+	within   time.Duration // for the whole request, body and answer; 0: no end
 	log      *slog.Logger
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
@@ -49,8 +50,15 @@ func newHTTPMetrics(reg prometheus.Registerer) *httpMetrics {
 	return m
 }
 
-func (m *httpMetrics) door(name string, next http.Handler, log *slog.Logger) http.Handler {
-	return &door{name: name, next: next, log: log.With("service", name), requests: m.requests, seconds: m.seconds}
+// How long a request may take, body and answer, whatever the client sends or
+// does not read. Blobs have no end: their size has none.
+const (
+	shortRequest = time.Minute
+	noLimit      = 0
+)
+
+func (m *httpMetrics) door(name string, next http.Handler, log *slog.Logger, within time.Duration) http.Handler {
+	return &door{name: name, next: next, within: within, log: log.With("service", name), requests: m.requests, seconds: m.seconds}
 }
 
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -59,6 +67,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := event.WithTrace(r.Context(), trace)
 	rec := &recorder{ResponseWriter: w}
 	rec.Header().Set("X-Request-Id", trace)
+	rec.Header().Set("X-Content-Type-Options", "nosniff") // of every door, whatever else it sets
 	defer func() {
 		if p := recover(); p != nil {
 			if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
@@ -78,6 +87,12 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		d.log.Log(ctx, level, "request", "method", r.Method, "path", r.URL.Path, "status", rec.code(), "bytes", rec.bytes,
 			"ms", float64(time.Since(start).Microseconds())/1000, "remote", r.RemoteAddr, "trace_id", trace)
 	}()
+	if d.within > 0 {
+		// net/http takes both deadlines back when the next request begins.
+		c := http.NewResponseController(w)
+		_ = c.SetReadDeadline(start.Add(d.within))
+		_ = c.SetWriteDeadline(start.Add(d.within))
+	}
 	d.next.ServeHTTP(rec, r.WithContext(ctx))
 }
 

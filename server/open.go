@@ -30,6 +30,8 @@ import (
 	"assay/trust"
 	"assay/trust/tuf"
 	"assay/verify"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // parts are the domains, open.
@@ -49,6 +51,7 @@ type parts struct {
 	registry  *registry.Registry
 	blobs     *blob.Dir
 	events    *event.Log
+	backlog   prometheus.Gauge
 	auditKey  crypto.Signer
 	desired   atomic.Pointer[config.Desired]
 	loading   sync.Mutex        // held while documents are put in force
@@ -123,6 +126,11 @@ func (s *Server) openStore(ctx context.Context, _ *keyring.Folder) error {
 	}
 	s.onClose("database", s.db.Close)
 	s.events = event.NewLog(s.db, event.LogOptions{Logger: s.log, Registerer: s.reg})
+	s.backlog = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "assay_event_heads_backlog_seconds",
+		Help: "How long the oldest due head of the event log has waited for the transparency log; over 60 is a reason for an alert.",
+	})
+	s.reg.MustRegister(s.backlog)
 	return s.db.Migrate(ctx, migrations()...)
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"strings"
 
 	"assay/identity"
 
@@ -13,10 +12,13 @@ import (
 
 // routes is the main listener: every door under its prefix.
 func (s *Server) routes() http.Handler {
-	m := newHTTPMetrics(s.reg)
 	mux := http.NewServeMux()
 	mount := func(name, prefix string, h http.Handler) {
-		mux.Handle(prefix, m.door(name, h, s.log))
+		within := shortRequest
+		if name == "registry" {
+			within = noLimit
+		}
+		mux.Handle(prefix, s.http.door(name, h, s.log, within))
 	}
 	below := func(name, prefix string, h http.Handler) {
 		mount(name, prefix+"/", http.StripPrefix(prefix, h))
@@ -53,7 +55,6 @@ func loopback(a net.Addr) bool {
 // front answers the bare address: what this is, in one line.
 func (s *Server) front(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 	if r.URL.Path != "/" {
 		http.Error(w, "no such page", http.StatusNotFound)
@@ -88,10 +89,10 @@ func (s *Server) readLog(r *http.Request) error {
 	if s.cfg.Tlog.Public {
 		return nil
 	}
-	p := identity.Anonymous()
-	if scheme, raw, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
+	p := identity.FromContext(r.Context()) // the admin socket's owner, else anonymous
+	if p.IsAnonymous() {
 		var err error
-		if p, _, err = s.verifier.Verify(r.Context(), raw, identity.AudienceAPI); err != nil {
+		if p, err = s.api.Principal(r); err != nil {
 			return err
 		}
 	}

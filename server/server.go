@@ -17,7 +17,6 @@ import (
 	"assay/client"
 	"assay/config"
 	"assay/internal/clock"
-	"assay/internal/fault"
 	"assay/store"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,6 +41,7 @@ type Server struct {
 	clock   clock.Clock
 	log     *slog.Logger
 	reg     *prometheus.Registry
+	http    *httpMetrics
 	started time.Time
 
 	public string // the public URL
@@ -52,7 +52,8 @@ type Server struct {
 	parts
 
 	main, admin, operations net.Listener
-	closers                 []closer // in the order of opening
+	tls                     *tls.Config // of the main listener; nil: none
+	closers                 []closer    // in the order of opening
 }
 
 type closer struct {
@@ -78,6 +79,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Server, err erro
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{cfg: cfg, opts: o, clock: o.Clock, log: o.Logger, reg: prometheus.NewRegistry(), started: o.Clock().UTC()}
+	s.http = newHTTPMetrics(s.reg)
 	s.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	defer func() {
 		if err != nil {
@@ -86,8 +88,8 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Server, err erro
 	}()
 	// What can be wrong with the doors is found out before anything is created.
 	if t := cfg.Server.TLS; t.Certificate != "" {
-		if _, err := tls.LoadX509KeyPair(t.Certificate, t.Key); err != nil {
-			return nil, fault.Newf(fault.Invalid, "server.tls (certificate %s, key %s): %w", t.Certificate, t.Key, err)
+		if s.tls, err = newTLS(t.Certificate, t.Key, s.log); err != nil {
+			return nil, err
 		}
 	}
 	if s.main, err = net.Listen("tcp", cfg.Server.Listen); err != nil {
@@ -207,25 +209,27 @@ func (l *listeners) shutdown(ctx context.Context) error {
 
 func (s *Server) listenAll(ctx context.Context) *listeners {
 	l := &listeners{failed: make(chan error, 3)}
-	base := func(net.Listener) context.Context { return context.WithoutCancel(ctx) }
-	mainServer := &http.Server{
-		Handler: s.routes(), BaseContext: base, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-	}
-	l.serve(mainServer, func() error {
-		if t := s.cfg.Server.TLS; t.Certificate != "" {
-			return mainServer.ServeTLS(s.main, t.Certificate, t.Key)
+	// A request is not cut off by the signal that ends the server: it has the
+	// grace of shutdown.
+	serve := func(on net.Listener, h http.Handler, tlsConfig *tls.Config) {
+		srv := &http.Server{
+			Handler: h, TLSConfig: tlsConfig, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+			BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+			ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, peerKey{}, c) },
+			// What is slow to ask, or silent, gives its place free.
+			ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		}
-		return mainServer.Serve(s.main)
-	})
-	adminServer := &http.Server{
-		Handler: s.adminHandler(), BaseContext: base, ReadHeaderTimeout: 10 * time.Second,
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, peerKey{}, c) },
+		l.serve(srv, func() error {
+			if tlsConfig != nil {
+				return srv.ServeTLS(on, "", "")
+			}
+			return srv.Serve(on)
+		})
 	}
-	l.serve(adminServer, func() error { return adminServer.Serve(s.admin) })
+	serve(s.main, s.routes(), s.tls)
+	serve(s.admin, s.adminHandler(), nil)
 	if s.operations != nil {
-		ops := &http.Server{Handler: s.operationsHandler(), BaseContext: base, ReadHeaderTimeout: 10 * time.Second}
-		l.serve(ops, func() error { return ops.Serve(s.operations) })
+		serve(s.operations, s.operationsHandler(), nil)
 	}
 	return l
 }

@@ -68,6 +68,7 @@ func (s *Server) every(d time.Duration, fn func(context.Context) error) func(con
 // each as a signature of the audit key over the head's text. It may do one
 // twice after a crash; the log then has one entry, since signatures are kept.
 func (s *Server) publishHeads(ctx context.Context) error {
+	defer s.measureBacklog(ctx)
 	heads, err := s.events.UnloggedHeads(ctx)
 	if err != nil {
 		return err
@@ -98,6 +99,15 @@ func (s *Server) publishHeads(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// measureBacklog keeps the gauge of how long a head has waited for the log. When
+// that cannot be found out, the gauge says what it said: a site whose database
+// does not answer has other alerts.
+func (s *Server) measureBacklog(ctx context.Context) {
+	if age, err := s.events.Backlog(ctx); err == nil {
+		s.backlog.Set(age.Seconds())
+	}
 }
 
 // followDocuments applies what another replica of this site applied.
