@@ -209,6 +209,33 @@ func TestHashPrefixes(t *testing.T) {
 	}
 }
 
+// TestPathPatterns: a wildcard stays within its segment (section 4.5).
+func TestPathPatterns(t *testing.T) {
+	for name, c := range map[string]struct {
+		pattern, target string
+		found           bool
+	}{
+		"itself":             {"dir/file", "dir/file", true},
+		"wildcards":          {"d?r/*", "dir/file", true},
+		"fewer segments":     {"*", "dir/file", false},
+		"a folder alone":     {"dir", "dir/file", false},
+		"more segments":      {"dir/*/*", "dir/file", false},
+		"no pattern at all":  {"[a-", "[a-", false},
+		"not the whole name": {"fil", "file", false},
+	} {
+		each(t, map[string]func(s *scenario){name: func(s *scenario) {
+			s.plant([]edge{{"targets", "A", []string{c.pattern}, false}})
+			s.addArtifact("A", []byte("content"), c.target)
+			s.publish("A", "targets", "snapshot", "timestamp")
+			if c.found {
+				s.downloads(c.target, []byte("content"))
+			} else {
+				s.withheld(c.target, fault.NotFound)
+			}
+		}})
+	}
+}
+
 // TestDamagedCache: a file that lost its contents does not stop the client, and
 // what is left of its memory still counts.
 func TestDamagedCache(t *testing.T) {
