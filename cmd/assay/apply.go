@@ -28,7 +28,8 @@ or none, without a restart. What the server has and the files do not is shown
 as unmanaged; with --prune it is deleted, if the files hold documents of its
 kind at all.
 
-With --dry-run nothing changes, and the exit code is 1 when there is a drift.`,
+With --dry-run nothing changes, and the exit code is 1 when there is a drift:
+when an apply with the same flags would change something.`,
 		Example: `  assay apply --data ./data -f site/
   assay apply --server https://assay.example -f site/ --dry-run`,
 		Args: cobra.NoArgs,
@@ -53,11 +54,11 @@ With --dry-run nothing changes, and the exit code is 1 when there is a drift.`,
 					if dryRun && c.Action != "unchanged" && c.Action != "unmanaged" {
 						c.Action = "would be " + c.Action
 					}
-					fmt.Fprintf(w, "%s\t%s/%s\n", c.Action, strings.ToLower(c.Kind), clean(c.Name))
+					fmt.Fprintf(w, "%s\t%s/%s\n", line(c.Action), line(strings.ToLower(c.Kind)), line(c.Name))
 				}
 				for _, c := range answer.Changes {
 					if c.Diff != "" && (dryRun || c.Action == "updated") {
-						fmt.Fprintf(w, "\n%s/%s\n%s", strings.ToLower(c.Kind), clean(c.Name), clean(c.Diff))
+						fmt.Fprintf(w, "\n%s/%s\n%s", line(strings.ToLower(c.Kind)), line(c.Name), clean(c.Diff))
 					}
 				}
 			}); err != nil {
@@ -65,7 +66,7 @@ With --dry-run nothing changes, and the exit code is 1 when there is a drift.`,
 			}
 			if dryRun {
 				for _, c := range answer.Changes {
-					if c.Action != "unchanged" {
+					if c.Action != "unchanged" && c.Action != "unmanaged" {
 						return &exitError{1}
 					}
 				}

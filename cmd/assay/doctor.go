@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -52,7 +53,7 @@ be reached.`,
 				{"clock agrees", s.probeClock},
 				{"trusted root reads", s.probeRoot},
 				{"log holds under its key", s.probeLog},
-				{"TUF metadata is served", s.probeTUF},
+				{"TUF metadata is fresh", s.probeTUF},
 				{"data folder is private", s.probeData},
 				{"keys are sealed", s.probeKeys},
 			} {
@@ -75,7 +76,7 @@ be reached.`,
 					if f.Status != "ok" {
 						colour = red
 					}
-					fmt.Fprintf(w, "%s\t%s\t%s\n", a.paint(fmt.Sprintf("%-7s", f.Status), colour), f.Probe, clean(f.Found))
+					fmt.Fprintf(w, "%s\t%s\t%s\n", a.paint(fmt.Sprintf("%-7s", f.Status), colour), f.Probe, line(f.Found))
 					if f.Mend != "" && f.Status != "ok" {
 						fmt.Fprintf(w, "\t\tmend: %s\n", clean(f.Mend))
 					}
@@ -179,10 +180,19 @@ func (s *session) probeTUF(ctx context.Context) (string, string, error) {
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil || resp.StatusCode != http.StatusOK || !bytes.Contains(b, []byte(`"timestamp"`)) {
-		return "", "read the server's log", fmt.Errorf("timestamp.json: status %d", resp.StatusCode)
+	var m struct {
+		Signed struct {
+			Type    string    `json:"_type"`
+			Expires time.Time `json:"expires"`
+		} `json:"signed"`
 	}
-	return s.status.Services.TUF, "", nil
+	if err != nil || resp.StatusCode != http.StatusOK || json.Unmarshal(b, &m) != nil || m.Signed.Type != "timestamp" {
+		return "", "read the server's log", fmt.Errorf("timestamp.json: status %d, type %q", resp.StatusCode, m.Signed.Type)
+	}
+	if left := time.Until(m.Signed.Expires); left <= 0 {
+		return "", "read the server's log: it refreshes this by itself", fmt.Errorf("timestamp.json ended %s", stamp(m.Signed.Expires))
+	}
+	return fmt.Sprintf("%s, fresh until %s", s.status.Services.TUF, stamp(m.Signed.Expires)), "", nil
 }
 
 func (s *session) probeData(context.Context) (string, string, error) {

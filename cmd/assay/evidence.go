@@ -48,10 +48,10 @@ func (a *app) evidenceCommand() *cobra.Command {
 					if kind == "" {
 						kind = "(signature)"
 					}
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", e.ID, e.Subject.Short(), clean(kind), dash(signer), stamp(e.TrustedTime), index)
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", line(e.ID), line(e.Subject.Short()), line(kind), dash(signer), stamp(e.TrustedTime), index)
 				}
 				if page.Next != "" {
-					fmt.Fprintf(w, "more: --after %s\n", page.Next)
+					fmt.Fprintf(w, "more: --after %s\n", line(page.Next))
 				}
 			})
 		},
@@ -101,7 +101,7 @@ func (a *app) evidenceCommand() *cobra.Command {
 			}
 			return a.print(got, func(w io.Writer) {
 				for _, e := range got {
-					fmt.Fprintf(w, "stored\t%s\tabout %s\n", e.ID, e.Subject)
+					fmt.Fprintf(w, "stored\t%s\tabout %s\n", line(e.ID), line(string(e.Subject)))
 				}
 			})
 		},

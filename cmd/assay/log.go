@@ -46,9 +46,15 @@ func (s *session) openLog(ctx context.Context, f *logFlags) (tlog.Source, note.V
 	if err != nil {
 		return nil, nil, err
 	}
+	if s.admin != nil {
+		// The owner of the socket may read all, without a token for each tile.
+		return tlog.HTTP{URL: s.admin.Base + "/rekor/api/v2", Client: s.admin.HTTP}, verifier, nil
+	}
 	return tlog.HTTP{URL: s.status.Services.Rekor + "/api/v2", Client: &http.Client{
 		Timeout:   30 * time.Second,
 		Transport: &bearer{s: s, next: s.http.Transport},
+		// The token would go along to wherever a redirect points.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, verifier, nil
 }
 
@@ -228,6 +234,9 @@ entries of that signer are reported, one line each.`,
 			ctx := cmd.Context()
 			if state == "" {
 				return usagef("want --state FILE: where the last seen checkpoint is kept")
+			}
+			if every < time.Second {
+				return usagef("--interval %s: want 1s or more", every)
 			}
 			if dir := filepath.Dir(state); dir != "." {
 				if _, err := os.Stat(dir); err != nil {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -27,31 +29,95 @@ func clean(s string) string {
 	}, s)
 }
 
+// line is clean text of one line: a value of others cannot make rows of its own.
+func line(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' {
+			return '\uFFFD'
+		}
+		return r
+	}, clean(s))
+}
+
 // print writes v as JSON or YAML when that was asked for, else by table.
 func (a *app) print(v any, table func(w io.Writer)) error {
 	switch a.output {
 	case "json":
-		enc := json.NewEncoder(a.stdout)
-		enc.SetIndent("", "  ")
-		enc.SetEscapeHTML(false)
-		return enc.Encode(v)
-	case "yaml":
-		// By way of JSON, so that both have the same member names.
-		b, err := json.Marshal(v)
+		b, err := plainJSON(v, "  ")
 		if err != nil {
 			return err
 		}
-		var tree any
-		if err := yaml.Unmarshal(b, &tree); err != nil {
-			return err
-		}
-		enc := yaml.NewEncoder(a.stdout)
-		enc.SetIndent(2)
-		return enc.Encode(tree)
+		_, err = a.stdout.Write(b)
+		return err
+	case "yaml":
+		return a.printYAML(v)
 	}
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	table(w)
 	return w.Flush()
+}
+
+// plainJSON is v as JSON in which what a terminal would obey is escaped. Such
+// characters can stand in strings alone, where \uXXXX means the same.
+func plainJSON(v any, indent string) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetIndent("", indent)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return escapeHostile(b.Bytes()), nil
+}
+
+func escapeHostile(b []byte) []byte {
+	var out bytes.Buffer
+	for _, r := range string(b) {
+		if r != '\n' && r < 0x10000 && clean(string(r)) != string(r) {
+			fmt.Fprintf(&out, `\u%04x`, r)
+			continue
+		}
+		out.WriteRune(r)
+	}
+	return out.Bytes()
+}
+
+// printYAML writes v by way of JSON, so that both have the same member names.
+func (a *app) printYAML(v any) error {
+	b, err := plainJSON(v, "")
+	if err != nil {
+		return err
+	}
+	var tree yaml.Node
+	if err := yaml.Unmarshal(b, &tree); err != nil {
+		return err
+	}
+	restyle(&tree)
+	var out bytes.Buffer
+	enc := yaml.NewEncoder(&out)
+	enc.SetIndent(2)
+	if err := enc.Encode(&tree); err != nil {
+		return err
+	}
+	_, err = a.stdout.Write(escapeHostile(out.Bytes()))
+	return err
+}
+
+// restyle takes JSON's braces and quotes off again, and leaves quotes where an
+// escape needs them.
+func restyle(n *yaml.Node) {
+	n.Style = 0
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!str" {
+		if clean(n.Value) != n.Value || strings.ContainsAny(n.Value, "\n\t") {
+			n.Style = yaml.DoubleQuotedStyle
+		}
+	}
+	if (n.Kind == yaml.MappingNode || n.Kind == yaml.SequenceNode) && len(n.Content) == 0 {
+		n.Style = yaml.FlowStyle
+	}
+	for _, c := range n.Content {
+		restyle(c)
+	}
 }
 
 // terminal says whether w is one.
@@ -86,5 +152,5 @@ func dash(s string) string {
 	if s == "" {
 		return "-"
 	}
-	return clean(s)
+	return line(s)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -61,8 +62,42 @@ unmodified cosign, and ask with "assay verify".`,
 	add("server", a.upCommand(), a.serveCommand(), a.applyCommand(), a.tokenCommand(), a.doctorCommand())
 	add("trust", a.logCommand(), a.trustCommand())
 	root.AddCommand(a.versionCommand(), a.manCommand())
+	strictBuiltins(root)
 	walk(root, func(c *cobra.Command) { c.Args = usageArgs(c.Args) })
 	return root
+}
+
+// strictBuiltins mends cobra's own commands: a shell or a topic that is not
+// known ends in 64, not in help and 0.
+func strictBuiltins(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "completion":
+			c.Args = cobra.ArbitraryArgs
+			c.RunE = func(cmd *cobra.Command, args []string) error {
+				if len(args) > 0 {
+					return usagef("no completion for %q: want bash, zsh, fish or powershell", line(args[0]))
+				}
+				return cmd.Help()
+			}
+			c.Example = "  source <(assay completion bash)\n  assay completion zsh > \"${fpath[1]}/_assay\"\n  assay completion fish > ~/.config/fish/completions/assay.fish"
+			for _, shell := range c.Commands() {
+				shell.Example = "  assay completion " + shell.Name()
+			}
+		case "help":
+			c.Example = "  assay help verify"
+			c.Run = nil
+			c.RunE = func(_ *cobra.Command, args []string) error {
+				topic, rest, err := root.Find(args)
+				if err != nil || len(rest) > 0 {
+					return usagef("no help about %q; see assay --help", line(strings.Join(args, " ")))
+				}
+				return topic.Help()
+			}
+		}
+	}
 }
 
 func walk(c *cobra.Command, fn func(*cobra.Command)) {

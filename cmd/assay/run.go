@@ -104,7 +104,7 @@ With --image the products become an OCI image, which is pushed and attested.`,
 			if err := a.print(out, func(w io.Writer) {
 				fmt.Fprintf(w, "build\t%s\n", out.ID)
 				for _, p := range out.Products {
-					fmt.Fprintf(w, "product\t%s\t%s\n", clean(p.Name), p.Digest)
+					fmt.Fprintf(w, "product\t%s\t%s\n", line(p.Name), p.Digest)
 				}
 				if out.Image != "" {
 					fmt.Fprintf(w, "image\t%s\n", out.Image)

@@ -52,7 +52,7 @@ and TLS see "assay serve".`,
 			if logLevel != "" {
 				cfg.Log.Level = logLevel
 			}
-			if terminal(a.stderr) {
+			if terminal(a.stderr) && os.Getenv("ASSAY_LOG_FORMAT") == "" {
 				cfg.Log.Format = "text"
 			}
 			return a.serve(cmd.Context(), cfg, true)
@@ -111,7 +111,6 @@ func (a *app) serve(ctx context.Context, cfg config.Config, local bool) error {
 		handler = slog.NewTextHandler(a.stderr, opts)
 	}
 	log := slog.New(handler)
-	slog.SetDefault(log)
 	s, err := server.New(ctx, cfg, server.Options{Version: version(), Logger: log, Local: local})
 	if err != nil {
 		return err
@@ -130,7 +129,7 @@ func (a *app) serve(ctx context.Context, cfg config.Config, local bool) error {
 }
 
 func (a *app) welcome(cfg config.Config, st client.Status, local bool) {
-	a.printf("Assay %s is ready at %s (data in %s)\n", st.Version, st.PublicURL, cfg.Data)
+	a.printf("Assay %s is ready at %s (data in %s)\n", st.Version, st.PublicURL, line(cfg.Data))
 	if !local {
 		return
 	}
@@ -141,5 +140,5 @@ func (a *app) welcome(cfg config.Config, st client.Status, local bool) {
             cosign sign --yes --identity-token "$(assay token --data %s --subject you@example.com --audience sigstore)" IMAGE
   health    %s/readyz
 
-`, st.Services.Registry, cfg.Data, cfg.Data, st.Services.TUF, cfg.Data, st.PublicURL)
+`, st.Services.Registry, line(cfg.Data), line(cfg.Data), st.Services.TUF, line(cfg.Data), st.PublicURL)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,7 +14,9 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"assay/client"
@@ -21,6 +24,7 @@ import (
 	"assay/internal/strictyaml"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // clientConfig is the command line's own settings: flags over environment over
@@ -77,8 +81,27 @@ func (a *app) settle(cmd *cobra.Command) error {
 	default:
 		return usagef("--output %q: want table, json or yaml", a.output)
 	}
-	_ = cmd
-	return nil
+	return emptyFlags(cmd)
+}
+
+// emptyFlags refuses a flag that was given without a value, which is a variable
+// of a script that was not set: --certificate-identity "$WHO" must not turn into
+// a check of something else (CVE-2026-44310).
+func emptyFlags(cmd *cobra.Command) error {
+	var err error
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		switch v := f.Value.(type) {
+		case pflag.SliceValue:
+			if slices.Contains(v.GetSlice(), "") || len(v.GetSlice()) == 0 {
+				err = usagef("--%s is given and empty", f.Name)
+			}
+		default:
+			if f.Value.String() == "" {
+				err = usagef("--%s is given and empty", f.Name)
+			}
+		}
+	})
+	return err
 }
 
 // session is a command's way to one server.
@@ -90,6 +113,10 @@ type session struct {
 
 	subject string // who the admin socket mints tokens for
 	token   string // --identity-token
+	base    string // the server's address, as it was given
+
+	mu     sync.Mutex
+	minted map[string]client.TokenAnswer // by audience
 }
 
 // connect finds the server. Without --server and --data, want says whether
@@ -108,7 +135,8 @@ func (a *app) connect(ctx context.Context, subject, token string, want bool) (*s
 			return nil, fault.Newf(fault.Unavailable, "no server answers on the admin socket of %s: start one with assay up --data %s (%w)", a.data, a.data, err)
 		}
 		if base == "" {
-			base = st.PublicURL
+			s.base, s.status = st.PublicURL, st
+			return s, nil
 		}
 	}
 	if base == "" {
@@ -118,16 +146,32 @@ func (a *app) connect(ctx context.Context, subject, token string, want bool) (*s
 		return s, nil
 	}
 	u, err := url.Parse(base)
-	if err != nil || u.Host == "" {
-		return nil, usagef("--server %q: want https://HOST[:PORT]", base)
+	if err != nil || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return nil, usagef("--server: want https://HOST[:PORT] and nothing else")
 	}
 	if u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())) {
 		return nil, usagef("--server %q: want https; http is for loopback only", base)
 	}
-	if s.status, err = (&client.Client{Base: base, HTTP: s.http}).Status(ctx); err != nil {
+	s.base = u.Scheme + "://" + u.Host
+	if s.status, err = (&client.Client{Base: s.base, HTTP: s.http}).Status(ctx); err != nil {
 		return nil, err
 	}
-	return s, nil
+	return s, bound(u, s.status)
+}
+
+// bound holds what a server says of itself against how it was reached: tokens go
+// to the host that was named, over TLS, and nowhere else (CVE-2026-33540).
+func bound(u *url.URL, st *client.Status) error {
+	same := func(host string) bool {
+		return host == u.Hostname() || isLoopback(host) && isLoopback(u.Hostname())
+	}
+	for _, text := range []string{st.PublicURL, st.Services.Fulcio, st.Services.Rekor, st.Services.TSA, st.Services.TUF, st.Services.OIDC, u.Scheme + "://" + st.Services.Registry} {
+		v, err := url.Parse(text)
+		if err != nil || !same(v.Hostname()) || v.Scheme != "https" && !isLoopback(v.Hostname()) {
+			return fault.Newf(fault.Unverified, "the server at %s sends its clients to %q, another host or one without TLS; name that one with --server if it is right", u.Host, line(text))
+		}
+	}
+	return nil
 }
 
 func isLoopback(host string) bool {
@@ -160,7 +204,7 @@ func (s *session) api() *client.Client {
 	if s.admin != nil {
 		return s.admin
 	}
-	return &client.Client{Base: s.status.PublicURL, HTTP: s.http, Token: func(ctx context.Context) (string, error) {
+	return &client.Client{Base: s.base, HTTP: s.http, Token: func(ctx context.Context) (string, error) {
 		token, err := s.tokenFor(ctx, "assay-api")
 		if err == nil && token == "" {
 			s.app.hint = "no token of audience assay-api was at hand: set ASSAY_API_TOKEN, or in GitHub Actions grant permissions: id-token: write"
@@ -176,22 +220,39 @@ func (s *session) tokenFor(ctx context.Context, audience string) (string, error)
 	if s.token != "" && audience == "sigstore" {
 		return readToken(s.token)
 	}
+	if s.admin != nil && s.subject != "" { // a flag goes before the environment
+		return s.mint(ctx, audience)
+	}
 	env := map[string]string{"sigstore": "SIGSTORE_ID_TOKEN", "assay-api": "ASSAY_API_TOKEN", "assay-registry": "ASSAY_REGISTRY_TOKEN"}[audience]
 	if t := os.Getenv(env); t != "" {
 		return t, nil
 	}
 	if s.admin != nil {
-		subject, err := s.localSubject(audience)
-		if err != nil {
-			return "", err
-		}
-		a, err := s.admin.Mint(ctx, client.TokenRequest{Subject: subject, Audience: audience, TTL: 300})
-		if err != nil {
-			return "", err
-		}
-		return a.Token, nil
+		return s.mint(ctx, audience)
 	}
 	return githubToken(ctx, audience)
+}
+
+// mint gives a token of the local issuer, the same one while it holds.
+func (s *session) mint(ctx context.Context, audience string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a, ok := s.minted[audience]; ok && time.Until(a.Expires) > time.Minute {
+		return a.Token, nil
+	}
+	subject, err := s.localSubject(audience)
+	if err != nil {
+		return "", err
+	}
+	a, err := s.admin.Mint(ctx, client.TokenRequest{Subject: subject, Audience: audience, TTL: 300})
+	if err != nil {
+		return "", err
+	}
+	if s.minted == nil {
+		s.minted = map[string]client.TokenAnswer{}
+	}
+	s.minted[audience] = *a
+	return a.Token, nil
 }
 
 // localSubject is who a token of the local issuer is for: who was named, or,
@@ -224,9 +285,21 @@ func readToken(v string) (string, error) {
 		return "", usagef("--identity-token: neither a JWT nor a readable file: %w", err)
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, 64<<10))
-	return strings.TrimSpace(string(b)), err
+	b, err := io.ReadAll(io.LimitReader(f, maxToken+1))
+	if err != nil {
+		return "", usagef("--identity-token: %w", err)
+	}
+	if len(b) > maxToken {
+		return "", usagef("--identity-token %s: more than %d bytes are no token", v, maxToken)
+	}
+	if len(bytes.TrimSpace(b)) == 0 {
+		return "", usagef("--identity-token %s: the file is empty", v)
+	}
+	return string(bytes.TrimSpace(b)), nil
 }
+
+// maxToken is what servers read of a token, in bytes.
+const maxToken = 16 << 10
 
 // githubToken asks GitHub Actions, where a job has id-token: write.
 func githubToken(ctx context.Context, audience string) (string, error) {
@@ -246,7 +319,10 @@ func githubToken(ctx context.Context, audience string) (string, error) {
 		return "", err
 	}
 	req.Header.Set("Authorization", "Bearer "+bearer)
-	resp, err := (&http.Client{Timeout: 30 * time.Second}).Do(req)
+	resp, err := (&http.Client{
+		Timeout:       30 * time.Second,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}).Do(req)
 	if err != nil {
 		return "", fault.Newf(fault.Unavailable, "identity token of GitHub Actions: %w", err)
 	}

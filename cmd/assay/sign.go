@@ -12,7 +12,6 @@ import (
 	"assay/artifact"
 	"assay/attestation"
 	"assay/client"
-	"assay/internal/durable"
 	"assay/internal/fault"
 	"assay/internal/keyring"
 
@@ -54,7 +53,9 @@ func (s *session) signing(f *signFlags) (*client.Signing, error) {
 			if err != nil {
 				return nil, usagef("--key-passphrase-file: %w", err)
 			}
-			passphrase = []byte(strings.TrimRight(string(b), "\r\n"))
+			if passphrase = []byte(strings.TrimRight(string(b), "\r\n")); len(passphrase) == 0 {
+				return nil, usagef("--key-passphrase-file %s is empty", f.passphrase)
+			}
 		}
 		if passphrase == nil {
 			passphrase = []byte(os.Getenv("COSIGN_PASSWORD"))
@@ -222,8 +223,8 @@ func (s *session) keep(ctx context.Context, f *signFlags, t *target, b *bundlepb
 		return err
 	}
 	if f.bundle != "" {
-		if err := durable.WriteFile(f.bundle, doc, 0o644); err != nil {
-			return fault.Wrap(fault.Invalid, err)
+		if err := writeFile(f.bundle, doc); err != nil {
+			return err
 		}
 	}
 	out := signed{Target: t.text, Digest: t.digest, PredicateType: predicateType, Bundle: f.bundle}
@@ -259,16 +260,16 @@ func (s *session) keep(ctx context.Context, f *signFlags, t *target, b *bundlepb
 		return usagef("no server to store the bundle with: give --bundle FILE")
 	}
 	return s.app.print(out, func(w io.Writer) {
-		fmt.Fprintf(w, "signed\t%s\n", clean(out.Target))
+		fmt.Fprintf(w, "signed\t%s\n", line(out.Target))
 		fmt.Fprintf(w, "digest\t%s\n", out.Digest)
 		if out.LogIndex != nil {
 			fmt.Fprintf(w, "log index\t%d\n", *out.LogIndex)
 		}
 		if out.Stored != "" {
-			fmt.Fprintf(w, "stored\t%s\n", out.Stored)
+			fmt.Fprintf(w, "stored\t%s\n", line(out.Stored))
 		}
 		if out.Bundle != "" {
-			fmt.Fprintf(w, "bundle\t%s\n", out.Bundle)
+			fmt.Fprintf(w, "bundle\t%s\n", line(out.Bundle))
 		}
 	})
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"io"
 	"os"
-	"strings"
+	"path/filepath"
 
 	"assay/artifact"
 	"assay/internal/fault"
@@ -29,7 +29,7 @@ func (t *target) name() string {
 		return t.image.Host + "/" + t.image.Repository
 	}
 	if t.file != "" {
-		return t.file[strings.LastIndexByte(t.file, '/')+1:]
+		return filepath.Base(t.file)
 	}
 	return string(t.digest)
 }

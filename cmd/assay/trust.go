@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -81,10 +82,33 @@ func (a *app) writeOut(path string, b []byte) error {
 		_, err := a.stdout.Write(b)
 		return err
 	}
-	if err := durable.WriteFile(path, b, 0o644); err != nil {
-		return fault.Wrap(fault.Invalid, err)
+	if err := writeFile(path, b); err != nil {
+		return err
 	}
-	a.notef("wrote %s (%d bytes)\n", path, len(b))
+	a.notef("wrote %s (%d bytes)\n", line(path), len(b))
+	return nil
+}
+
+// writeFile writes durably, and into a device or a pipe as it is: replacing
+// /dev/stdout or /dev/null by a file would be a surprise.
+func writeFile(path string, b []byte) error {
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
+		if st.IsDir() {
+			return usagef("%s is a folder", line(path))
+		}
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return usagef("%w", err)
+		}
+		_, err = f.Write(b)
+		return errors.Join(err, f.Close())
+	}
+	if err := durable.WriteFile(path, b, 0o644); err != nil {
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
+			return usagef("%w", err)
+		}
+		return err
+	}
 	return nil
 }
 

@@ -174,6 +174,9 @@ func (a *app) verifyByServer(ctx context.Context, f *verifyFlags, text string) e
 	if err := s.api().Verify(ctx, q, &r); err != nil {
 		return undecided(err)
 	}
+	if r.Digest != t.digest || r.Verdict != policy.Allow && r.Verdict != policy.Deny {
+		return undecided(fault.Newf(fault.Unavailable, "the server answered about %q with verdict %q, asked was about %s", line(string(r.Digest)), line(string(r.Verdict)), t.digest))
+	}
 	return a.verdict(ctx, s, f, t, &r)
 }
 
@@ -219,7 +222,7 @@ func (a *app) verifyHere(ctx context.Context, f *verifyFlags, text string, p *po
 	}
 	src, err := s.sources(ctx, f, t)
 	if err != nil {
-		return err
+		return undecided(err)
 	}
 	// A policy that does not hold for the target allows nothing, as on a server.
 	set, err := policy.NewSet(p)
