@@ -53,6 +53,9 @@ func (r *Registry) putManifest(q *request) error {
 		return err
 	}
 	ctx := q.Context()
+	if err := r.checkVisibleFirst(q, p); err != nil {
+		return err
+	}
 	if err := r.checkStored(ctx, p); err != nil {
 		return err
 	}
@@ -175,8 +178,25 @@ func isEvidence(p *push) bool {
 	return p.subject != "" || len(p.tags) > 0
 }
 
+// checkVisibleFirst asks, before any byte is looked for, what the pusher sees of
+// what the manifest names: the store knows the blobs of all repositories, and
+// what it says of a hidden one, its size or that it is there, is for nobody
+// (CVE-2024-39897). commitPush asks again in its own transaction.
+func (r *Registry) checkVisibleFirst(q *request, p *push) error {
+	ctx := q.Context()
+	return r.db.View(ctx, func(tx *store.Tx) error {
+		_, err := findManifest(ctx, tx, q.route.name, p.digest)
+		if errors.Is(err, fault.NotFound) {
+			return r.checkVisible(ctx, tx, q, p)
+		}
+		// The same bytes were taken before, so the sizes in them are right and
+		// checkStored can tell no more than the manifest says.
+		return err
+	})
+}
+
 // checkStored looks for the bytes of all blobs that the manifest names, with
-// the sizes that it gives. Who may see them is asked in the transaction.
+// the sizes that it gives. The pusher was found to see them.
 func (r *Registry) checkStored(ctx context.Context, p *push) error {
 	var missing []artifact.Digest
 	for i := range p.blobs {

@@ -136,6 +136,42 @@ func TestThreat_Registry_BlobOfAnotherRepository(t *testing.T) {
 	})
 }
 
+// TestThreat_Registry_ExistenceOfForeignBlob: a manifest that names a blob of
+// another repository, with its size or a wrong one, is answered like one that
+// names a blob which is nowhere (CVE-2024-39897).
+func TestThreat_Registry_ExistenceOfForeignBlob(t *testing.T) {
+	each(t, func(t *testing.T, s *registrytest.Server, c *registrytest.Client) {
+		c.PushImage("secret", "v1", registrytest.Image{Layer: "secret layer"})
+		s.Grant(t, "other", identity.RolePublisher, "public")
+		other := s.Client(t, "other")
+		mine := other.PushBlob("public", "{}")
+		there := string(artifact.SHA256Of([]byte("secret layer")))
+		nowhere := string(artifact.SHA256Of([]byte("never pushed")))
+		young := string(c.PushBlob("public", "of another uploader"))
+		put := func(name, config, layer string, size int) *registrytest.Response {
+			doc := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"a/b","digest":%q,"size":2},"layers":[{"mediaType":"a/b","digest":%q,"size":%d}]}`,
+				registrytest.ImageType, config, layer, size)
+			r := other.PutManifest("public", "x", []byte(doc))
+			want(t, name, r, http.StatusBadRequest, "MANIFEST_BLOB_UNKNOWN")
+			return r
+		}
+		for _, size := range []int{12, 13, 1, 19} {
+			blank := strings.ReplaceAll(string(put("nowhere", string(mine), nowhere, size).Body), nowhere, "D")
+			for name, d := range map[string]string{"of another repository": there, "of another uploader": young} {
+				got := strings.ReplaceAll(string(put(name, string(mine), d, size).Body), d, "D")
+				if got != blank {
+					t.Fatalf("a blob %s, size %d: %s\none that is nowhere: %s", name, size, got, blank)
+				}
+			}
+			// Nor by which of two is missed: as config beside one that is nowhere.
+			put("beside one that is nowhere", there, nowhere, size)
+		}
+		// Of what the pusher sees the size is told, as it helps.
+		doc := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"a/b","digest":%q,"size":3},"layers":[]}`, registrytest.ImageType, mine)
+		want(t, "one's own, wrong size", other.PutManifest("public", "x", []byte(doc)), http.StatusBadRequest, "SIZE_INVALID")
+	})
+}
+
 // TestThreat_Registry_StaleAfterDelete: what is deleted is gone with the answer,
 // and what lives stays whole.
 func TestThreat_Registry_StaleAfterDelete(t *testing.T) {
