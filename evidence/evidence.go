@@ -31,7 +31,7 @@ type Limits struct {
 	Attestation   attestation.Limits // caps within a bundle, before any cryptography
 	Inline        int                // largest bundle kept in SQL, bytes; larger ones go to the blob store; 64 KiB
 	Verifiers     int                // verifications at once; the number of cores
-	MaxEvidence   int                // bundles that Evidence gives, newest first; 64
+	MaxEvidence   int                // bundles that Evidence gives, the signers by turns; 64
 	EvidenceBytes int64              // bytes of bundles that Evidence gives; 64 MiB
 	MaxPage       int                // records that List gives; 1,000
 	MaxLayers     int                // bundles read of one pushed manifest; 256

@@ -44,10 +44,15 @@ type prepared struct {
 	raw      []byte
 	payload  []byte
 	inline   bool
+	signed   string   // what was signed, see signedKey
+	kept     []Record // of the bundle that is kept in its place; nil: none
 }
 
 // records gives one Record a subject.
 func (p *prepared) records() []Record {
+	if p.kept != nil {
+		return p.kept
+	}
 	out := make([]Record, len(p.subjects))
 	for i, d := range p.subjects {
 		out[i] = p.record
@@ -62,7 +67,9 @@ func (p *prepared) records() []Record {
 //
 // Bytes that are known already, and were verified under the current trust
 // epoch, are not verified again: isNew is false, and a repository that they had
-// not come from yet is added.
+// not come from yet is added. So it is with other bytes that carry the same
+// signature and prove no more than a bundle that is kept (anyone can write a
+// bundle anew): the records are those of the bundle that is kept.
 //
 // What does not verify is fault.Unverified with a trust.Code, what is no bundle
 // fault.Invalid or fault.TooLarge; both are noted as rejected. Other errors
@@ -214,7 +221,7 @@ func (s *Store) countSubjects(b *attestation.Bundle) error {
 
 // prepare makes rows of what was proved.
 func (s *Store) prepare(id string, sub submission, v *trust.Verified, epoch int64) (*prepared, error) {
-	p := &prepared{raw: sub.raw, payload: sub.payload, inline: len(sub.raw) <= s.limits.Inline, record: Record{
+	p := &prepared{raw: sub.raw, payload: sub.payload, signed: signedKey(sub, v), inline: len(sub.raw) <= s.limits.Inline, record: Record{
 		ID: id, Scheme: v.Scheme, Root: v.Root, TrustedTime: v.TrustedTime.UTC().Truncate(time.Microsecond), TimeSource: v.TimeSource,
 		LogID: v.LogID, LogIndex: v.LogIndex, Legacy: sub.legacy, Size: int64(len(sub.raw)), TrustEpoch: epoch,
 		Signer: Signer{Issuer: v.Identity.Issuer, Subject: v.Identity.Subject, Key: v.KeyFingerprint},
@@ -275,10 +282,22 @@ type ingestedBody struct {
 
 // put writes a verified bundle in tx, with its event when it is new.
 func put(ctx context.Context, tx *store.Tx, p *prepared, from Origin) (isNew bool, err error) {
+	p.kept = nil // tx may be run again
+	r := &p.record
+	there, err := findKnown(ctx, tx, r.ID, "")
+	if err != nil {
+		return false, err
+	}
+	holder, err := claimSigned(ctx, tx, p)
+	if err != nil {
+		return false, err
+	}
+	if holder != "" && !there.found {
+		return false, putCopy(ctx, tx, p, holder, from)
+	}
 	if isNew, err = insertBundle(ctx, tx, p, from); err != nil {
 		return false, err
 	}
-	r := &p.record
 	if !isNew {
 		k, err := findKnown(ctx, tx, r.ID, from.Repository)
 		if err != nil {

@@ -92,9 +92,10 @@ func (s *Store) Item(ctx context.Context, id string) (Item, error) {
 	return s.load(ctx, c)
 }
 
-// Evidence gives the bundles about a subject, the newest first, at most
-// Limits.MaxEvidence of them and Limits.EvidenceBytes in all; truncated says
-// that there are more. A bundle whose bytes changed fails the whole answer with
+// Evidence gives the bundles about a subject, at most Limits.MaxEvidence of them
+// and Limits.EvidenceBytes in all; truncated says that there are more. The
+// signers take turns: the newest bundle of each stands first, then the second
+// newest of each, so that one signer's many do not displace another's. A bundle whose bytes changed fails the whole answer with
 // fault.Tampered: evidence must not vanish because somebody damaged it.
 func (s *Store) Evidence(ctx context.Context, subject artifact.Digest) (items []Item, truncated bool, err error) {
 	if err := subject.Validate(); err != nil {
@@ -110,16 +111,21 @@ func (s *Store) Evidence(ctx context.Context, subject artifact.Digest) (items []
 	}
 	total := int64(0)
 	for i, c := range rows {
-		if total += c.size; i == s.limits.MaxEvidence || total > s.limits.EvidenceBytes {
+		if i == s.limits.MaxEvidence {
 			return items, true, nil
 		}
+		if total+c.size > s.limits.EvidenceBytes {
+			truncated = true // a smaller one of another signer may still have room
+			continue
+		}
+		total += c.size
 		item, err := s.load(ctx, c)
 		if err != nil {
 			return nil, false, fmt.Errorf("evidence of %s: %w", subject, err)
 		}
 		items = append(items, item)
 	}
-	return items, false, nil
+	return items, truncated, nil
 }
 
 // load brings a bundle's bytes together and checks them against its name.

@@ -20,6 +20,8 @@ import (
 //   - evidence_subject: the strong digests that a bundle is about.
 //   - evidence_origin: the repositories that a bundle was pushed to.
 //   - evidence_rejection: the newest refusals of each subject, for people.
+//   - evidence_signed: which bundle stands for a signature (signedKey), so that
+//     copies of it are not kept.
 //
 // The first three share (ingested_at, id), by which every list is ordered.
 var Migrations = store.Migrations{Name: "evidence", Steps: []string{`
@@ -72,6 +74,11 @@ CREATE TABLE evidence_rejection (
 	source     TEXT   NOT NULL,
 	at         BIGINT NOT NULL,
 	PRIMARY KEY (subject, id)
+);
+`, `
+CREATE TABLE evidence_signed (
+	signed TEXT NOT NULL PRIMARY KEY,
+	id     TEXT NOT NULL
 );
 `}}
 
@@ -299,10 +306,19 @@ func findStored(ctx context.Context, tx *store.Tx, id string) (c stored, err err
 	return c, err
 }
 
-// newestStored gives the newest bundles about a subject, at most n.
+// newestStored gives bundles about a subject, at most n: the newest of each
+// signer first, then the second newest of each, and so on, so that one who signs
+// without end about somebody else's artifact fills his own turns alone. Among
+// one signer's, the newest of each predicate type have the first turns.
 func newestStored(ctx context.Context, tx *store.Tx, subject artifact.Digest, n int) (out []stored, err error) {
-	rows, err := tx.Query(ctx, `SELECT `+storedColumns+` FROM evidence_subject s CROSS JOIN evidence_bundle b
-		WHERE s.subject = ? AND b.id = s.id ORDER BY s.ingested_at DESC, s.id DESC LIMIT ?`, string(subject), n)
+	rows, err := tx.Query(ctx, `SELECT `+storedColumns+` FROM (
+			SELECT id, ingested_at, ROW_NUMBER() OVER (PARTITION BY root, issuer, identity, bare ORDER BY of_type, ingested_at DESC, id DESC) AS turn FROM (
+				SELECT s.id, s.ingested_at, k.root, k.issuer, k.identity, CASE WHEN k.issuer = '' THEN k.key ELSE '' END AS bare,
+					ROW_NUMBER() OVER (PARTITION BY k.root, k.issuer, k.identity, CASE WHEN k.issuer = '' THEN k.key ELSE '' END, k.predicate_type
+						ORDER BY s.ingested_at DESC, s.id DESC) AS of_type
+				FROM evidence_subject s CROSS JOIN evidence_bundle k WHERE s.subject = ? AND k.id = s.id
+			) typed ORDER BY turn, ingested_at DESC, id DESC LIMIT ?
+		) t CROSS JOIN evidence_bundle b WHERE b.id = t.id ORDER BY t.turn, t.ingested_at DESC, t.id DESC`, string(subject), n)
 	if err != nil {
 		return nil, err
 	}
