@@ -44,6 +44,7 @@ type Options struct {
 	Check    func(*config.Desired) error     // before an apply: could it be put in force?
 	Reload   func(ctx context.Context) error // after an apply
 	Site     []identity.IssuerConfig         // issuers of the configuration file
+	Host     func() string                   // of this registry, as it stands in references
 	Status   func(ctx context.Context) client.Status
 	Clock    clock.Clock
 	Logger   *slog.Logger

@@ -3,8 +3,8 @@ package api
 import (
 	"encoding/json"
 	"net/http"
+	"regexp"
 	"strings"
-	"unicode"
 
 	"assay/artifact"
 	"assay/client"
@@ -18,15 +18,19 @@ import (
 const defaultScope = "default"
 
 // scopeID names all that a decision depends on beside the digest: the scope
-// that was asked for and the repository whose policies apply.
-func scopeID(scope, repository string) string {
+// and the environment that were asked for, and the repository whose policies
+// apply. Two questions with one ID would answer for each other.
+func scopeID(scope, environment, repository string) string {
 	if scope == "" {
 		scope = defaultScope
 	}
-	if repository == "" {
-		return scope
+	if environment != "" {
+		scope += "/" + environment
 	}
-	return scope + "@" + repository
+	if repository != "" {
+		scope += "@" + repository
+	}
+	return scope
 }
 
 // repositoryOf is the inverse: whose right to read a decision is.
@@ -36,7 +40,7 @@ func repositoryOf(scopeID string) string {
 }
 
 func (a *API) verify(w http.ResponseWriter, r *http.Request) {
-	q, err := readVerifyRequest(w, r)
+	q, err := a.readVerifyRequest(w, r)
 	if err != nil {
 		a.fail(w, r, err)
 		return
@@ -46,28 +50,18 @@ func (a *API) verify(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ctx := r.Context()
-	if q.Digest == "" {
-		ref, err := artifact.ParseReference(q.Reference)
+	t := verify.Target{Digest: q.Digest, Kind: policy.File}
+	if q.Repository != "" {
+		// What an image is, and that it is in this repository at all, is the
+		// registry's to say: a summary names the place, so it must be true.
+		got, err := a.o.Resolve(ctx, identity.System("api"), q.Repository, q.what())
 		if err != nil {
 			a.fail(w, r, err)
 			return
 		}
-		what := string(ref.Digest)
-		if what == "" {
-			what = ref.Tag
-		}
-		got, err := a.o.Resolve(ctx, identity.FromContext(ctx), q.Repository, what)
-		if err != nil {
-			a.fail(w, r, err)
-			return
-		}
-		q.Digest, q.MediaType = got.Digest, got.MediaType
+		t = verify.Target{Digest: got.Digest, Kind: policy.Image, MediaType: got.MediaType, Repository: q.Repository}
 	}
-	t := verify.Target{
-		Digest: q.Digest, Kind: policy.Kind(q.Kind), MediaType: q.MediaType,
-		Registry: q.Registry, Repository: q.Repository, Name: q.Reference,
-	}
-	scope := policy.Scope{ID: scopeID(q.Scope, q.Repository), Environment: q.Environment}
+	scope := policy.Scope{ID: scopeID(q.Scope, q.Environment, q.Repository), Environment: q.Environment}
 	d, err := a.o.Engine.Decide(ctx, t, scope, a.o.Desired().Policies.For(t.Subject(), scope))
 	if err != nil {
 		a.fail(w, r, err)
@@ -76,9 +70,26 @@ func (a *API) verify(w http.ResponseWriter, r *http.Request) {
 	a.writeDecision(w, r, d, q.Reference)
 }
 
+// question is a request for a decision, checked.
+type question struct {
+	client.VerifyRequest
+	tag string // where the reference names one and no digest is given
+}
+
+func (q *question) what() string {
+	if q.Digest != "" {
+		return string(q.Digest)
+	}
+	return q.tag
+}
+
+// scopeName is what a scope and an environment are called.
+var scopeName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
+
 // readVerifyRequest reads strictly and settles which repository is asked about,
-// before anybody is asked whether the caller may.
-func readVerifyRequest(w http.ResponseWriter, r *http.Request) (*client.VerifyRequest, error) {
+// before anybody is asked whether the caller may. Fields that say the same must
+// agree.
+func (a *API) readVerifyRequest(w http.ResponseWriter, r *http.Request) (*question, error) {
 	if err := wantMedia(r, "application/json"); err != nil {
 		return nil, err
 	}
@@ -86,48 +97,60 @@ func readVerifyRequest(w http.ResponseWriter, r *http.Request) (*client.VerifyRe
 	if err != nil {
 		return nil, err
 	}
-	var q client.VerifyRequest
-	if err := strictjson.Unmarshal(b, &q, strictjson.RejectUnknown()); err != nil {
+	var q question
+	if err := strictjson.Unmarshal(b, &q.VerifyRequest, strictjson.RejectUnknown()); err != nil {
 		return nil, fault.Newf(fault.Invalid, "request: %w", err)
-	}
-	if q.Digest == "" && q.Reference == "" {
-		return nil, fault.Newf(fault.Invalid, "want a digest or a reference")
 	}
 	if q.Digest != "" {
 		if err := q.Digest.Validate(); err != nil {
 			return nil, err
 		}
-	} else if q.Repository == "" {
-		ref, err := artifact.ParseReference(q.Reference)
-		if err != nil {
-			return nil, err
+	}
+	for name, text := range map[string]string{"scope": q.Scope, "environment": q.Environment} {
+		if text != "" && !scopeName.MatchString(text) {
+			return nil, fault.Newf(fault.Invalid, "%s %.80q: want letters, digits, . _ and -, at most 63", name, text)
 		}
-		q.Repository = ref.Repository
 	}
 	if q.Repository != "" && !artifact.ValidRepository(q.Repository) {
 		return nil, fault.Newf(fault.Invalid, "repository %.80q is not of the OCI grammar", q.Repository)
 	}
-	switch q.Kind {
-	case "", string(policy.Image), string(policy.File):
-	default:
-		return nil, fault.Newf(fault.Invalid, "kind %.40q: want %s or %s", q.Kind, policy.Image, policy.File)
-	}
-	if strings.Contains(q.Scope, "@") {
-		return nil, fault.Newf(fault.Invalid, "scope %.80q: want it without @", q.Scope)
-	}
-	for name, text := range map[string]string{
-		"scope": q.Scope, "environment": q.Environment, "registry": q.Registry, "media_type": q.MediaType, "reference": q.Reference,
-	} {
-		if most := maxText[name]; len(text) > most || strings.ContainsFunc(text, unicode.IsControl) {
-			return nil, fault.Newf(fault.Invalid, "%s %.80q: want at most %d bytes without control characters", name, text, most)
+	if q.Reference != "" {
+		if err := a.settleReference(&q); err != nil {
+			return nil, err
 		}
+	}
+	if q.Digest == "" && q.tag == "" {
+		return nil, fault.Newf(fault.Invalid, "want a digest, or a reference with a tag or a digest")
 	}
 	return &q, nil
 }
 
-// maxText bounds what a request for a decision carries into facts and trails,
-// in bytes.
-var maxText = map[string]int{"scope": 200, "environment": 200, "registry": 255, "media_type": 255, "reference": 1024}
+// settleReference fills repository, digest and tag of a reference, which must
+// be of this registry.
+func (a *API) settleReference(q *question) error {
+	ref, err := artifact.ParseReference(q.Reference)
+	if err != nil {
+		return err
+	}
+	if host := a.o.Host(); ref.Host != host {
+		return fault.Newf(fault.Invalid, "reference %.200q is of another registry than %s, which this server knows nothing of: assay verify --policy, or with identity flags, checks it from where you are", q.Reference, host)
+	}
+	if q.Repository == "" {
+		q.Repository = ref.Repository
+	}
+	if q.Digest == "" {
+		q.Digest = ref.Digest
+	}
+	if q.Repository != ref.Repository || ref.Digest != "" && q.Digest != ref.Digest {
+		return fault.Newf(fault.Invalid, "reference %.200q, repository %s and digest %s name different things", q.Reference, q.Repository, q.Digest)
+	}
+	if q.Digest == "" {
+		if q.tag = ref.Tag; q.tag == "" {
+			q.tag = "latest"
+		}
+	}
+	return nil
+}
 
 func (a *API) writeDecision(w http.ResponseWriter, r *http.Request, d *verify.Decision, name string) {
 	rep, err := a.o.Engine.Report(r.Context(), d)

@@ -48,15 +48,12 @@ type TokenAnswer struct {
 	Expires time.Time `json:"expires"`
 }
 
-// VerifyRequest asks whether an artifact may run: POST /api/v1/verify. One of
-// Reference and Digest is needed.
+// VerifyRequest asks whether an artifact may run: POST /api/v1/verify. What is
+// in a repository of this server is an image; a digest alone is a file.
 type VerifyRequest struct {
-	Reference   string          `json:"reference,omitempty"`   // as the asker named it, for people; of this registry it may stand alone
+	Reference   string          `json:"reference,omitempty"`   // of this registry; HOST/REPOSITORY[:TAG][@DIGEST]
 	Digest      artifact.Digest `json:"digest,omitempty"`      // of an image manifest or of a file
-	Kind        string          `json:"kind,omitempty"`        // image (default with a repository) or file
-	MediaType   string          `json:"media_type,omitempty"`  // of an image
-	Registry    string          `json:"registry,omitempty"`    // host, when it is not this server's
-	Repository  string          `json:"repository,omitempty"`  // whose policy applies
+	Repository  string          `json:"repository,omitempty"`  // where the image is, and whose policies apply
 	Scope       string          `json:"scope,omitempty"`       // "" is the default scope
 	Environment string          `json:"environment,omitempty"` // where it is to run, for policies that select on it
 }

@@ -105,6 +105,11 @@ func compileGrant(g Grant) (compiledGrant, error) {
 			return c, fault.Newf(fault.Invalid, "grant: role %s has no action %q to narrow to; it has %v", g.Role, a, all)
 		}
 	}
+	if g.Anonymous {
+		// The log and the evidence hold people's names; decisions are stored.
+		// Everybody may read content, and no more.
+		all = []Action{ActPull}
+	}
 	c.actions = all
 	if len(g.Actions) > 0 {
 		c.actions = slices.Clone(g.Actions)

@@ -293,7 +293,7 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, Engine: s.engine, Log: s.tlog, Events: s.events,
 		Root: func() *trust.Root { return s.root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
 		Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
-		Status: s.status, Clock: s.clock, Logger: s.log,
+		Host: s.host, Status: s.status, Clock: s.clock, Logger: s.log,
 	})
 	return s.reload(ctx)
 }

@@ -190,7 +190,7 @@ func TestLifeOfASite(t *testing.T) {
 			}) {
 				t.Helper()
 				var r map[string]any
-				if err := s.admin.Verify(ctx, client.VerifyRequest{Digest: artifact.SHA256Of([]byte("content")), Kind: "file"}, &r); err != nil {
+				if err := s.admin.Verify(ctx, client.VerifyRequest{Digest: artifact.SHA256Of([]byte("content"))}, &r); err != nil {
 					t.Fatal(err)
 				}
 				report.Verdict, report.DecisionID = fmt.Sprint(r["verdict"]), fmt.Sprint(r["decision_id"])

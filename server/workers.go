@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -37,13 +38,31 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 		"registry":  s.registry.Run, // evidence not handed on yet, uploads that were left
 		"documents": s.followDocuments,
 	} {
-		wg.Go(func() {
-			if err := run(ctx); err != nil && ctx.Err() == nil {
-				s.log.Error("a worker ended", "worker", name, "error", err)
-			}
-		})
+		wg.Go(func() { s.keepRunning(ctx, name, run) })
 	}
 	return &wg
+}
+
+// keepRunning runs a worker until ctx ends. One that breaks is told of and
+// begun again: it must not take the doors with it.
+func (s *Server) keepRunning(ctx context.Context, name string, run func(context.Context) error) {
+	once := func() (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = fault.Newf(fault.Internal, "panic: %v\n%s", p, debug.Stack())
+			}
+		}()
+		return run(ctx)
+	}
+	for ctx.Err() == nil {
+		if err := once(); err != nil && ctx.Err() == nil {
+			s.log.Error("a worker broke and is begun again", "worker", name, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // every runs fn at intervals; an error is told and the next turn tries again.

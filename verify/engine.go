@@ -138,7 +138,7 @@ func (e *Engine) Decide(ctx context.Context, t Target, scope policy.Scope, p *po
 	if scope.ID == "" || len(scope.ID) > 512 || p == nil {
 		return nil, fault.Newf(fault.Invalid, "decide: want a policy, and a scope with an ID of at most 512 bytes")
 	}
-	k := flightKey{decisionKey{t.Digest, scope.ID}, p.Hash()}
+	k := flightKey{decisionKey{t.Digest, scope.ID}, p.Hash(), fmt.Sprintf("%q", t.Subject()), t.uri(), scope}
 	return e.flights.do(ctx, k, func(ctx context.Context) (*Decision, error) {
 		ctx, cancel := context.WithTimeout(ctx, e.o.Timeout)
 		defer cancel()

@@ -3,6 +3,8 @@ package verify
 import (
 	"context"
 	"sync"
+
+	"assay/policy"
 )
 
 // flights lets callers who ask the same share one answer. Unlike the usual
@@ -13,9 +15,14 @@ type flights struct {
 	slot map[flightKey]*slot
 }
 
+// flightKey is the whole question: those who ask another one never share an
+// answer.
 type flightKey struct {
 	decisionKey
-	policy string // hash
+	policy  string // hash
+	subject string // the subject, every field
+	uri     string
+	scope   policy.Scope
 }
 
 type slot struct {

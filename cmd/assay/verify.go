@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"assay/artifact"
 	"assay/attestation"
 	"assay/client"
 	"assay/internal/fault"
@@ -22,6 +23,7 @@ import (
 // verifyFlags are cosign's names where cosign has one.
 type verifyFlags struct {
 	policyFile, scope string
+	environment       string
 	bundles           []string
 	roots             []string
 	identity          string
@@ -85,6 +87,7 @@ Exit codes: 0 allowed, 1 denied, 2 could not decide, 64 usage.`,
 	fl := cmd.Flags()
 	fl.StringVar(&f.policyFile, "policy", "", "a policy document to judge by, instead of the server's")
 	fl.StringVar(&f.scope, "scope", "", "with a server: the scope to decide for")
+	fl.StringVar(&f.environment, "environment", "", "where it is to run, for policies that select on it")
 	fl.StringArrayVar(&f.bundles, "bundle", nil, "Sigstore bundle, DSSE envelope or attestation file to verify; can be repeated")
 	fl.StringArrayVar(&f.roots, "trusted-root", nil, "Sigstore trusted_root.json to verify under; can be repeated")
 	fl.StringVar(&f.identity, "certificate-identity", "", "the signer's identity, exactly")
@@ -163,12 +166,12 @@ func (a *app) verifyByServer(ctx context.Context, f *verifyFlags, text string) e
 	if err != nil {
 		return undecided(err)
 	}
-	q := client.VerifyRequest{Digest: t.digest, Scope: f.scope, Kind: t.kind()}
+	q := client.VerifyRequest{Digest: t.digest, Scope: f.scope, Environment: f.environment}
 	if t.image != nil {
-		q.Repository, q.Reference, q.MediaType = t.image.Repository, t.image.String(), t.media
 		if t.image.Host != s.status.Services.Registry {
-			q.Registry = t.image.Host
+			return usagef("%s is in another registry than the server's (%s): say what must hold with --policy, or with --certificate-identity and --certificate-oidc-issuer, and it is checked here", clean(text), s.status.Services.Registry)
 		}
+		q.Repository, q.Reference = t.image.Repository, t.image.String()
 	}
 	var r verify.Report
 	if err := s.api().Verify(ctx, q, &r); err != nil {
@@ -229,7 +232,7 @@ func (a *app) verifyHere(ctx context.Context, f *verifyFlags, text string, p *po
 	if err != nil {
 		return err
 	}
-	scope := policy.Scope{ID: "here"}
+	scope := policy.Scope{ID: "here", Environment: f.environment}
 	r, err := verify.Offline(ctx, vt, src, verify.OfflineOptions{Verifier: verifier, Policy: set.For(vt.Subject(), scope), Scope: scope})
 	if err != nil {
 		return undecided(err)
@@ -277,19 +280,30 @@ func (s *session) sources(ctx context.Context, f *verifyFlags, t *target) (verif
 	if s.status == nil {
 		return nil, usagef("no evidence: give --bundle FILE, or a server that holds it")
 	}
-	page, err := s.api().Evidence(ctx, client.EvidenceFilter{Digest: t.digest, Limit: verify.MaxEvidence})
+	page, err := s.api().Evidence(ctx, client.EvidenceFilter{Digest: t.digest, Limit: verify.MaxEvidence + 1})
 	if err != nil {
 		return nil, err
 	}
-	var items verify.Items
+	items := pageOfEvidence{truncated: len(page.Items) > verify.MaxEvidence || page.Next != ""}
 	for _, e := range page.Items {
 		b, err := s.api().Bundle(ctx, e.ID)
 		if err != nil {
 			return nil, err
 		}
-		items = append(items, verify.Item{Source: "server", Repository: e.Repository, Bundle: b})
+		items.items = append(items.items, verify.Item{Source: "server", Repository: e.Repository, Bundle: b})
 	}
 	return items, nil
+}
+
+// pageOfEvidence is what a server gave, and whether it had more: what was not
+// read may be what forbids.
+type pageOfEvidence struct {
+	items     verify.Items
+	truncated bool
+}
+
+func (p pageOfEvidence) Evidence(context.Context, artifact.Digest) ([]verify.Item, bool, error) {
+	return p.items, p.truncated, nil
 }
 
 // undecided keeps refusals of what was asked for, and marks all else as "could

@@ -41,7 +41,8 @@ type Options struct {
 type Server struct {
 	log    *tlog.Log
 	opts   Options
-	bodies *semaphore.Weighted
+	bodies *semaphore.Weighted // of large requests
+	small  *semaphore.Weighted // of the others
 	mux    *http.ServeMux
 	count  *prometheus.CounterVec
 }
@@ -58,7 +59,7 @@ func New(log *tlog.Log, o Options) (*Server, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		log: log, opts: o, bodies: semaphore.NewWeighted(o.MaxBodies), mux: http.NewServeMux(),
+		log: log, opts: o, bodies: semaphore.NewWeighted(o.MaxBodies), small: semaphore.NewWeighted(o.MaxBodies), mux: http.NewServeMux(),
 		count: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "assay_rekor_requests_total", Help: "Requests for log entries by answer: created, duplicate, or the kind of failure.",
 		}, []string{"answer"}),
@@ -164,6 +165,9 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(out)
 }
 
+// smallBody is what a hashedrekord request of any client stays below, in bytes.
+const smallBody = 64 << 10
+
 // readEntry reads, parses and verifies a request. The memory of all requests
 // that are being read is bounded; what is left afterwards is an entry's 64 KiB.
 func (s *Server) readEntry(w http.ResponseWriter, r *http.Request) ([]byte, error) {
@@ -179,10 +183,16 @@ func (s *Server) readEntry(w http.ResponseWriter, r *http.Request) ([]byte, erro
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.opts.Wait)
 	defer cancel()
-	if err := s.bodies.Acquire(ctx, size); err != nil {
+	// An ordinary request does not wait behind those that say to be large and
+	// then say nothing more.
+	lane := s.bodies
+	if size <= smallBody {
+		lane = s.small
+	}
+	if err := lane.Acquire(ctx, size); err != nil {
 		return nil, fault.Newf(fault.TooMany, "too many requests are being read: try again later")
 	}
-	defer s.bodies.Release(size)
+	defer lane.Release(size)
 	// A client that sends slowly gives its place back in time. Not every
 	// ResponseWriter can do this; the server's own timeouts remain.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.opts.Wait))
