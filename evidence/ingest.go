@@ -299,11 +299,7 @@ func put(ctx context.Context, tx *store.Tx, p *prepared, from Origin) (isNew boo
 		return false, err
 	}
 	if !isNew {
-		k, err := findKnown(ctx, tx, r.ID, from.Repository)
-		if err != nil {
-			return false, err
-		}
-		r.IngestedAt, r.Repository, r.Source = k.row.IngestedAt, k.row.Repository, k.row.Source
+		r.IngestedAt, r.Repository, r.Source = there.row.IngestedAt, there.row.Repository, there.row.Source
 		if err := renewBundle(ctx, tx, p); err != nil {
 			return false, err
 		}

@@ -2,6 +2,7 @@ package evidence_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"sync"
 	"testing"
@@ -92,21 +93,31 @@ func TestCopiesAtOnce(t *testing.T) {
 	})
 }
 
-// A copy that lost its log entry proves less, and does not keep the whole one
-// out when it comes first.
+// A copy that lost its log entry or its timestamp proves less, and does not keep
+// the whole one out when it comes first.
 func TestThreat_Attestation_CopyThatProvesLess(t *testing.T) {
-	s := open(t, storetest.Open(t, store.SQLite))
 	key := trusttest.NewKey(t)
-	s.verifier.keys = append(s.verifier.keys, trust.Key{Public: key.Public()})
+	var s *site
+	s = open(t, storetest.Open(t, store.SQLite), func(o *evidence.Options) {
+		o.Verifier = verifierFunc(func(ctx context.Context, b *attestation.Bundle) (*trust.Verified, error) {
+			return s.verifier.root.VerifyBundle(ctx, b, trust.VerifyOptions{AnyArtifact: true, AnyIdentity: true,
+				Keys: []trust.Key{{Public: key.Public()}}, Thresholds: &trust.Thresholds{}})
+		})
+	})
 	d := s.world.Draft(t, trusttest.Request{Statement: trusttest.Statement([]byte("app"), attestation.PredicateSPDX), Key: key})
 	whole := d.JSON(t)
-	d.VerificationMaterial.TimestampVerificationData = nil
+	entries := d.VerificationMaterial.TlogEntries
+	d.VerificationMaterial.TlogEntries = nil
+	if r, isNew := s.ingest(t, d.JSON(t), "mallory/x"); !isNew || r[0].LogIndex != -1 {
+		t.Fatalf("without a log entry: new %v, %+v", isNew, r)
+	}
+	d.VerificationMaterial.TlogEntries, d.VerificationMaterial.TimestampVerificationData = entries, nil
 	if r, isNew := s.ingest(t, d.JSON(t), "mallory/x"); !isNew || r[0].TimeSource == "tsa" {
-		t.Fatalf("new %v, %+v", isNew, r)
+		t.Fatalf("without a timestamp: new %v, %+v", isNew, r)
 	}
 	r, isNew := s.ingest(t, whole, "team/app")
-	if !isNew || r[0].ID != evidence.ID(whole) || r[0].TimeSource != "tsa" {
-		t.Errorf("new %v, %+v; want the bundle with its timestamp", isNew, r)
+	if !isNew || r[0].ID != evidence.ID(whole) || r[0].TimeSource != "tsa" || r[0].LogIndex < 0 {
+		t.Errorf("new %v, %+v; want the whole bundle", isNew, r)
 	}
 }
 
