@@ -181,7 +181,8 @@ func envMap(environ []string) map[string]string {
 	return m
 }
 
-// applyEnv sets every scalar field that has a variable ASSAY_SECTION_FIELD.
+// applyEnv sets every scalar field that has a variable ASSAY_SECTION_FIELD. An
+// empty one counts as none, as everywhere in Assay.
 func applyEnv(v reflect.Value, prefix string, env map[string]string) error {
 	for i := range v.NumField() {
 		field := v.Type().Field(i)
@@ -194,7 +195,7 @@ func applyEnv(v reflect.Value, prefix string, env map[string]string) error {
 			continue
 		}
 		text, set := env[name]
-		if !set || tag == "apiVersion" || tag == "kind" {
+		if !set || text == "" || tag == "apiVersion" || tag == "kind" {
 			continue
 		}
 		if err := setScalar(v.Field(i), text); err != nil {

@@ -61,7 +61,7 @@ log: {level: debug, format: text}
 	env := []string{
 		"ASSAY_DATA=/elsewhere", "ASSAY_SERVER_LISTEN=127.0.0.1:1", "ASSAY_SERVER_SHUTDOWN_GRACE=1m", "ASSAY_SERVER_TLS_CERTIFICATE=c.pem",
 		"ASSAY_REGISTRY_MAX_UPLOADS=7", "ASSAY_REGISTRY_MAX_MANIFEST=9", "ASSAY_TLOG_PUBLIC=false", "ASSAY_LOG_LEVEL=error",
-		"ASSAY_KIND=Other", "ASSAY_APIVERSION=v9", "ASSAY_SERVER=https://a.client.setting", "UNRELATED=1", "=odd", "ASSAY_KEYS_PASSPHRASE=file:/x",
+		"ASSAY_KIND=Other", "ASSAY_APIVERSION=v9", "ASSAY_SERVER=https://a.client.setting", "UNRELATED=1", "=odd", "ASSAY_LOG_FORMAT=", "ASSAY_KEYS_PASSPHRASE=file:/x",
 	}
 	want.Data = "/elsewhere"
 	want.Server.Listen, want.Server.ShutdownGrace, want.Server.TLS.Certificate = "127.0.0.1:1", time.Minute, "c.pem"

@@ -38,6 +38,9 @@ type clientConfig struct {
 
 // settle fills the global flags that were not given.
 func (a *app) settle(cmd *cobra.Command) error {
+	if err := emptyFlags(cmd); err != nil {
+		return err
+	}
 	path := a.configFile
 	if path == "" {
 		path = os.Getenv("ASSAY_CLIENT_CONFIG")
@@ -81,7 +84,7 @@ func (a *app) settle(cmd *cobra.Command) error {
 	default:
 		return usagef("--output %q: want table, json or yaml", a.output)
 	}
-	return emptyFlags(cmd)
+	return nil
 }
 
 // emptyFlags refuses a flag that was given without a value, which is a variable
