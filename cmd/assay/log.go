@@ -50,12 +50,17 @@ func (s *session) openLog(ctx context.Context, f *logFlags) (tlog.Source, note.V
 		// The owner of the socket may read all, without a token for each tile.
 		return tlog.HTTP{URL: s.admin.Base + "/rekor/api/v2", Client: s.admin.HTTP}, verifier, nil
 	}
-	return tlog.HTTP{URL: s.status.Services.Rekor + "/api/v2", Client: &http.Client{
+	return tlog.HTTP{URL: s.status.Services.Rekor + "/api/v2", Client: s.logClient()}, verifier, nil
+}
+
+// logClient reads a log's tiles with the token of this session.
+func (s *session) logClient() *http.Client {
+	return &http.Client{
 		Timeout:   30 * time.Second,
 		Transport: &bearer{s: s, next: s.http.Transport},
 		// The token would go along to wherever a redirect points.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, verifier, nil
+	}
 }
 
 // logVerifier finds the key of the log at base among the root's logs.
