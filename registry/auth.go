@@ -62,21 +62,12 @@ func (r *Registry) external(req *http.Request) (caller, error) {
 	}
 	if err != nil {
 		if fault.KindOf(err) != fault.Unavailable { // the issuer may be unreachable
-			r.note(req.Context(), event.Event{
-				Kind: event.LoginFailed, Actor: identity.Anonymous().Actor(), TraceID: traceID(req),
-				Body: loginBody{Door: "registry", Address: address(req), Reason: clip(err.Error(), 512)},
-			})
+			r.refused.note(req.Context(), address(req), traceID(req), err)
 			err = &failure{code: codeUnauthorized, err: fault.Wrap(fault.Unauthenticated, err)}
 		}
 		return caller{}, err
 	}
 	return caller{Principal: p}, nil
-}
-
-type loginBody struct {
-	Door    string `json:"door"`
-	Address string `json:"address"`
-	Reason  string `json:"reason"`
 }
 
 func bearer(authorization string) (string, bool) {

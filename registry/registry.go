@@ -15,6 +15,7 @@ package registry
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -179,6 +180,7 @@ type Registry struct {
 	idKey   []byte // HMAC key of upload ids
 	uploads chan struct{}
 	rec     *recorder
+	refused *refusedLogins
 	met     *metrics
 	bufs    sendBuffers
 
@@ -221,6 +223,7 @@ func New(o Options) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
+	rec := newRecorder(o.DB, o.Logger, met)
 	return &Registry{
 		db: o.DB, blobs: o.Blobs, access: o.Access, auth: o.Auth,
 		gate: o.Gate, vis: o.Visibility, ingest: o.Evidence,
@@ -228,15 +231,19 @@ func New(o Options) (*Registry, error) {
 		tokens:  tokens,
 		idKey:   deriveKey(o.TokenKey, "assay registry upload id v1"),
 		uploads: make(chan struct{}, limits.Uploads),
-		rec:     newRecorder(o.DB, o.Logger, met),
+		rec:     rec,
+		refused: newRefusedLogins(rec, o.Logger),
 		met:     met,
 
 		strictAudit: o.StrictAudit,
 	}, nil
 }
 
-// Close waits until every event that was queued is committed, or ctx ends.
-func (r *Registry) Close(ctx context.Context) error { return r.rec.drain(ctx) }
+// Close tells the refused logins that were only counted so far, and waits until
+// every event that was queued is committed, or ctx ends.
+func (r *Registry) Close(ctx context.Context) error {
+	return errors.Join(r.refused.flush(ctx), r.rec.drain(ctx))
+}
 
 // ServeHTTP answers /v2/… and /token. Cookies are never read, and no answer
 // depends on the Host header.
