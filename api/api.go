@@ -79,6 +79,9 @@ func New(o Options) *API {
 	return a
 }
 
+// Routes is the table of what is served, for the description.
+func (a *API) Routes() []Route { return a.routes }
+
 // Status says what the server is.
 func (a *API) Status(ctx context.Context) client.Status { return a.o.Status(ctx) }
 

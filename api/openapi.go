@@ -11,6 +11,8 @@ import (
 
 	"assay/client"
 	"assay/identity"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Route is one line of the API's table.
@@ -117,8 +119,10 @@ func schemaOf(t reflect.Type, schemas map[string]any) map[string]any {
 	switch t {
 	case reflect.TypeFor[time.Time]():
 		return map[string]any{"type": "string", "format": "date-time"}
-	case reflect.TypeFor[json.RawMessage]():
+	case reflect.TypeFor[json.RawMessage](), reflect.TypeFor[jsontext.Value]():
 		return map[string]any{"description": "a JSON document"}
+	case reflect.TypeFor[[]byte]():
+		return map[string]any{"type": "string", "contentEncoding": "base64"}
 	}
 	switch t.Kind() {
 	case reflect.Pointer:

@@ -1,0 +1,591 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"assay/api"
+	"assay/artifact"
+	"assay/client"
+	"assay/config"
+	"assay/identity"
+	"assay/internal/fault"
+	"assay/server"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protojson"
+)
+
+var update = flag.Bool("update", false, "write openapi.json anew")
+
+// site is a running server, with something of everything in it.
+type site struct {
+	t      *testing.T
+	url    string
+	issuer string
+	admin  *client.Client
+	doc    document
+	bundle []byte
+	digest artifact.Digest
+	ids    map[string]string // of path parameters
+	tokens map[string]string // by role
+}
+
+// document is the OpenAPI description, as far as the tests read it.
+type document struct {
+	Paths map[string]map[string]struct {
+		OperationID string           `json:"operationId"`
+		Security    []map[string]any `json:"security"`
+		Responses   map[string]struct {
+			Content map[string]struct {
+				Schema map[string]any `json:"schema"`
+			} `json:"content"`
+		} `json:"responses"`
+		RequestBody *struct {
+			Content map[string]any `json:"content"`
+		} `json:"requestBody"`
+	} `json:"paths"`
+	Components struct {
+		Schemas map[string]map[string]any `json:"schemas"`
+	} `json:"components"`
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "assay-api-") //nolint:usetesting // a socket's path is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	cfg := config.Default()
+	cfg.Data, cfg.Server.Listen = filepath.Join(dir, "data"), "127.0.0.1:0"
+	srv, err := server.New(t.Context(), cfg, server.Options{Version: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	ready, ended := make(chan client.Status, 1), make(chan error, 1)
+	go func() { ended <- srv.Run(ctx, func(st client.Status) { ready <- st }) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("the server ended with %v", err)
+		}
+	})
+	st := <-ready
+	s := &site{t: t, url: st.PublicURL, issuer: st.Services.OIDC, admin: client.Socket(filepath.Join(cfg.Data, "run", "admin.sock")), tokens: map[string]string{}, ids: map[string]string{}}
+	s.fill(st)
+	return s
+}
+
+// fill gives the site evidence, a decision, events and grants.
+func (s *site) fill(st client.Status) {
+	s.t.Helper()
+	ctx := s.t.Context()
+	sig := &client.Signing{Fulcio: st.Services.Fulcio, Rekor: st.Services.Rekor, TSA: st.Services.TSA, Token: func(ctx context.Context) (string, error) {
+		a, err := s.admin.Mint(ctx, client.TokenRequest{Subject: "signer@example.com", Audience: "sigstore", TTL: 60})
+		return a.Token, err
+	}}
+	s.digest = artifact.SHA256Of([]byte("content"))
+	b, err := sig.Blob(ctx, s.digest)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if s.bundle, err = protojson.Marshal(b); err != nil {
+		s.t.Fatal(err)
+	}
+	ev, err := s.admin.Ingest(ctx, s.bundle, "team/app")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var docs strings.Builder
+	for name, g := range map[string]string{
+		"other": "role: admin, scope: \"other/**\"", "viewer": "role: viewer, scope: \"**\"", "signer": "role: signer, scope: \"**\"",
+		"auditor": "role: auditor, scope: \"**\"", "admin": "role: admin, scope: \"**\"", "team": "role: viewer, scope: \"team/**\"",
+	} {
+		fmt.Fprintf(&docs, "apiVersion: assay/v1\nkind: Grant\nmetadata: {name: %s}\nspec: {issuer: %q, subject: %s@example.com, %s}\n---\n", name, s.issuer, name, g)
+		a, err := s.admin.Mint(ctx, client.TokenRequest{Subject: name + "@example.com", Audience: "assay-api", TTL: 300})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.tokens[name] = a.Token
+	}
+	a, err := s.admin.Mint(ctx, client.TokenRequest{Subject: "nobody@example.com", Audience: "assay-api", TTL: 300})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.tokens["nobody"] = a.Token
+	if _, err := s.admin.Apply(ctx, []byte(docs.String()+fmt.Sprintf(policyDoc, s.issuer)), false, false); err != nil {
+		s.t.Fatal(err)
+	}
+	var report struct {
+		DecisionID string `json:"decision_id"`
+	}
+	if err := s.admin.Verify(ctx, client.VerifyRequest{Digest: s.digest}, &report); err != nil {
+		s.t.Fatal(err)
+	}
+	s.ids["/api/v1/evidence/{id}"], s.ids["/api/v1/decisions/{id}"], s.ids["/api/v1/log/entries/{index}"] = ev[0].ID, report.DecisionID, "0"
+	_, _, doc := s.do("GET", "/api/v1/openapi.json", "", nil, nil)
+	if err := json.Unmarshal(doc, &s.doc); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+const policyDoc = `apiVersion: assay/v1
+kind: Policy
+metadata: {name: signed}
+spec:
+  requirements:
+    signatures:
+      - {name: who, identities: [{issuer: %q, subject: signer@example.com}]}
+`
+
+func (s *site) do(method, path, token string, header map[string]string, body []byte) (int, http.Header, []byte) {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(s.t.Context(), method, s.url+path, bytes.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for k, v := range header {
+		req.Header.Set(k, v)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Header, b
+}
+
+// request is a request that a route answers with success, for those who may.
+func (s *site) request(method, path string) (query string, header map[string]string, body []byte) {
+	switch method + " " + path {
+	case "POST /api/v1/verify":
+		return "", map[string]string{"Content-Type": "application/json"}, []byte(`{"digest":"` + string(s.digest) + `"}`)
+	case "GET /api/v1/decisions":
+		return "?digest=" + string(s.digest), nil, nil
+	case "POST /api/v1/evidence":
+		return "", map[string]string{"Content-Type": "application/vnd.dev.sigstore.bundle.v0.3+json"}, s.bundle
+	case "POST /api/v1/apply":
+		return "?dry_run=true", map[string]string{"Content-Type": "application/yaml"}, []byte(fmt.Sprintf(policyDoc, s.issuer))
+	}
+	return "", nil, nil
+}
+
+// TestDocument: the description in the repository is what the server gives, and
+// every schema in it is whole.
+func TestDocument(t *testing.T) {
+	got := api.OpenAPI(api.New(api.Options{}).Routes())
+	if *update {
+		if err := os.WriteFile("openapi.json", got, 0o644); err != nil { //nolint:gosec // a public document
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile("openapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), string(got)); d != "" {
+		t.Errorf("openapi.json is not of this code; go test ./api -update (-want +got):\n%s", d)
+	}
+	var doc document
+	if err := json.Unmarshal(got, &doc); err != nil {
+		t.Fatal(err)
+	}
+	for name, schema := range doc.Components.Schemas {
+		if schema == nil {
+			t.Errorf("schema %s is empty", name)
+		}
+	}
+	ids := map[string]string{}
+	for path, ops := range doc.Paths {
+		for method, op := range ops {
+			if other := ids[op.OperationID]; other != "" {
+				t.Errorf("operation %s stands at %s and at %s %s", op.OperationID, other, method, path)
+			}
+			ids[op.OperationID] = method + " " + path
+		}
+	}
+}
+
+// TestRoutesKeepTheirWord: every route of the description answers as described,
+// to those who may, and refuses those who may not.
+func TestRoutesKeepTheirWord(t *testing.T) {
+	s := newSite(t)
+	// Who may: the least role that does. What needs no role is for all.
+	needs := map[string]string{
+		"post /api/v1/verify": "viewer", "get /api/v1/decisions": "viewer", "get /api/v1/decisions/{id}": "viewer",
+		"post /api/v1/evidence": "signer", "get /api/v1/evidence": "viewer", "get /api/v1/evidence/{id}": "team",
+		"post /api/v1/apply": "admin", "get /api/v1/log/entries/{index}": "viewer", "get /api/v1/events": "auditor",
+	}
+	public := map[string]bool{
+		"get /api/v1/openapi.json": true, "get /api/v1/status": true, "get /api/v1/trust/export": true, "get /api/v1/trust/tuf-root": true,
+	}
+	for path, ops := range s.doc.Paths {
+		for method, op := range ops {
+			route := method + " " + path
+			t.Run(route, func(t *testing.T) {
+				role, known := needs[route]
+				if known == public[route] {
+					t.Fatal("a new route: say here who may")
+				}
+				if (len(op.Security) > 0) != known {
+					t.Errorf("security %v in the description", op.Security)
+				}
+				verb := strings.ToUpper(method)
+				at := path
+				if i := strings.IndexByte(path, '{'); i >= 0 {
+					at = path[:i] + s.ids[path]
+				}
+				query, header, body := s.request(verb, path)
+				ask := func(token string) (int, http.Header, []byte) { return s.do(verb, at+query, token, header, body) }
+
+				status, h, b := ask(s.tokens[role])
+				s.holds(t, route, status, h, b)
+				if status/100 != 2 {
+					t.Errorf("with role %q: %d %s", role, status, b)
+				}
+				if h.Get("X-Content-Type-Options") != "nosniff" || !strings.Contains(h.Get("Content-Security-Policy"), "sandbox") || h.Get("Cache-Control") != "no-store" {
+					t.Errorf("headers %v", h)
+				}
+				if !known {
+					status, h, b = ask("not.a.token")
+					s.holds(t, route, status, h, b)
+					if status != 401 {
+						t.Errorf("with a token that does not hold: %d, want 401", status)
+					}
+					return
+				}
+				for name, token := range map[string]string{"nobody": "", "not.a.token": "not.a.token"} {
+					status, h, b := ask(token)
+					s.holds(t, route, status, h, b)
+					if status != 401 || !strings.HasPrefix(h.Get("WWW-Authenticate"), "Bearer ") {
+						t.Errorf("%s: %d (%s), want 401 and how to authenticate", name, status, h.Get("WWW-Authenticate"))
+					}
+				}
+				for _, name := range []string{"nobody", "other"} {
+					status, h, b := ask(s.tokens[name])
+					s.holds(t, route, status, h, b)
+					leaks := bytes.Contains(b, []byte("signer@example.com")) || bytes.Contains(b, []byte(s.ids["/api/v1/evidence/{id}"]))
+					empty := route == "get /api/v1/decisions" && status == 200 // a list without what may not be seen
+					if status != 403 && !empty || leaks {
+						t.Errorf("%s: %d %.300s, want 403", name, status, b)
+					}
+				}
+				// What is not there looks to a stranger like what is.
+				if strings.Contains(path, "{id}") {
+					gone := path[:strings.IndexByte(path, '{')] + strings.Replace(s.ids[path], s.ids[path][8:16], "00000000", 1)
+					if status, _, _ := s.do(verb, gone, s.tokens["other"], nil, nil); status != 403 {
+						t.Errorf("what is not there, asked by a stranger: %d, want 403 as for what is", status)
+					}
+					if status, _, _ := s.do(verb, gone, s.tokens["viewer"], nil, nil); status != 404 {
+						t.Errorf("what is not there: %d, want 404", status)
+					}
+				}
+				// Other methods, unknown parameters.
+				if status, h, _ := s.do("DELETE", at, s.tokens["admin"], nil, nil); status != 405 || !strings.Contains(h.Get("Allow"), verb) {
+					t.Errorf("DELETE: %d with Allow %q, want 405", status, h.Get("Allow"))
+				}
+				for _, q := range []string{"?nosuch=1", "?Digest=x", "?%zz"} {
+					if status, _, b := s.do(verb, at+q, s.tokens["admin"], header, body); status != 400 {
+						t.Errorf("query %s: %d %s, want 400", q, status, b)
+					}
+				}
+			})
+		}
+	}
+}
+
+// holds checks an answer against the schema that the description gives for it.
+func (s *site) holds(t *testing.T, route string, status int, h http.Header, b []byte) {
+	t.Helper()
+	method, path, _ := strings.Cut(route, " ")
+	responses := s.doc.Paths[path][method].Responses
+	described, ok := responses[fmt.Sprint(status)]
+	if !ok {
+		if status/100 == 2 {
+			t.Errorf("status %d is not described", status)
+		}
+		described = responses["default"]
+	}
+	media, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	content, ok := described.Content[media]
+	if !ok {
+		t.Errorf("status %d: content type %q is not among the described %v", status, media, described.Content)
+		return
+	}
+	if content.Schema == nil {
+		return
+	}
+	var v any
+	if err := json.Unmarshal(b, &v); err != nil {
+		t.Errorf("status %d: no JSON: %v", status, err)
+		return
+	}
+	for _, problem := range s.validate("$", content.Schema, v) {
+		t.Errorf("status %d: %s\n%s", status, problem, b)
+	}
+	if status/100 != 2 {
+		var p client.Problem
+		if err := json.Unmarshal(b, &p); err != nil || p.Status != status || p.Detail == "" || p.Trace == "" || p.Trace != h.Get("X-Request-Id") {
+			t.Errorf("problem %+v of status %d under %s, %v", p, status, h.Get("X-Request-Id"), err)
+		}
+	}
+}
+
+// validate is JSON Schema, as much of it as the description uses.
+func (s *site) validate(at string, schema map[string]any, v any) []string {
+	if ref, ok := schema["$ref"].(string); ok {
+		name := ref[strings.LastIndexByte(ref, '/')+1:]
+		target, ok := s.doc.Components.Schemas[name]
+		if !ok {
+			return []string{at + ": no schema " + name}
+		}
+		return s.validate(at, target, v)
+	}
+	var out []string
+	bad := func(format string, args ...any) { out = append(out, at+": "+fmt.Sprintf(format, args...)) }
+	switch schema["type"] {
+	case nil:
+	case "object":
+		m, ok := v.(map[string]any)
+		if !ok {
+			bad("%T, want an object", v)
+			return out
+		}
+		props, _ := schema["properties"].(map[string]any)
+		required, _ := schema["required"].([]any)
+		for _, r := range required {
+			if _, there := m[r.(string)]; !there {
+				bad("lacks %s", r)
+			}
+		}
+		for k, value := range m {
+			p, ok := props[k].(map[string]any)
+			if !ok {
+				p, ok = schema["additionalProperties"].(map[string]any)
+			}
+			if !ok {
+				bad("member %s is not described", k)
+				continue
+			}
+			out = append(out, s.validate(at+"."+k, p, value)...)
+		}
+	case "array":
+		list, ok := v.([]any)
+		if !ok {
+			bad("%T, want an array", v)
+			return out
+		}
+		for i, item := range list {
+			out = append(out, s.validate(fmt.Sprintf("%s[%d]", at, i), schema["items"].(map[string]any), item)...)
+		}
+	case "string":
+		text, ok := v.(string)
+		if !ok {
+			bad("%T, want a string", v)
+		} else if schema["format"] == "date-time" {
+			if _, err := time.Parse(time.RFC3339Nano, text); err != nil {
+				bad("%v", err)
+			}
+		}
+	case "boolean":
+		if _, ok := v.(bool); !ok {
+			bad("%T, want true or false", v)
+		}
+	case "integer":
+		if n, ok := v.(float64); !ok || n != float64(int64(n)) {
+			bad("%v, want an integer", v)
+		}
+	case "number":
+		if _, ok := v.(float64); !ok {
+			bad("%T, want a number", v)
+		}
+	default:
+		bad("the test does not know type %v", schema["type"])
+	}
+	return out
+}
+
+// altered is the site's bundle with another log entry.
+func (s *site) altered(change func(entry map[string]any)) []byte {
+	s.t.Helper()
+	var m map[string]any
+	if err := json.Unmarshal(s.bundle, &m); err != nil {
+		s.t.Fatal(err)
+	}
+	change(m["verificationMaterial"].(map[string]any)["tlogEntries"].([]any)[0].(map[string]any))
+	b, err := json.Marshal(m)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return b
+}
+
+func TestHostileBodies(t *testing.T) {
+	s := newSite(t)
+	deep := func(n int) []byte { return []byte(strings.Repeat(`{"digest":`, n) + "1" + strings.Repeat("}", n)) }
+	digest := string(s.digest)
+	for _, tt := range []struct {
+		name, path, media string
+		body              []byte
+		want              int
+	}{
+		{"nothing", "/api/v1/verify", "application/json", nil, 400},
+		{"another content type", "/api/v1/verify", "text/plain", []byte(`{"digest":"` + digest + `"}`), 400},
+		{"a form", "/api/v1/verify", "application/x-www-form-urlencoded", []byte(`digest=` + digest), 400},
+		{"no content type", "/api/v1/verify", "", []byte(`{"digest":"` + digest + `"}`), 400},
+		{"an unknown field", "/api/v1/verify", "application/json", []byte(`{"digest":"` + digest + `","force":true}`), 400},
+		{"a field twice", "/api/v1/verify", "application/json", []byte(`{"digest":"` + digest + `","digest":"` + digest + `"}`), 400},
+		{"a field in two cases", "/api/v1/verify", "application/json", []byte(`{"digest":"` + digest + `","Digest":"` + digest + `"}`), 400},
+		{"more after the end", "/api/v1/verify", "application/json", []byte(`{"digest":"` + digest + `"}{}`), 400},
+		{"bad UTF-8", "/api/v1/verify", "application/json", []byte("{\"reference\":\"\xff\"}"), 400},
+		{"null", "/api/v1/verify", "application/json", []byte(`null`), 400},
+		{"a list", "/api/v1/verify", "application/json", []byte(`[]`), 400},
+		{"deep", "/api/v1/verify", "application/json", deep(50000), 400},
+		{"large", "/api/v1/verify", "application/json", append([]byte(`{"digest":"`), bytes.Repeat([]byte("a"), 2<<20)...), 413},
+		{"no digest", "/api/v1/verify", "application/json", []byte(`{}`), 400},
+		{"a weak digest", "/api/v1/verify", "application/json", []byte(`{"digest":"md5:d41d8cd98f00b204e9800998ecf8427e"}`), 400},
+		{"a scope with a repository in it", "/api/v1/verify", "application/json", []byte(`{"digest":"` + digest + `","scope":"x@team/app"}`), 400},
+		{"a scope with an escape", "/api/v1/verify", "application/json", []byte(`{"digest":"` + digest + `","scope":"\u001b[31m"}`), 400},
+		{"a repository that is a path", "/api/v1/verify", "application/json", []byte(`{"digest":"` + digest + `","repository":"../team"}`), 400},
+		{"a reference of another registry", "/api/v1/verify", "application/json", []byte(`{"reference":"evil.example/team/app:v1"}`), 400},
+		{"no bundle", "/api/v1/evidence", "application/json", []byte(`{}`), 400},
+		{"a large bundle", "/api/v1/evidence", "application/json", bytes.Repeat([]byte("a"), 25<<20), 413},
+		{"a deep bundle", "/api/v1/evidence", "application/json", deep(50000), 413},
+		{"a bundle as a form", "/api/v1/evidence", "multipart/form-data; boundary=x", s.bundle, 400},
+		{"a bundle with another log index", "/api/v1/evidence", "application/json", s.altered(func(e map[string]any) { e["logIndex"] = "77" }), 403},
+		{"a bundle with another place in the tree", "/api/v1/evidence", "application/json", s.altered(func(e map[string]any) { e["inclusionProof"].(map[string]any)["logIndex"] = "77" }), 400},
+		{"a bundle without proof", "/api/v1/evidence", "application/json", s.altered(func(e map[string]any) { delete(e, "inclusionProof") }), 400},
+		{"no documents", "/api/v1/apply?dry_run=true", "application/yaml", []byte("# nothing\n"), 400},
+		{"large documents", "/api/v1/apply?dry_run=true", "application/yaml", bytes.Repeat([]byte("#"), 5<<20), 413},
+		{"an alias bomb", "/api/v1/apply?dry_run=true", "application/yaml", []byte("a: &a [x]\nb: [*a]\n"), 400},
+		{"documents as a form", "/api/v1/apply?dry_run=true", "application/x-www-form-urlencoded", []byte("kind: Grant"), 400},
+		{"a dry run that is none", "/api/v1/apply?dry_run=1", "application/yaml", []byte(fmt.Sprintf(policyDoc, s.issuer)), 400},
+		{"a dry run twice", "/api/v1/apply?dry_run=true&dry_run=false", "application/yaml", []byte(fmt.Sprintf(policyDoc, s.issuer)), 400},
+		{"a misspelt dry run", "/api/v1/apply?dryrun=true", "application/yaml", []byte(fmt.Sprintf(policyDoc, s.issuer)), 400},
+	} {
+		h := map[string]string{}
+		if tt.media != "" {
+			h["Content-Type"] = tt.media
+		}
+		began := time.Now()
+		status, header, b := s.do("POST", tt.path, s.tokens["admin"], h, tt.body)
+		if status != tt.want || header.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s: %d %s %.300s, want %d", tt.name, status, header.Get("Content-Type"), b, tt.want)
+		}
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("%s took %s", tt.name, took)
+		}
+		if len(b) > 4<<10 {
+			t.Errorf("%s: an answer of %d bytes repeats what was sent", tt.name, len(b))
+		}
+	}
+	// Queries.
+	for path, want := range map[string]int{
+		"/api/v1/decisions": 400, "/api/v1/decisions?digest=x": 400, "/api/v1/evidence?limit=0": 400, "/api/v1/evidence?limit=1001": 400, "/api/v1/evidence?limit=-1": 400,
+		"/api/v1/evidence?limit=1000": 200, "/api/v1/evidence?digest=md5:x": 400, "/api/v1/evidence?after=nonsense": 400, "/api/v1/events?after=x": 400, "/api/v1/events?kind=nosuch": 400,
+		"/api/v1/events?limit=1": 200, "/api/v1/log/entries/x": 400, "/api/v1/log/entries/-1": 400, "/api/v1/log/entries/99999999999999999999": 400, "/api/v1/log/entries/999999": 404,
+		"/api/v1/evidence/nonsense": 400, "/api/v1/decisions/nonsense": 0, "/api/v1/nosuch": 404, "/api/v1/": 404,
+	} {
+		status, _, b := s.do("GET", path, s.tokens["admin"], nil, nil)
+		if want == 0 {
+			want = status
+			if status != 400 && status != 404 {
+				want = 404
+			}
+		}
+		if status != want {
+			t.Errorf("%s: %d %s, want %d", path, status, b, want)
+		}
+	}
+	// A million dots for a token cost nothing (CVE-2025-66506); net/http itself
+	// refuses the header.
+	req, _ := http.NewRequest("GET", s.url+"/api/v1/events", nil)
+	req.Header.Set("Authorization", "Bearer "+strings.Repeat(".", 60<<10))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != 401 {
+		t.Errorf("a token of dots: %d, want 401", resp.StatusCode)
+	}
+	req.Header = http.Header{"Authorization": {"Bearer " + s.tokens["viewer"], "Bearer " + s.tokens["admin"]}}
+	if resp, err = http.DefaultClient.Do(req); err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != 401 {
+		t.Errorf("two tokens: %d, want 401", resp.StatusCode)
+	}
+	req.Header = http.Header{"Cookie": {"token=" + s.tokens["admin"]}}
+	if resp, err = http.DefaultClient.Do(req); err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != 401 {
+		t.Errorf("a cookie: %d, want 401", resp.StatusCode)
+	}
+}
+
+// TestThreat_MetricsLogs_ErrorsKeepSecrets: a stranger learns the kind of a
+// failure inside and its trace, the owner of the machine all of it.
+func TestThreat_MetricsLogs_ErrorsKeepSecrets(t *testing.T) {
+	const secret = "/srv/assay/keys/log.pem: password=hunter2 at 10.0.0.7:5432"
+	for _, tt := range []struct {
+		err    error
+		status int
+		told   bool
+	}{
+		{errors.New(secret), 500, false},
+		{fmt.Errorf("%w: %s", os.ErrPermission, secret), 500, false},
+		{fault.Newf(fault.Internal, "%s", secret), 500, false},
+		{fault.Newf(fault.Unavailable, "dial %s", secret), 503, false},
+		{fault.Newf(fault.NoSpace, "write %s", secret), 507, false},
+		{fault.Newf(fault.Tampered, "read %s", secret), 500, false},
+		{fault.Newf(fault.Undecided, "read %s", secret), 503, false},
+		{context.DeadlineExceeded, 503, false},
+		{fault.Newf(fault.Invalid, "want a digest"), 400, true},
+		{fault.Newf(fault.Denied, "needs the role viewer"), 403, true},
+		{fault.Newf(fault.NotFound, "no such thing"), 404, true},
+	} {
+		for _, owner := range []bool{false, true} {
+			r := httptest.NewRequest("GET", "/api/v1/x", nil)
+			if owner {
+				r = r.WithContext(identity.WithPrincipal(r.Context(), identity.System("uid:0")))
+			}
+			w := httptest.NewRecorder()
+			api.WriteError(w, r, nil, tt.err)
+			var p client.Problem
+			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
+				t.Fatal(err)
+			}
+			if w.Code != tt.status || p.Status != tt.status || p.Type != "about:blank" || p.Title == "" || w.Header().Get("Content-Type") != "application/problem+json" {
+				t.Errorf("%v: %d %+v", tt.err, w.Code, p)
+			}
+			if whole := p.Detail == tt.err.Error(); whole != (owner || tt.told) || !owner && strings.Contains(w.Body.String(), "hunter2") {
+				t.Errorf("%v, owner %v: detail %q", tt.err, owner, p.Detail)
+			}
+		}
+	}
+}
