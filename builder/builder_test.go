@@ -230,7 +230,7 @@ func FuzzSecretLooking(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if secretLooking(s) != secretLooking(s) {
+		if first := secretLooking(s); first != secretLooking(s) {
 			t.Fatal("not a function of its text")
 		}
 		_ = secretName(s)

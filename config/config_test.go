@@ -224,7 +224,7 @@ func FuzzLoad(f *testing.F) {
 		}
 		c, err := Load(path, nil)
 		if err == nil && (c.APIVersion != APIVersion || c.Kind != "Config") {
-			t.Fatal(fmt.Sprintf("loaded %q %q", c.APIVersion, c.Kind))
+			t.Fatalf("loaded %q %q", c.APIVersion, c.Kind)
 		}
 	})
 }

@@ -53,7 +53,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
-			data, err := os.MkdirTemp("", "assay-script-")
+			data, err := os.MkdirTemp("", "assay-script-") //nolint:usetesting // a socket's path is short
 			if err != nil {
 				return err
 			}

@@ -34,13 +34,6 @@ func (t *target) name() string {
 	return string(t.digest)
 }
 
-func (t *target) kind() string {
-	if t.image != nil {
-		return "image"
-	}
-	return "file"
-}
-
 // resolve reads TARGET: a digest, an existing file, else an image reference,
 // whose tag is resolved once.
 func (s *session) resolve(ctx context.Context, text string) (*target, error) {
