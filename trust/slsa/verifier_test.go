@@ -77,7 +77,7 @@ var codesOf = map[string][]string{
 	"ErrorInvalidDssePayload":        {slsa.CodeProvenance},
 }
 
-// npmKey is npm's attestation key, target registry.npmjs.org/keys.json of
+// npmKey is npm's attestation key, the keys.json target of
 // Sigstore's TUF repository, key SHA256:jl3bwswu80PjjokCgh0o2w5c2U4LhQAE57gj9cz1kzA.
 const npmKey = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE1Olb3zMAFFxXKHiIkQO5cJ3Yhl5i6UPp+IhuteBJbuHcA5UogKo0EWtlWwW6KSaKoTNEYL7JlCQiVnkhBktUgg=="
 
