@@ -8,6 +8,7 @@ import (
 
 	"assay/identity"
 	"assay/internal/fault"
+	"assay/internal/glob"
 	"assay/internal/strictyaml"
 	"assay/policy"
 
@@ -24,7 +25,7 @@ const (
 
 // RepositorySpec says how the repositories of a pattern behave.
 type RepositorySpec struct {
-	// Pattern is a glob over repository names, in the grammar of identity.Pattern.
+	// Pattern is a glob over repository names, in the grammar of internal/glob.
 	Pattern string `yaml:"pattern"`
 	// AnonymousPull lets everybody read; the default lets nobody.
 	AnonymousPull bool `yaml:"anonymousPull"`
@@ -116,7 +117,7 @@ func parseDocument(p strictyaml.Document) (Document, error) {
 			return d, err
 		}
 		d.Name, d.Repository = e.Metadata.Name, &e.Spec
-		_, err = identity.ParsePattern(e.Spec.Pattern)
+		_, err = glob.Parse(e.Spec.Pattern)
 		return d, err
 	case KindPolicy:
 		compiled, err := policy.ParseRequirements(p.Text())

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"assay/internal/fault"
+	"assay/internal/glob"
 )
 
 // The kinds of resource. Repository, evidence and decision are named by their
@@ -45,8 +46,8 @@ type Grant struct {
 	// Issuer is the exact URL of the issuer whose tokens prove the subject or
 	// the group. There is no pattern for issuers.
 	Issuer string `json:"issuer,omitempty" yaml:"issuer,omitempty"`
-	// Subject is compared with the principal's Name and Subject: exact, or a
-	// glob (see [Pattern]).
+	// Subject is compared with the principal's Name and Subject: exact, or with
+	// a star a pattern (see internal/glob).
 	Subject string `json:"subject,omitempty" yaml:"subject,omitempty"`
 	// Group is compared exactly with the groups that the issuer states.
 	Group string `json:"group,omitempty" yaml:"group,omitempty"`
@@ -54,7 +55,7 @@ type Grant struct {
 	// role viewer may be given so.
 	Anonymous bool `json:"anonymous,omitempty" yaml:"anonymous,omitempty"`
 	Role      Role `json:"role" yaml:"role"`
-	// Scope is a glob over repository names (see [Pattern]); "**" is the
+	// Scope is a pattern over repository names (see internal/glob); "**" is the
 	// whole site, and the only scope that reaches the log, policies, audit and
 	// configuration.
 	Scope string `json:"scope" yaml:"scope"`
@@ -71,8 +72,8 @@ func (g Grant) Validate() error {
 
 type compiledGrant struct {
 	Grant
-	subject Pattern
-	scope   Pattern
+	subject glob.Glob
+	scope   glob.Glob
 	actions []Action
 }
 
@@ -116,11 +117,17 @@ func compileGrant(g Grant) (compiledGrant, error) {
 	}
 	var err error
 	if g.Subject != "" {
-		if c.subject, err = ParsePattern(g.Subject); err != nil {
+		// A name without a star is itself, whatever its characters: those of
+		// robots hold brackets.
+		parse := glob.Parse
+		if !strings.Contains(g.Subject, "*") {
+			parse = glob.Exact
+		}
+		if c.subject, err = parse(g.Subject); err != nil {
 			return c, fmt.Errorf("grant's subject: %w", err)
 		}
 	}
-	if c.scope, err = ParsePattern(g.Scope); err != nil {
+	if c.scope, err = glob.Parse(g.Scope); err != nil {
 		return c, fmt.Errorf("grant's scope: %w", err)
 	}
 	return c, nil
@@ -163,7 +170,7 @@ func newSnapshot(grants []Grant) (*snapshot, error) {
 		case g.Group != "":
 			k := holder{g.Issuer, g.Group}
 			s.groups[k] = append(s.groups[k], c)
-		case g.Anonymous, c.subject.exact:
+		case g.Anonymous, c.subject.IsExact():
 			k := holder{g.Issuer, g.Subject}
 			s.exact[k] = append(s.exact[k], c)
 		default:

@@ -111,7 +111,7 @@ type ProvenanceRequirement struct {
 	Builders           []Builder           `yaml:"builders,omitempty" json:"builders,omitempty"`     // any one of them; absent: builders configured on the instance, by level
 	MinLevel           int                 `yaml:"minLevel,omitempty" json:"minLevel,omitzero"`      // SLSA build level, 1 to 4
 	BuildTypes         []string            `yaml:"buildTypes,omitempty" json:"buildTypes,omitempty"` // exact
-	Sources            []string            `yaml:"sources,omitempty" json:"sources,omitempty"`       // patterns (see Glob) over the source URI, without "git+" and ref
+	Sources            []string            `yaml:"sources,omitempty" json:"sources,omitempty"`       // patterns (see internal/glob) over the source URI, without "git+" and ref
 	Refs               []string            `yaml:"refs,omitempty" json:"refs,omitempty"`             // patterns over the source ref
 	ExternalParameters *ExternalParameters `yaml:"externalParameters,omitempty" json:"externalParameters,omitempty"`
 }

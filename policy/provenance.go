@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"assay/internal/fault"
+	"assay/internal/glob"
 )
 
 // provenanceRule is a compiled ProvenanceRequirement.
@@ -14,8 +15,8 @@ type provenanceRule struct {
 	builders   []builderRule
 	minLevel   int
 	buildTypes []string
-	sources    []Glob
-	refs       []Glob
+	sources    []glob.Glob
+	refs       []glob.Glob
 	params     *paramRule
 }
 
@@ -84,13 +85,13 @@ func (r *ProvenanceRequirement) compile() (*provenanceRule, error) {
 	return out, nil
 }
 
-func compileGlobs(what string, in []string) ([]Glob, error) {
+func compileGlobs(what string, in []string) ([]glob.Glob, error) {
 	if in != nil && len(in) == 0 {
 		return nil, fault.Newf(fault.Invalid, "%s is empty: name at least one, or leave it out", what)
 	}
-	var out []Glob
+	var out []glob.Glob
 	for i, s := range in {
-		g, err := ParseGlob(s)
+		g, err := glob.Parse(s)
 		if err != nil {
 			return nil, fmt.Errorf("%s[%d]: %w", what, i, err)
 		}
@@ -99,14 +100,14 @@ func compileGlobs(what string, in []string) ([]Glob, error) {
 	return out, nil
 }
 
-func matchGlobs(gs []Glob, s string) bool {
-	return slices.ContainsFunc(gs, func(g Glob) bool { return g.Match(s) })
+func matchGlobs(gs []glob.Glob, s string) bool {
+	return slices.ContainsFunc(gs, func(g glob.Glob) bool { return g.Match(s) })
 }
 
-func globsText(gs []Glob) string {
+func globsText(gs []glob.Glob) string {
 	var parts []string
 	for _, g := range gs {
-		parts = append(parts, g.text)
+		parts = append(parts, g.String())
 	}
 	return clip(strings.Join(parts, " or "), 300)
 }

@@ -9,10 +9,11 @@ import (
 	"strings"
 
 	"assay/internal/fault"
+	"assay/internal/glob"
 )
 
 // Selector says to which targets a policy applies: to those that match every
-// list that is given, by any of its entries. Entries are patterns (see [Glob]).
+// list that is given, by any of its entries. Entries are patterns (see internal/glob).
 // A target that lacks what a list selects on is not matched: a file has no
 // repository, so a policy that names repositories never applies to it.
 type Selector struct {
@@ -28,8 +29,8 @@ type Selector struct {
 
 // selector is a compiled Selector; nil selects everything.
 type selector struct {
-	repositories []Glob
-	others       [7][]Glob // in the order of the fields above
+	repositories []glob.Glob
+	others       [7][]glob.Glob // in the order of the fields above
 }
 
 func (s *Selector) compile() (*selector, error) {
@@ -103,7 +104,7 @@ func (s *selector) match(sub Subject, sc Scope) (r rank, ok bool) {
 				continue
 			}
 			r.named, ok = true, true
-			if spec := g.specificity(); slices.Compare(spec[:], r.repository[:]) > 0 {
+			if spec := g.Rank(); slices.Compare(spec[:], r.repository[:]) > 0 {
 				r.repository = spec
 			}
 		}
