@@ -101,7 +101,7 @@ func (r *Registry) manifestBody(q *request) ([]byte, error) {
 	if q.ContentLength > 0 {
 		buf.Grow(int(q.ContentLength) + bytes.MinRead)
 	}
-	body := &patientBody{r: q.Body, w: q.w}
+	body := r.patient(q)
 	n, err := buf.ReadFrom(io.LimitReader(body, r.limits.MaxManifest+1))
 	switch {
 	case err != nil:

@@ -87,10 +87,12 @@ type Limits struct {
 	MaxBlob       int64         // bytes of a blob; 64 GiB
 	MaxReferences int           // descriptors in one manifest; 8,192
 	PageSize      int           // entries in one answer of a list; 1,000
-	Uploads       int           // request bodies of blobs written at once; 64
+	Uploads       int           // request bodies of blobs written at once, half of them of one principal; 64
 	UploadWait    time.Duration // how long a body waits for its turn before 429; 10 s
 	UploadYoung   time.Duration // how long a blob without manifest is its uploader's to see; 24 h
 	IdleTimeout   time.Duration // longest pause within a body, either way; 60 s
+	BodyRate      int           // bytes a second that a body must bring on average, BodyGrace aside; 1,024
+	BodyGrace     time.Duration // how long a body may keep the server waiting before that; 30 s
 	TokenTTL      time.Duration // life of a scoped token, at most 5 min; 5 min
 	IngestTimeout time.Duration // how long a push waits for the Ingester; 10 s
 }
@@ -106,6 +108,8 @@ func (l Limits) withDefaults() Limits {
 	defDuration(&l.UploadWait, 10*time.Second)
 	defDuration(&l.UploadYoung, 24*time.Hour)
 	defDuration(&l.IdleTimeout, time.Minute)
+	defInt(&l.BodyRate, 1<<10)
+	defDuration(&l.BodyGrace, 30*time.Second)
 	defDuration(&l.TokenTTL, maxTokenTTL)
 	l.TokenTTL = min(l.TokenTTL, maxTokenTTL)
 	defDuration(&l.IngestTimeout, 10*time.Second)
@@ -178,7 +182,7 @@ type Registry struct {
 	limits  Limits
 	tokens  *tokenService
 	idKey   []byte // HMAC key of upload ids
-	uploads chan struct{}
+	uploads *uploadSlots
 	rec     *recorder
 	refused *refusedLogins
 	met     *metrics
@@ -230,7 +234,7 @@ func New(o Options) (*Registry, error) {
 		now: o.Clock, log: o.Logger, limits: limits,
 		tokens:  tokens,
 		idKey:   deriveKey(o.TokenKey, "assay registry upload id v1"),
-		uploads: make(chan struct{}, limits.Uploads),
+		uploads: newUploadSlots(limits.Uploads),
 		rec:     rec,
 		refused: newRefusedLogins(rec, o.Logger),
 		met:     met,

@@ -1,12 +1,15 @@
 package registry
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"assay/internal/fault"
 )
 
 // response is the ResponseWriter of one request. It notes status and bytes,
@@ -132,25 +135,50 @@ func (w *response) extendWrite() { _ = w.ctl.SetWriteDeadline(time.Now().Add(w.i
 func (w *response) extendRead()  { _ = w.ctl.SetReadDeadline(time.Now().Add(w.idle)) }
 
 // patientBody reads a request's body and lets go of a client that pauses for
-// longer than the idle time.
+// longer than the idle time, or that drips: what arrives must keep up with the
+// rate for all the time over grace that was spent waiting for it. Time that the
+// server takes for the bytes is not held against the client.
 type patientBody struct {
-	r    io.Reader
-	w    *response
-	last time.Time
+	r      io.Reader
+	w      *response
+	rate   int // bytes/s
+	grace  time.Duration
+	last   time.Time
+	waited time.Duration
+	n      int64
+}
+
+func (r *Registry) patient(q *request) *patientBody {
+	return &patientBody{r: q.Body, w: q.w, rate: r.limits.BodyRate, grace: r.limits.BodyGrace}
 }
 
 func (b *patientBody) Read(p []byte) (int, error) {
 	// Setting a deadline takes a lock in the poller: once a second is enough.
-	if now := time.Now(); now.Sub(b.last) > time.Second {
-		b.last = now
+	start := time.Now()
+	if start.Sub(b.last) > time.Second {
+		b.last = start
 		b.w.extendRead()
 	}
 	n, err := b.r.Read(p)
+	b.waited += time.Since(start)
+	b.n += int64(n)
 	b.w.in += int64(n)
-	if err != nil {
+	if err == nil && float64(b.n) < (b.waited-b.grace).Seconds()*float64(b.rate) {
+		err = &failure{
+			code: codeUploadInvalid, status: http.StatusRequestTimeout,
+			err: fault.Newf(fault.Invalid, "the body brought %d bytes in %s: want at least %d a second; go on with what is missing over a faster line", b.n, b.waited.Round(time.Second), b.rate),
+		}
+	}
+	switch {
+	case errors.Is(err, io.EOF):
 		// A deadline that passed while the handler still works would look to
 		// net/http like a client gone, and cancel the request's context.
 		_ = b.w.ctl.SetReadDeadline(time.Time{})
+	case err != nil:
+		// net/http would first read on for the rest of the body, at the pace of
+		// this client, before it sends the answer and lets go of the connection.
+		b.w.Header().Set("Connection", "close")
+		_ = b.w.ctl.SetReadDeadline(time.Now())
 	}
 	return n, err
 }

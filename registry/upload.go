@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"time"
 
 	"assay/artifact"
 	"assay/blob"
@@ -189,12 +187,12 @@ func (r *Registry) receive(q *request, w blob.Writer) error {
 	if q.ContentLength == 0 {
 		return nil
 	}
-	release, err := r.uploadSlot(q.Context())
+	release, err := r.uploadSlot(q)
 	if err != nil {
 		return err
 	}
 	defer release()
-	body := &bodyReader{r: &patientBody{r: q.Body, w: q.w}}
+	body := &bodyReader{r: r.patient(q)}
 	n, err := io.Copy(w, io.LimitReader(body, left))
 	switch {
 	case body.err != nil:
@@ -249,25 +247,16 @@ func blobTooLarge(most int64) error {
 	return failf(codeSizeInvalid, fault.TooLarge, "the blob is larger than the %d bytes that this registry takes", most)
 }
 
-// uploadSlot waits for one of the places for bodies being written.
-func (r *Registry) uploadSlot(ctx context.Context) (release func(), err error) {
-	select {
-	case r.uploads <- struct{}{}:
-	default:
-		timer := time.NewTimer(r.limits.UploadWait)
-		defer timer.Stop()
-		select {
-		case r.uploads <- struct{}{}:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-timer.C:
-			return nil, failf("TOOMANYREQUESTS", fault.TooMany, "%d uploads are under way; try again shortly", r.limits.Uploads)
-		}
+// uploadSlot waits for one of the caller's places for bodies being written.
+func (r *Registry) uploadSlot(q *request) (release func(), err error) {
+	leave, err := r.uploads.take(q.Context(), q.caller.owner(), r.limits.UploadWait)
+	if err != nil {
+		return nil, err
 	}
 	r.met.uploading.Inc()
 	return func() {
 		r.met.uploading.Dec()
-		<-r.uploads
+		leave()
 	}, nil
 }
 
