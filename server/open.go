@@ -45,7 +45,7 @@ type parts struct {
 	ca        *authority.CA
 	tsa       *authority.TSA
 	tuf       *tuf.Repository
-	root      *trust.Root
+	live      live
 	evidence  *evidence.Store
 	engine    *verify.Engine
 	registry  *registry.Registry
@@ -201,20 +201,6 @@ func (s *Server) openTrust(ctx context.Context, keys *keyring.Folder) error {
 		return fault.Wrap(fault.Invalid, err)
 	}
 	s.operators = u.Hostname()
-	// All keys of a site are made at its first start, with the CA's root; the
-	// rotation of one will give it a window of its own.
-	from := trust.Window{Start: s.material.CAChain[len(s.material.CAChain)-1].NotBefore.UTC()}
-	chain := func(url string, c []*x509.Certificate) []trust.Authority {
-		return []trust.Authority{{URL: url, Operator: s.operators, Chain: c, Window: from}}
-	}
-	if s.root, err = trust.NewRoot(trust.Parts{
-		Logs:   []trust.Log{{URL: s.public + "/rekor", Operator: s.operators, Key: s.tlog.Public(), Window: from}},
-		CTLogs: []trust.Log{{URL: s.public + "/ct", Operator: s.operators, Key: s.ct.Log().Public(), Window: from}},
-		CAs:    chain(s.public+"/fulcio", s.material.CAChain),
-		TSAs:   chain(s.public+"/tsa", s.material.TSAChain),
-	}, trust.WithName(s.data.site.Host)); err != nil {
-		return err
-	}
 	rootKey, err := keys.LoadOrCreate(ctx, keyTUFRoot)
 	if err != nil {
 		return err
@@ -230,13 +216,7 @@ func (s *Server) openTrust(ctx context.Context, keys *keyring.Folder) error {
 	}); err != nil {
 		return err
 	}
-	service := func(path string) []tuf.Service {
-		return []tuf.Service{{URL: s.public + path, Operator: s.operators, Window: from}}
-	}
-	_, err = s.tuf.PublishTrust(ctx, s.root, tuf.SigningConfig{
-		CA: service("/fulcio"), OIDC: service("/oidc"), Log: service("/rekor"), TSA: service("/tsa/api/v1/timestamp"),
-	})
-	return err
+	return s.reloadTrust(ctx)
 }
 
 func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
@@ -249,17 +229,13 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 	if err != nil {
 		return err
 	}
-	bundles, err := s.bundleVerifier()
-	if err != nil {
-		return err
-	}
 	if s.evidence, err = evidence.New(evidence.Options{
-		DB: s.db, Blobs: s.blobs, Verifier: bundles, Clock: s.clock, Logger: s.log, Registerer: s.reg,
+		DB: s.db, Blobs: s.blobs, Verifier: liveVerifier{s}, Epoch: s.loadedEpoch, Clock: s.clock, Logger: s.log, Registerer: s.reg,
 	}); err != nil {
 		return err
 	}
 	s.onClose("evidence", s.evidence.Close)
-	if s.engine, err = s.newEngine(ctx, bundles, decisionKey); err != nil {
+	if s.engine, err = s.newEngine(decisionKey); err != nil {
 		return err
 	}
 	registryKey, err := keys.LoadOrCreate(ctx, keyRegistry)
@@ -291,7 +267,7 @@ func derive(key crypto.Signer, use string) ([]byte, error) {
 func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 	s.api = api.New(api.Options{
 		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, Engine: s.engine, Log: s.tlog, Events: s.events,
-		Root: func() *trust.Root { return s.root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
+		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
 		Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Clock: s.clock, Logger: s.log,
 	})

@@ -1,58 +1,52 @@
 package server
 
 import (
-	"context"
 	"crypto"
 	"fmt"
 	"os"
 
 	"assay/internal/fault"
 	"assay/internal/keyring"
-	"assay/store"
 	"assay/trust"
 	"assay/verify"
 )
 
-// bundleVerifier verifies under all roots and keys whose evidence counts here:
-// the site's own, and the foreign ones of the configuration.
-func (s *Server) bundleVerifier() (*verify.Verifier, error) {
-	o := verify.VerifierOptions{Roots: []*trust.Root{s.root}, Clock: s.clock}
+// configuredTrust adds the foreign roots and the keys of the configuration file.
+func (s *Server) configuredTrust(d *trustDraft) error {
 	for _, path := range s.cfg.Trust.Roots {
 		b, err := readSmall(path)
 		if err != nil {
-			return nil, fmt.Errorf("trust.roots: %w", err)
+			return fmt.Errorf("trust.roots: %w", err)
 		}
 		r, err := trust.ParseTrustedRoot(b, trust.WithName(path))
 		if err != nil {
-			return nil, fmt.Errorf("trust.roots: %s: %w", path, err)
+			return fmt.Errorf("trust.roots: %s: %w", path, err)
 		}
-		o.Roots = append(o.Roots, r)
+		d.verify.Roots = append(d.verify.Roots, r)
 	}
 	for _, path := range s.cfg.Trust.Keys {
 		b, err := readSmall(path)
 		if err != nil {
-			return nil, fmt.Errorf("trust.keys: %w", err)
+			return fmt.Errorf("trust.keys: %w", err)
 		}
 		pub, err := keyring.ParsePublic(b)
 		if err != nil {
-			return nil, fmt.Errorf("trust.keys: %s: %w", path, err)
+			return fmt.Errorf("trust.keys: %s: %w", path, err)
 		}
-		o.Keys = append(o.Keys, trust.Key{Public: pub})
+		d.verify.Keys = append(d.verify.Keys, trust.Key{Public: pub})
 	}
-	return verify.NewVerifier(o)
+	return nil
 }
 
-// newEngine makes the decision engine over the evidence store.
-func (s *Server) newEngine(ctx context.Context, bundles *verify.Verifier, key crypto.Signer) (*verify.Engine, error) {
-	state := verify.TrustState{Verifier: bundles}
-	if err := s.db.View(ctx, func(tx *store.Tx) (err error) {
-		state.Epoch, err = trust.Epoch(ctx, tx)
-		return err
-	}); err != nil {
-		return nil, err
-	}
+// newEngine makes the decision engine over the evidence store and the live
+// trust state.
+func (s *Server) newEngine(key crypto.Signer) (*verify.Engine, error) {
 	return verify.New(verify.Options{
-		DB: s.db, Source: s.evidence, Trust: func() verify.TrustState { return state }, Key: key, VerifierID: s.public, Host: s.host(),
+		DB: s.db, Source: s.evidence, Trust: func() verify.TrustState {
+			t := s.trust()
+			return verify.TrustState{Verifier: t.verifier, Epoch: t.epoch, Stale: t.stale(s.clock())}
+		},
+		Refresh: s.followTrust, Key: key, VerifierID: s.public, Host: s.host(),
 		MaxValidity: s.cfg.Verify.MaxValidity, Builders: s.cfg.Verify.Builders, Clock: s.clock, Logger: s.log, Registerer: s.reg,
 	})
 }

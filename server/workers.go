@@ -37,6 +37,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 		"heads":     s.every(publishEvery, s.publishHeads),
 		"registry":  s.registry.Run, // evidence not handed on yet, uploads that were left
 		"documents": s.followDocuments,
+		"trust":     s.every(trustPoll, s.followTrust),
 	} {
 		wg.Go(func() { s.keepRunning(ctx, name, run) })
 	}

@@ -8,13 +8,21 @@ import (
 	"assay/store"
 )
 
-// Migrations makes the table of this package.
+// Migrations makes the tables of this package.
 var Migrations = store.Migrations{Name: "trust", Steps: []string{`
 CREATE TABLE trust_epoch (
 	id     BIGINT NOT NULL PRIMARY KEY, -- always 1: there is one epoch
 	epoch  BIGINT NOT NULL,
 	raised BIGINT NOT NULL,             -- microseconds, of the last raise
 	why    TEXT NOT NULL                -- what changed, for people
+);`, `
+CREATE TABLE trust_document (
+	kind    TEXT NOT NULL,   -- see DocumentKind
+	name    TEXT NOT NULL,
+	version BIGINT NOT NULL, -- rises only
+	body    BYTES NOT NULL,  -- empty: deleted
+	applied BIGINT NOT NULL, -- microseconds
+	PRIMARY KEY (kind, name)
 );`}}
 
 // Epoch is the trust epoch: a number that every change of a root, a revocation

@@ -16,8 +16,9 @@ import (
 // or by one indexed read. The caller must not change it.
 //
 // A digest that was never decided is fault.NotFound. A decision past its
-// ValidUntil is given together with an error of kind fault.Undecided: a door
-// refuses, unless its rules let what already runs go on.
+// ValidUntil, or from before the last change of trust, is given together with an
+// error of kind fault.Undecided: a door refuses or lets it be decided anew,
+// unless its rules let what already runs go on.
 func (e *Engine) Current(ctx context.Context, digest artifact.Digest, scopeID string) (*Decision, error) {
 	now := e.o.Clock()
 	key := decisionKey{digest, scopeID}
@@ -28,6 +29,9 @@ func (e *Engine) Current(ctx context.Context, digest artifact.Digest, scopeID st
 			return nil, err
 		}
 		e.cache.put(key, d, now, seq)
+	}
+	if epoch := e.o.Trust().Epoch; d.TrustEpoch < epoch {
+		return d, fault.Newf(fault.Undecided, "the decision %s about %s is of trust epoch %d, and trust has changed since (epoch %d): it is to be made again", d.ID, digest, d.TrustEpoch, epoch)
 	}
 	if !now.Before(d.ValidUntil) {
 		return d, fault.Newf(fault.Undecided, "the decision %s about %s ended at %s: it is to be made again", d.ID, digest, d.ValidUntil.UTC().Format(time.RFC3339))

@@ -39,6 +39,9 @@ type Options struct {
 	// Trust gives what evidence is verified with now. A change of roots or keys
 	// gives another Verifier, and raises the trust epoch.
 	Trust func() TrustState
+	// Refresh is called when trust changed and Trust does not say so yet, so that
+	// it says so at once; nil: it is waited for.
+	Refresh func(ctx context.Context) error
 	// Builders grant build levels; provenance by others has level 1.
 	Builders []policy.Builder
 	// Key signs decisions. It has this role alone; bundles by it are no evidence.
@@ -157,6 +160,11 @@ func (e *Engine) decide(ctx context.Context, t Target, scope policy.Scope, p *po
 		d, err := e.decideOnce(ctx, t, scope, p)
 		if !errors.Is(err, errMoved) || try == 4 {
 			return d, undecided(err)
+		}
+		if e.o.Refresh != nil {
+			if err := e.o.Refresh(ctx); err != nil {
+				return nil, undecided(err)
+			}
 		}
 		select {
 		case <-time.After(time.Duration(try) * 20 * time.Millisecond):

@@ -720,3 +720,38 @@ func BenchmarkDecideExtend(b *testing.B) {
 		decideOn(b, r, p)
 	}
 }
+
+// A decision from before the last change of trust is not answered as if it held,
+// neither from memory nor from the database; a change that the state does not
+// have yet is fetched before it is decided.
+func TestTrustChanged(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		refreshed := 0
+		var r *rig
+		r = newRig(t, db, func(o *Options) {
+			o.Refresh = func(context.Context) error {
+				refreshed++
+				r.set(func() { r.epoch++ })
+				return nil
+			}
+		})
+		r.set(func() { r.items = fullEvidence(r.w) })
+		p := parse(t, fullPolicy)
+		d := decideOn(t, r, p)
+		if got, err := r.Current(t.Context(), d.Digest, scope.ID); err != nil || !got.Allowed() {
+			t.Fatalf("before: %+v, %v", got, err)
+		}
+		if err := db.Update(t.Context(), func(tx *store.Tx) error { _, err := trust.RaiseEpoch(t.Context(), tx, "a test"); return err }); err != nil {
+			t.Fatal(err)
+		}
+		if again := decideOn(t, r, p); refreshed != 1 || again.TrustEpoch != 1 {
+			t.Errorf("decided under epoch %d after %d refreshes, want 1 and 1", again.TrustEpoch, refreshed)
+		}
+		r.set(func() { r.epoch = 2 })
+		for _, where := range []string{"from memory", "again"} {
+			if got, err := r.Current(t.Context(), d.Digest, scope.ID); !errors.Is(err, fault.Undecided) || got == nil {
+				t.Errorf("%s: %+v, %v; want the old decision, undecided", where, got, err)
+			}
+		}
+	})
+}

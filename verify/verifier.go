@@ -21,8 +21,11 @@ type VerifierOptions struct {
 	Keys  []trust.Key   // public keys that may sign without a certificate
 	// KeyThresholds is what key-signed bundles must carry; nil: the root's own.
 	KeyThresholds *trust.Thresholds
-	Limits        attestation.Limits // caps before any cryptography; zero: defaults
-	Clock         clock.Clock        // nil: clock.System
+	// Checks judge what a bundle proved, under every root and key, in order; the
+	// first error refuses the bundle.
+	Checks []trust.Check
+	Limits attestation.Limits // caps before any cryptography; zero: defaults
+	Clock  clock.Clock        // nil: clock.System
 }
 
 // Verifier verifies bundles under all roots and keys of a site. It is
@@ -78,7 +81,7 @@ func (v *Verifier) Verify(ctx context.Context, b *attestation.Bundle) (*trust.Ve
 // verify tries the roots. open, where not nil, gives the artifact itself, which
 // only a pure Ed25519 signature needs.
 func (v *Verifier) verify(ctx context.Context, b *attestation.Bundle, open func() (io.ReadCloser, error)) (*trust.Verified, error) {
-	o := trust.VerifyOptions{AnyArtifact: open == nil, Limits: v.o.Limits, Now: v.o.Clock}
+	o := trust.VerifyOptions{AnyArtifact: open == nil, Limits: v.o.Limits, Now: v.o.Clock, Checks: v.o.Checks}
 	roots := v.o.Roots
 	if _, key := b.KeyHint(); key {
 		if len(v.o.Keys) == 0 {

@@ -1,0 +1,216 @@
+package server
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"assay/attestation"
+	"assay/store"
+	"assay/trust"
+	"assay/trust/tuf"
+	"assay/verify"
+)
+
+// trustPoll is how often the database is asked whether another replica changed
+// trust: what is revoked there is refused here within a second.
+const trustPoll = 400 * time.Millisecond
+
+// trustState is what this process verifies with at an instant. It is immutable:
+// a change makes another one, which all doors ask from then on.
+type trustState struct {
+	root      *trust.Root      // the site's own
+	verifier  *verify.Verifier // of all bundles
+	staleFrom time.Time        // a list in it is too old from then on; zero: never
+	targets   map[string][]byte
+
+	epoch, revision int64 // of the database that it was made from
+}
+
+func (t *trustState) stale(now time.Time) bool {
+	return !t.staleFrom.IsZero() && !now.Before(t.staleFrom)
+}
+
+// trustDraft is a trustState while it is made: what the loader of each kind of
+// document adds to.
+type trustDraft struct {
+	own     trust.Parts            // the own authorities, which become the own root
+	verify  verify.VerifierOptions // foreign roots, keys and checks; the own root comes first
+	targets map[string][]byte      // what TUF publishes beside the trusted root
+	// staleFrom is when the earliest list ends; see endsAt.
+	staleFrom time.Time
+}
+
+// endsAt notes that something in the draft is too old from at on.
+func (d *trustDraft) endsAt(at time.Time) {
+	if d.staleFrom.IsZero() || at.Before(d.staleFrom) {
+		d.staleFrom = at
+	}
+}
+
+// trustLoader puts the documents of one kind into a draft. It is called with
+// none when there is none.
+type trustLoader struct {
+	kind trust.DocumentKind
+	load func(ctx context.Context, docs []trust.Document, d *trustDraft) error
+}
+
+// trustLoaders are the parts of trust, in the order in which they are put
+// together.
+func (s *Server) trustLoaders() []trustLoader {
+	return []trustLoader{}
+}
+
+// live is the part of a server that holds its trust state.
+type live struct {
+	state     atomic.Pointer[trustState]
+	making    sync.Mutex // one state is made at a time
+	publish   sync.Mutex // and one published
+	published *trustState
+}
+
+// trust is what counts now. It is never nil once the server is open.
+func (s *Server) trust() *trustState { return s.live.state.Load() }
+
+// reloadTrust makes the trust state anew and publishes it: at the start, after
+// a change that this process made, and after one that it learned of.
+func (s *Server) reloadTrust(ctx context.Context) error {
+	if err := s.db.View(ctx, s.takeTrust(ctx, true)); err != nil {
+		return err
+	}
+	return s.publishTrust(ctx)
+}
+
+// followTrust takes over what another replica changed.
+func (s *Server) followTrust(ctx context.Context) error {
+	if err := s.db.View(ctx, s.takeTrust(ctx, false)); err != nil {
+		return err
+	}
+	return s.publishTrust(ctx)
+}
+
+// takeTrust reads what the database says, unless it is what is in force. A
+// document that cannot be read leaves the state as it is, and then nothing is
+// decided: the epoch of the database is not that of the state.
+func (s *Server) takeTrust(ctx context.Context, always bool) func(tx *store.Tx) error {
+	return func(tx *store.Tx) error {
+		epoch, revision, err := trust.Revision(ctx, tx)
+		if err != nil {
+			return err
+		}
+		newer := func(t *trustState) bool {
+			return t == nil || t.epoch < epoch || t.revision < revision
+		}
+		if !always && !newer(s.trust()) {
+			return nil
+		}
+		s.live.making.Lock()
+		defer s.live.making.Unlock()
+		// Of two that read at once, the one that read more stays.
+		if t := s.trust(); !newer(t) && (t.epoch > epoch || t.revision > revision || !always) {
+			return nil
+		}
+		next, err := s.makeTrust(ctx, tx)
+		if err != nil {
+			return fmt.Errorf("trust of epoch %d: %w", epoch, err)
+		}
+		next.epoch, next.revision = epoch, revision
+		s.live.state.Store(next)
+		return nil
+	}
+}
+
+func (s *Server) makeTrust(ctx context.Context, tx *store.Tx) (*trustState, error) {
+	d := &trustDraft{own: s.ownParts(), targets: map[string][]byte{}, verify: verify.VerifierOptions{Clock: s.clock}}
+	if err := s.configuredTrust(d); err != nil {
+		return nil, err
+	}
+	for _, l := range s.trustLoaders() {
+		docs, err := trust.Documents(ctx, tx, l.kind)
+		if err != nil {
+			return nil, err
+		}
+		if err := l.load(ctx, docs, d); err != nil {
+			return nil, fmt.Errorf("%s: %w", l.kind, err)
+		}
+	}
+	root, err := trust.NewRoot(d.own, trust.WithName(s.data.site.Host))
+	if err != nil {
+		return nil, err
+	}
+	d.verify.Roots = append([]*trust.Root{root}, d.verify.Roots...)
+	v, err := verify.NewVerifier(d.verify)
+	if err != nil {
+		return nil, err
+	}
+	return &trustState{root: root, verifier: v, staleFrom: d.staleFrom, targets: d.targets}, nil
+}
+
+// ownParts are the site's own authorities.
+func (s *Server) ownParts() trust.Parts {
+	// All keys of a site are made at its first start, with the CA's root; the
+	// rotation of one will give it a window of its own.
+	from := s.ownWindow()
+	chain := func(url string, c []*x509.Certificate) []trust.Authority {
+		return []trust.Authority{{URL: url, Operator: s.operators, Chain: c, Window: from}}
+	}
+	return trust.Parts{
+		Logs:   []trust.Log{{URL: s.public + "/rekor", Operator: s.operators, Key: s.tlog.Public(), Window: from}},
+		CTLogs: []trust.Log{{URL: s.public + "/ct", Operator: s.operators, Key: s.ct.Log().Public(), Window: from}},
+		CAs:    chain(s.public+"/fulcio", s.material.CAChain),
+		TSAs:   chain(s.public+"/tsa", s.material.TSAChain),
+	}
+}
+
+func (s *Server) ownWindow() trust.Window {
+	return trust.Window{Start: s.material.CAChain[len(s.material.CAChain)-1].NotBefore.UTC()}
+}
+
+// publishTrust publishes the state in force by TUF. What failed is tried again
+// by the next poll.
+func (s *Server) publishTrust(ctx context.Context) error {
+	s.live.publish.Lock()
+	defer s.live.publish.Unlock()
+	t := s.trust()
+	if s.live.published == t {
+		return nil
+	}
+	service := func(path string) []tuf.Service {
+		return []tuf.Service{{URL: s.public + path, Operator: s.operators, Window: s.ownWindow()}}
+	}
+	targets := maps.Clone(t.targets)
+	config, err := tuf.SigningConfig{
+		CA: service("/fulcio"), OIDC: service("/oidc"), Log: service("/rekor"), TSA: service("/tsa/api/v1/timestamp"),
+	}.JSON()
+	if err != nil {
+		return err
+	}
+	targets[tuf.TargetTrustedRoot], targets[tuf.TargetSigningConfig] = t.root.Bytes(), config
+	if _, err := s.tuf.Publish(ctx, targets); err != nil {
+		return err
+	}
+	s.live.published = t
+	return nil
+}
+
+// liveVerifier verifies evidence with the trust state of the moment.
+type liveVerifier struct{ s *Server }
+
+// Verify is that of the state in force.
+func (v liveVerifier) Verify(ctx context.Context, b *attestation.Bundle) (*trust.Verified, error) {
+	return v.s.trust().verifier.Verify(ctx, b)
+}
+
+// loadedEpoch is the trust epoch as tx, a read-only one, has it; what is newer
+// than the state in force is taken over first, so that what is then verified is
+// verified under that epoch or a later one.
+func (s *Server) loadedEpoch(ctx context.Context, tx *store.Tx) (int64, error) {
+	if err := s.takeTrust(ctx, false)(tx); err != nil {
+		return 0, err
+	}
+	return trust.Epoch(ctx, tx)
+}
