@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"assay/artifact"
@@ -58,18 +60,22 @@ type CAOptions struct {
 // tokens, as Fulcio does. It is safe for many goroutines.
 type CA struct {
 	opts    CAOptions
-	keyHash [32]byte // of the issuer's SubjectPublicKeyInfo
+	current atomic.Pointer[issuing]
 	issued  *prometheus.CounterVec
+}
+
+// issuing is what certificates are issued with; a request keeps to one.
+type issuing struct {
+	chain   []*x509.Certificate
+	signer  crypto.Signer
+	keyHash [32]byte // of the issuer's SubjectPublicKeyInfo
 }
 
 // NewCA makes a certificate authority. Errors are [fault.Invalid] when
 // certificates and key do not fit.
 func NewCA(o CAOptions) (*CA, error) {
-	if len(o.Chain) < 2 || o.Signer == nil || o.SCT == nil || o.Verifier == nil || o.DB == nil {
+	if o.SCT == nil || o.Verifier == nil || o.DB == nil {
 		return nil, fault.Newf(fault.Invalid, "certificate authority: want a chain, its key, a transparency log, a verifier and a database")
-	}
-	if err := checkChain("of the certificate authority", o.Chain, o.Signer); err != nil {
-		return nil, err
 	}
 	if o.Clock == nil {
 		o.Clock = clock.System
@@ -77,7 +83,10 @@ func NewCA(o CAOptions) (*CA, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	ca := &CA{opts: o, keyHash: sha256.Sum256(o.Chain[0].RawSubjectPublicKeyInfo)}
+	ca := &CA{opts: o}
+	if err := ca.SetChain(o.Chain, o.Signer); err != nil {
+		return nil, err
+	}
 	ca.issued = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "assay_authority_certificates_total", Help: "Requests for a signing certificate by outcome.",
 	}, []string{"outcome"})
@@ -89,8 +98,22 @@ func NewCA(o CAOptions) (*CA, error) {
 	return ca, nil
 }
 
+// SetChain makes the authority issue under another chain, whose first certificate
+// is signer's, from the next request on. What does not fit is [fault.Invalid] or
+// [fault.Tampered], and nothing changes.
+func (ca *CA) SetChain(chain []*x509.Certificate, signer crypto.Signer) error {
+	if len(chain) < 2 || signer == nil {
+		return fault.Newf(fault.Invalid, "certificate authority: want a chain and its key")
+	}
+	if err := checkChain("of the certificate authority", chain, signer); err != nil {
+		return err
+	}
+	ca.current.Store(&issuing{slices.Clone(chain), signer, sha256.Sum256(chain[0].RawSubjectPublicKeyInfo)})
+	return nil
+}
+
 // Chain gives the authority's certificates, issuing one first, root last.
-func (ca *CA) Chain() []*x509.Certificate { return append([]*x509.Certificate(nil), ca.opts.Chain...) }
+func (ca *CA) Chain() []*x509.Certificate { return slices.Clone(ca.current.Load().chain) }
 
 // Issue certifies a public key for the identity of a verified token. proof is
 // a signature over the token's challenge by the key; it is always checked.
@@ -120,30 +143,31 @@ func (ca *CA) issue(ctx context.Context, p identity.Principal, t *identity.Token
 			return nil, err
 		}
 	}
-	tmpl, err := ca.template(t, pub)
+	by := ca.current.Load()
+	tmpl, err := ca.template(by, t, pub)
 	if err != nil {
 		return nil, err
 	}
-	leaf, err := ca.signLogged(ctx, tmpl, pub)
+	leaf, err := ca.signLogged(ctx, by, tmpl, pub)
 	if err != nil {
 		return nil, err
 	}
 	if err := ca.record(ctx, p, t, leaf); err != nil {
 		return nil, fmt.Errorf("record certificate: %w", err)
 	}
-	return append([]*x509.Certificate{leaf}, ca.opts.Chain...), nil
+	return append([]*x509.Certificate{leaf}, by.chain...), nil
 }
 
 // template is the leaf as Fulcio has it: empty subject, one subject
 // alternative name (critical, since the subject is empty: RFC 5280, section
 // 4.2.1.6), code signing only, and Fulcio's own extensions.
-func (ca *CA) template(t *identity.Token, pub crypto.PublicKey) (*x509.Certificate, error) {
+func (ca *CA) template(by *issuing, t *identity.Token, pub crypto.PublicKey) (*x509.Certificate, error) {
 	id := t.Certificate
 	if id.Name() == "" {
 		return nil, fault.Newf(fault.Denied, "subject %.200q is neither an e-mail address nor a URI, and so has no place in a certificate", t.Subject)
 	}
 	now := ca.opts.Clock().UTC().Truncate(time.Second)
-	if issuer := ca.opts.Chain[0]; now.Before(issuer.NotBefore) || now.Add(LeafLife).After(issuer.NotAfter) {
+	if issuer := by.chain[0]; now.Before(issuer.NotBefore) || now.Add(LeafLife).After(issuer.NotAfter) {
 		return nil, fault.Newf(fault.Unavailable, "the authority's certificate is valid from %s to %s, now is %s: check the clock, or rotate the authority",
 			issuer.NotBefore.Format(time.RFC3339), issuer.NotAfter.Format(time.RFC3339), now.Format(time.RFC3339))
 	}
@@ -181,9 +205,9 @@ var oidSCTList = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}
 // signLogged signs the leaf with a promise of the log in it. Verifiers take
 // the SCT list extension out of the certificate and check the SCT over what is
 // left (RFC 6962, section 3.2); that is the TBSCertificate signed here first.
-func (ca *CA) signLogged(ctx context.Context, tmpl *x509.Certificate, pub crypto.PublicKey) (*x509.Certificate, error) {
-	issuer := ca.opts.Chain[0]
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, issuer, pub, ca.opts.Signer)
+func (ca *CA) signLogged(ctx context.Context, by *issuing, tmpl *x509.Certificate, pub crypto.PublicKey) (*x509.Certificate, error) {
+	issuer := by.chain[0]
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, issuer, pub, by.signer)
 	if err != nil {
 		return nil, fmt.Errorf("sign certificate: %w", err)
 	}
@@ -191,7 +215,7 @@ func (ca *CA) signLogged(ctx context.Context, tmpl *x509.Certificate, pub crypto
 	if err != nil {
 		return nil, fmt.Errorf("parse own certificate: %w", err)
 	}
-	sct, err := ca.opts.SCT.AddPreCert(ctx, pre.RawTBSCertificate, ca.keyHash)
+	sct, err := ca.opts.SCT.AddPreCert(ctx, pre.RawTBSCertificate, by.keyHash)
 	if err != nil {
 		return nil, fmt.Errorf("log certificate: %w", err)
 	}
@@ -200,7 +224,7 @@ func (ca *CA) signLogged(ctx context.Context, tmpl *x509.Certificate, pub crypto
 		return nil, err
 	}
 	tmpl.ExtraExtensions = append(tmpl.ExtraExtensions, ext)
-	if der, err = x509.CreateCertificate(rand.Reader, tmpl, issuer, pub, ca.opts.Signer); err != nil {
+	if der, err = x509.CreateCertificate(rand.Reader, tmpl, issuer, pub, by.signer); err != nil {
 		return nil, fmt.Errorf("sign certificate: %w", err)
 	}
 	return x509.ParseCertificate(der)

@@ -208,7 +208,7 @@ func (ca *CA) refused(w http.ResponseWriter, r *http.Request, p identity.Princip
 func (ca *CA) serveTrustBundle(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, struct {
 		Chains []certificateChain `json:"chains"`
-	}{[]certificateChain{encodeCertificates(ca.opts.Chain)}})
+	}{[]certificateChain{encodeCertificates(ca.current.Load().chain)}})
 }
 
 // oidcIssuer is OIDCIssuer of fulcio.proto.

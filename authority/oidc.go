@@ -13,7 +13,9 @@ import (
 	"math/big"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"assay/event"
@@ -40,9 +42,10 @@ type IssuerOptions struct {
 	// RS256 is what every OpenID Connect client must know (Discovery 1.0,
 	// section 3), and the only algorithm that cosign takes on its command line.
 	Signer crypto.Signer
-	// Previous are public keys that signed before a rotation; they stay in the
-	// key set until their last token has expired.
-	Previous   []crypto.PublicKey
+	// Others are further public keys of the key set: one that will sign, so that
+	// verifiers know it by then, and one that signed, until its last token has
+	// expired. See [Issuer.SetKeys].
+	Others     []crypto.PublicKey
 	DB         *store.DB
 	Clock      clock.Clock           // nil: the system's
 	Logger     *slog.Logger          // nil: none
@@ -53,13 +56,19 @@ type IssuerOptions struct {
 // who may ask at the admin socket, and tells the world its public keys. Its
 // identities count for no two-person rule. It is safe for many goroutines.
 type Issuer struct {
-	opts   IssuerOptions
+	opts    IssuerOptions
+	current atomic.Pointer[issuerKeys]
+	minted  *prometheus.CounterVec
+}
+
+// issuerKeys is what tokens are signed with, and what is told of it.
+type issuerKeys struct {
+	signer crypto.Signer
 	kid    string
 	alg    jose.SignatureAlgorithm
 	keys   []jose.JSONWebKey
 	jwks   []byte
 	doc    []byte
-	minted *prometheus.CounterVec
 }
 
 // NewIssuer makes an issuer. Errors are [fault.Invalid].
@@ -68,7 +77,7 @@ func NewIssuer(o IssuerOptions) (*Issuer, error) {
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || strings.HasSuffix(o.URL, "/") {
 		return nil, fault.Newf(fault.Invalid, "embedded issuer: URL %.200q: want an absolute URL without query and final slash", o.URL)
 	}
-	if o.Signer == nil || o.DB == nil {
+	if o.DB == nil {
 		return nil, fault.Newf(fault.Invalid, "embedded issuer: want a key and a database")
 	}
 	if o.Clock == nil {
@@ -78,21 +87,7 @@ func NewIssuer(o IssuerOptions) (*Issuer, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	i := &Issuer{opts: o}
-	for _, pub := range append([]crypto.PublicKey{o.Signer.Public()}, o.Previous...) {
-		alg, err := tokenAlgorithm(pub)
-		if err != nil {
-			return nil, err
-		}
-		k := jose.JSONWebKey{Key: pub, Algorithm: string(alg), Use: "sig"}
-		thumb, err := k.Thumbprint(crypto.SHA256) // RFC 7638
-		if err != nil {
-			return nil, fault.Wrap(fault.Invalid, err)
-		}
-		k.KeyID = base64.RawURLEncoding.EncodeToString(thumb)
-		i.keys = append(i.keys, k)
-	}
-	i.kid, i.alg = i.keys[0].KeyID, jose.SignatureAlgorithm(i.keys[0].Algorithm)
-	if err := i.documents(); err != nil {
+	if err := i.SetKeys(o.Signer, o.Others...); err != nil {
 		return nil, err
 	}
 	i.minted = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -106,9 +101,38 @@ func NewIssuer(o IssuerOptions) (*Issuer, error) {
 	return i, nil
 }
 
+// SetKeys makes signer sign the tokens from the next one on. The key set is its
+// key and the others. A key that cannot sign tokens is [fault.Invalid], and
+// nothing changes.
+func (i *Issuer) SetKeys(signer crypto.Signer, others ...crypto.PublicKey) error {
+	if signer == nil {
+		return fault.Newf(fault.Invalid, "embedded issuer: want a key and a database")
+	}
+	next := &issuerKeys{signer: signer}
+	for _, pub := range append([]crypto.PublicKey{signer.Public()}, others...) {
+		alg, err := tokenAlgorithm(pub)
+		if err != nil {
+			return err
+		}
+		k := jose.JSONWebKey{Key: pub, Algorithm: string(alg), Use: "sig"}
+		thumb, err := k.Thumbprint(crypto.SHA256) // RFC 7638
+		if err != nil {
+			return fault.Wrap(fault.Invalid, err)
+		}
+		k.KeyID = base64.RawURLEncoding.EncodeToString(thumb)
+		next.keys = append(next.keys, k)
+	}
+	next.kid, next.alg = next.keys[0].KeyID, jose.SignatureAlgorithm(next.keys[0].Algorithm)
+	if err := next.documents(i.opts.URL); err != nil {
+		return err
+	}
+	i.current.Store(next)
+	return nil
+}
+
 // documents writes the key set (RFC 7517) and the discovery document (OpenID
 // Connect Discovery 1.0, section 3) once.
-func (i *Issuer) documents() (err error) {
+func (i *issuerKeys) documents(url string) (err error) {
 	set := struct {
 		Keys []jsonKey `json:"keys"`
 	}{}
@@ -130,11 +154,21 @@ func (i *Issuer) documents() (err error) {
 		Algorithms    []string `json:"id_token_signing_alg_values_supported"`
 		Claims        []string `json:"claims_supported"`
 	}{
-		i.opts.URL, i.opts.URL + "/keys",
-		[]string{"id_token"}, []string{"public"}, []string{string(i.alg)},
+		url, url + "/keys",
+		[]string{"id_token"}, []string{"public"}, i.algorithms(),
 		[]string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "email", "email_verified", "groups"},
 	})
 	return err
+}
+
+// algorithms are those of the key set, the signing one first.
+func (i *issuerKeys) algorithms() (algs []string) {
+	for _, k := range i.keys {
+		if !slices.Contains(algs, k.Algorithm) {
+			algs = append(algs, k.Algorithm)
+		}
+	}
+	return algs
 }
 
 // jsonKey is a key already written as JSON.
@@ -147,24 +181,23 @@ func (i *Issuer) URL() string { return i.opts.URL }
 
 // Local is how a verifier in this process comes to the issuer's keys.
 func (i *Issuer) Local() *identity.LocalIssuer {
-	keys := i.keys
-	return &identity.LocalIssuer{URL: i.opts.URL, Keys: func() []jose.JSONWebKey { return keys }}
+	return &identity.LocalIssuer{URL: i.opts.URL, Keys: func() []jose.JSONWebKey { return i.current.Load().keys }}
 }
 
 // Handler serves /.well-known/openid-configuration and /keys. Strip a prefix
 // such as /oidc before it.
 func (i *Issuer) Handler() http.Handler {
 	mux := http.NewServeMux()
-	serve := func(body []byte) http.HandlerFunc {
+	serve := func(body func(*issuerKeys) []byte) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			w.Header().Set("X-Content-Type-Options", "nosniff")
 			w.Header().Set("Cache-Control", "max-age=300")
-			_, _ = w.Write(body) // the client may be gone
+			_, _ = w.Write(body(i.current.Load())) // the client may be gone
 		}
 	}
-	mux.HandleFunc("GET /.well-known/openid-configuration", serve(i.doc))
-	mux.HandleFunc("GET /keys", serve(i.jwks))
+	mux.HandleFunc("GET /.well-known/openid-configuration", serve(func(k *issuerKeys) []byte { return k.doc }))
+	mux.HandleFunc("GET /keys", serve(func(k *issuerKeys) []byte { return k.jwks }))
 	return mux
 }
 
@@ -223,7 +256,7 @@ func (i *Issuer) mint(ctx context.Context, q MintRequest) (string, error) {
 		}
 		return "", err
 	}
-	token, err := i.sign(body)
+	token, err := i.current.Load().sign(body)
 	if err != nil {
 		return "", fmt.Errorf("sign token: %w", err)
 	}
@@ -297,7 +330,7 @@ func tokenAlgorithm(pub crypto.PublicKey) (jose.SignatureAlgorithm, error) {
 }
 
 // sign writes a compact JWS over SHA-256 (RFC 7515).
-func (i *Issuer) sign(body []byte) (string, error) {
+func (i *issuerKeys) sign(body []byte) (string, error) {
 	enc := base64.RawURLEncoding
 	head, err := json.Marshal(struct {
 		Alg string `json:"alg"`
@@ -309,7 +342,7 @@ func (i *Issuer) sign(body []byte) (string, error) {
 	}
 	input := enc.EncodeToString(head) + "." + enc.EncodeToString(body)
 	sum := sha256.Sum256([]byte(input))
-	der, err := i.opts.Signer.Sign(rand.Reader, sum[:], crypto.SHA256)
+	der, err := i.signer.Sign(rand.Reader, sum[:], crypto.SHA256)
 	if err != nil {
 		return "", err
 	}

@@ -127,7 +127,7 @@ func TestIssuerRotation(t *testing.T) {
 	raw := s.mint(t, "alice@example.com", identity.AudienceAPI)
 	next, err := NewIssuer(IssuerOptions{URL: s.issuer.URL(), Signer: testKey, DB: s.db})
 	must(t, err)
-	overlap, err := NewIssuer(IssuerOptions{URL: s.issuer.URL(), Signer: testKey, DB: s.db, Previous: []crypto.PublicKey{s.material.OIDC.Public()}})
+	overlap, err := NewIssuer(IssuerOptions{URL: s.issuer.URL(), Signer: testKey, DB: s.db, Others: []crypto.PublicKey{s.material.OIDC.Public()}})
 	must(t, err)
 	for want, i := range map[bool]*Issuer{false: next, true: overlap} {
 		v, err := identity.NewVerifier(identity.VerifierOptions{Local: i.Local()})

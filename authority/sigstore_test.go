@@ -152,7 +152,7 @@ func TestRestart(t *testing.T) {
 			t.Errorf("certificate %d changed", i)
 		}
 	}
-	if before.issuer.kid != after.issuer.kid {
+	if before.issuer.current.Load().kid != after.issuer.current.Load().kid {
 		t.Error("the issuer's key changed")
 	}
 }

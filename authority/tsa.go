@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"assay/internal/clock"
@@ -42,21 +44,19 @@ type TSAOptions struct {
 // keeps no state: a timestamp is proof by itself.
 type TSA struct {
 	opts     TSAOptions
+	current  atomic.Pointer[stamping]
 	answered *prometheus.CounterVec
+}
+
+// stamping is what timestamps are made with; a request keeps to one.
+type stamping struct {
+	chain  []*x509.Certificate
+	signer crypto.Signer
 }
 
 // NewTSA makes a time stamp authority. Errors are [fault.Invalid] when
 // certificates and key do not fit or the leaf may not sign timestamps.
 func NewTSA(o TSAOptions) (*TSA, error) {
-	if len(o.Chain) < 2 || o.Signer == nil {
-		return nil, fault.Newf(fault.Invalid, "time stamp authority: want a chain and its key")
-	}
-	if err := checkChain("of the time stamp authority", o.Chain, o.Signer); err != nil {
-		return nil, err
-	}
-	if !timeStamper(o.Chain[0]) {
-		return nil, fault.Newf(fault.Invalid, "time stamp authority: its certificate wants timeStamping as its one extended key usage, marked critical (RFC 3161, section 2.3)")
-	}
 	if o.Clock == nil {
 		o.Clock = clock.System
 	}
@@ -64,6 +64,9 @@ func NewTSA(o TSAOptions) (*TSA, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	t := &TSA{opts: o}
+	if err := t.SetChain(o.Chain, o.Signer); err != nil {
+		return nil, err
+	}
 	t.answered = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "assay_authority_timestamps_total", Help: "Requests for a timestamp by outcome.",
 	}, []string{"outcome"})
@@ -87,8 +90,25 @@ func timeStamper(c *x509.Certificate) bool {
 	return false
 }
 
+// SetChain makes the authority sign under another chain, leaf first, from the
+// next request on. What does not fit is [fault.Invalid] or [fault.Tampered], and
+// nothing changes.
+func (t *TSA) SetChain(chain []*x509.Certificate, signer crypto.Signer) error {
+	if len(chain) < 2 || signer == nil {
+		return fault.Newf(fault.Invalid, "time stamp authority: want a chain and its key")
+	}
+	if err := checkChain("of the time stamp authority", chain, signer); err != nil {
+		return err
+	}
+	if !timeStamper(chain[0]) {
+		return fault.Newf(fault.Invalid, "time stamp authority: its certificate wants timeStamping as its one extended key usage, marked critical (RFC 3161, section 2.3)")
+	}
+	t.current.Store(&stamping{slices.Clone(chain), signer})
+	return nil
+}
+
 // Chain gives the authority's certificates, leaf first, root last.
-func (t *TSA) Chain() []*x509.Certificate { return append([]*x509.Certificate(nil), t.opts.Chain...) }
+func (t *TSA) Chain() []*x509.Certificate { return slices.Clone(t.current.Load().chain) }
 
 // Rejection is a request that was understood and is not granted. Response is
 // the TimeStampResp that says so (RFC 3161, section 2.4.2). As an error it is
@@ -119,7 +139,8 @@ func (t *TSA) Timestamp(_ context.Context, query []byte) ([]byte, error) {
 		return nil, err
 	}
 	now := t.opts.Clock().UTC()
-	leaf := t.opts.Chain[0]
+	by := t.current.Load()
+	leaf := by.chain[0]
 	// A clock that was reset says some time long ago, or long to come. Either
 	// would be signed as truth.
 	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
@@ -135,7 +156,7 @@ func (t *TSA) Timestamp(_ context.Context, query []byte) ([]byte, error) {
 		Policy:            PolicyOID,
 		AddTSACertificate: req.Certificates,
 	}
-	resp, err := ts.CreateResponseWithOpts(leaf, t.opts.Signer, crypto.SHA256)
+	resp, err := ts.CreateResponseWithOpts(leaf, by.signer, crypto.SHA256)
 	if err != nil {
 		return nil, fmt.Errorf("sign timestamp: %w", err)
 	}
@@ -207,7 +228,7 @@ func (t *TSA) Handler() http.Handler {
 	mux.HandleFunc("GET /api/v1/timestamp/certchain", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/pem-certificate-chain")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		_, _ = w.Write(encodeChain(t.opts.Chain)) // the client may be gone
+		_, _ = w.Write(encodeChain(t.current.Load().chain)) // the client may be gone
 	})
 	// http.StripPrefix("/tsa", h) leaves an empty path for "/tsa" itself.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

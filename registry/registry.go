@@ -181,7 +181,7 @@ type Registry struct {
 	log     *slog.Logger
 	limits  Limits
 	tokens  *tokenService
-	idKey   []byte // HMAC key of upload ids
+	ids     secrets // HMAC keys of upload ids
 	uploads *uploadSlots
 	rec     *recorder
 	refused *refusedLogins
@@ -228,19 +228,19 @@ func New(o Options) (*Registry, error) {
 		return nil, err
 	}
 	rec := newRecorder(o.DB, o.Logger, met)
-	return &Registry{
+	reg := &Registry{
 		db: o.DB, blobs: o.Blobs, access: o.Access, auth: o.Auth,
 		gate: o.Gate, vis: o.Visibility, ingest: o.Evidence,
 		now: o.Clock, log: o.Logger, limits: limits,
 		tokens:  tokens,
-		idKey:   deriveKey(o.TokenKey, "assay registry upload id v1"),
 		uploads: newUploadSlots(limits.Uploads),
 		rec:     rec,
 		refused: newRefusedLogins(rec, o.Logger),
 		met:     met,
 
 		strictAudit: o.StrictAudit,
-	}, nil
+	}
+	return reg, reg.SetTokenKeys(o.TokenKey)
 }
 
 // Close tells the refused logins that were only counted so far, and waits until

@@ -62,13 +62,14 @@ func (a tokenAccess) allows(typ, name, action string) bool {
 type tokenService struct {
 	realm   string // "" when no public URL is known
 	service string
-	key     []byte
+	keys    *secrets
 	ttl     time.Duration
 	now     clock.Clock
 }
 
 func newTokenService(publicURL string, key []byte, ttl time.Duration, now clock.Clock) (*tokenService, error) {
-	s := &tokenService{key: deriveKey(key, "assay registry scoped token v1"), ttl: ttl, now: now, service: "assay"}
+	s := &tokenService{keys: &secrets{}, ttl: ttl, now: now, service: "assay"}
+	s.keys.set(useTokens, key, nil)
 	if publicURL == "" {
 		return s, nil
 	}
@@ -91,12 +92,6 @@ func deriveKey(secret []byte, use string) []byte {
 // own says whether raw has the shape of a scoped token.
 func (s *tokenService) own(raw string) bool { return strings.HasPrefix(raw, tokenPrefix) }
 
-func (s *tokenService) sum(signed string) []byte {
-	m := hmac.New(sha256.New, s.key)
-	m.Write([]byte(signed))
-	return m.Sum(nil)
-}
-
 func (s *tokenService) mint(p identity.Principal, access tokenAccess) (raw string, at time.Time, err error) {
 	at = s.now()
 	p.Claims = nil // for policies on the outer token; they would only swell this one
@@ -111,7 +106,7 @@ func (s *tokenService) mint(p identity.Principal, access tokenAccess) (raw strin
 		return "", at, err
 	}
 	signed := tokenPrefix + base64.RawURLEncoding.EncodeToString(body)
-	raw = signed + "." + base64.RawURLEncoding.EncodeToString(s.sum(signed))
+	raw = signed + "." + base64.RawURLEncoding.EncodeToString(s.keys.sum(signed))
 	if len(raw) > 16<<10 {
 		return "", at, failf(codeDenied, fault.Invalid, "the scoped token would have %d bytes: ask for fewer scopes, or belong to fewer groups", len(raw))
 	}
@@ -127,7 +122,7 @@ func (s *tokenService) verify(raw string) (identity.Principal, tokenAccess, erro
 		return none, nil, errToken
 	}
 	mac, err := base64.RawURLEncoding.Strict().DecodeString(raw[dot+1:])
-	if err != nil || !hmac.Equal(mac, s.sum(raw[:dot])) {
+	if err != nil || !s.keys.holds(raw[:dot], mac, sha256.Size) {
 		return none, nil, errToken
 	}
 	body, err := base64.RawURLEncoding.Strict().DecodeString(raw[len(tokenPrefix):dot])

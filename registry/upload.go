@@ -1,8 +1,6 @@
 package registry
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -152,13 +150,14 @@ func (r *Registry) cancelUpload(q *request) error {
 // other repository or principal can finish the upload. It is relative: a client
 // resolves it against the host that it trusts with its credentials.
 func (r *Registry) uploadPath(q *request, id string) string {
-	return "/v2/" + q.route.name + "/blobs/uploads/" + id + "." + r.uploadMAC(q, id)
+	return "/v2/" + q.route.name + "/blobs/uploads/" + id + "." + hex.EncodeToString(r.ids.sum(uploadOf(q, id))[:uploadMAC])
 }
 
-func (r *Registry) uploadMAC(q *request, id string) string {
-	m := hmac.New(sha256.New, r.idKey)
-	m.Write([]byte(id + "\n" + q.route.name + "\n" + q.caller.owner()))
-	return hex.EncodeToString(m.Sum(nil)[:16])
+const uploadMAC = 16 // bytes
+
+// uploadOf is what the MAC of an upload binds.
+func uploadOf(q *request, id string) string {
+	return id + "\n" + q.route.name + "\n" + q.caller.owner()
 }
 
 func (r *Registry) resume(q *request) (blob.Writer, error) {
@@ -166,7 +165,7 @@ func (r *Registry) resume(q *request) (blob.Writer, error) {
 		return nil, err
 	}
 	id, mac, _ := strings.Cut(q.route.ref, ".")
-	if !hmac.Equal([]byte(mac), []byte(r.uploadMAC(q, id))) {
+	if sum, err := hex.DecodeString(mac); err != nil || !r.ids.holds(uploadOf(q, id), sum, uploadMAC) {
 		return nil, failf(codeUploadUnknown, fault.NotFound, "no such upload of yours in repository %s; begin a new one", q.route.name)
 	}
 	w, err := r.blobs.Resume(q.Context(), id)

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -39,13 +40,14 @@ func (c Checkpoint) text() string {
 // ParseCheckpoint reads a signed note strictly by C2SP tlog-checkpoint and
 // signed-note. The origin must be v's name and the signature of v must be
 // among the signatures and valid; further signatures (witnesses) are kept and
-// not judged. What is malformed is [fault.Invalid], what v did not sign
+// not judged. With others, a valid signature of any of the keys will do: those of
+// a log that changes its key. What is malformed is [fault.Invalid], what v did not sign
 // [fault.Unverified].
-func ParseCheckpoint(signed []byte, v note.Verifier) (Checkpoint, error) {
+func ParseCheckpoint(signed []byte, v note.Verifier, others ...note.Verifier) (Checkpoint, error) {
 	if len(signed) > maxCheckpoint {
 		return Checkpoint{}, fault.Newf(fault.Invalid, "a checkpoint of %d bytes: at most %d are read", len(signed), maxCheckpoint)
 	}
-	n, err := note.Open(signed, note.VerifierList(v))
+	n, err := note.Open(signed, distinct(v, others))
 	if err != nil {
 		if _, ok := errors.AsType[*note.UnverifiedNoteError](err); ok {
 			return Checkpoint{}, fault.Newf(fault.Unverified, "the checkpoint has no signature of %s: check that this is the log's key", v.Name())
@@ -64,6 +66,18 @@ func ParseCheckpoint(signed []byte, v note.Verifier) (Checkpoint, error) {
 	}
 	c.Note = bytes.Clone(signed)
 	return c, nil
+}
+
+// distinct is the list of verifiers, each key once: note.VerifierList refuses
+// to choose between two of one name and hash.
+func distinct(v note.Verifier, others []note.Verifier) note.Verifiers {
+	list := []note.Verifier{v}
+	for _, o := range others {
+		if !slices.ContainsFunc(list, func(k note.Verifier) bool { return k.KeyHash() == o.KeyHash() && k.Name() == o.Name() }) {
+			list = append(list, o)
+		}
+	}
+	return note.VerifierList(list...)
 }
 
 // parseText reads the text of a checkpoint: origin, size, root, extensions,

@@ -27,7 +27,11 @@ type Options struct {
 	Dir    string        // folder of the log, made when absent; one process owns it
 	Origin string        // first line of its checkpoints; Rekor clients expect the host name alone
 	Signer crypto.Signer // P-256 or Ed25519
-	DB     *store.DB     // holds the last signed checkpoint and the leaf index; [Migrations] are applied
+	// Cosigners and Past are the log's other keys, when one follows another: see
+	// [Keys].
+	Cosigners []crypto.Signer
+	Past      []crypto.PublicKey
+	DB        *store.DB // holds the last signed checkpoint and the leaf index; [Migrations] are applied
 
 	// Codec is how entries are stored; nil is [Plain].
 	Codec Codec
@@ -55,26 +59,25 @@ type Entry struct {
 	Root       Hash     // of the checkpoint
 	Proof      [][]byte // inclusion in the checkpoint's tree, 32 bytes each
 	Checkpoint []byte   // signed note, durable
+	KeyID      Hash     // log id of the key that the answer is given under
 	Duplicate  bool     // the entry was in the log before
 }
 
 // Log is an append-only log. Its methods may be called at once.
 type Log struct {
-	opts     Options
-	codec    Codec
-	dir      Dir
-	signer   note.Signer
-	verifier note.Verifier
-	id       Hash
-	ledger   ledger
-	disk     *disk
-	sweeper  *sweeper
-	logger   *slog.Logger
-	metrics  *metrics
-	lock     io.Closer
-	now      clock.Clock
+	opts    Options
+	codec   Codec
+	dir     Dir
+	ledger  ledger
+	disk    *disk
+	sweeper *sweeper
+	logger  *slog.Logger
+	metrics *metrics
+	lock    io.Closer
+	now     clock.Clock
 
 	mu      sync.Mutex
+	keys    *keyset
 	head    head          // what is signed, recorded and published
 	grown   chan struct{} // closed when head moves
 	queue   []*pending
@@ -93,6 +96,7 @@ type Log struct {
 type head struct {
 	cp   Checkpoint
 	tree *Tree
+	id   Hash // log id of the key that answers
 }
 
 // Open opens the log in a folder, or makes it. It takes the folder's lock
@@ -157,23 +161,7 @@ func newLog(o Options) (*Log, error) {
 	}
 	l.sweeper = newSweeper(l.disk, l.codec.Folder())
 	var err error
-	if l.id, _, err = KeyID(o.Origin, o.Signer.Public()); err != nil {
-		return nil, err
-	}
-	if o.CT {
-		l.signer, err = newCTSigner(o.Origin, o.Signer, o.Clock)
-	} else {
-		l.signer, err = newSigner(o.Origin, o.Signer)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if o.CT {
-		l.verifier, err = NewCTVerifier(o.Origin, o.Signer.Public())
-	} else {
-		l.verifier, err = NewVerifier(o.Origin, o.Signer.Public())
-	}
-	if err != nil {
+	if l.keys, err = l.newKeyset(Keys{o.Signer, o.Cosigners, o.Past}); err != nil {
 		return nil, err
 	}
 	l.metrics, err = newMetrics(o.Registerer, o.Name)
@@ -226,13 +214,13 @@ func (l *Log) Close() error {
 func (l *Log) Origin() string { return l.opts.Origin }
 
 // KeyID is the log id of trusted roots and of log entries.
-func (l *Log) KeyID() Hash { return l.id }
+func (l *Log) KeyID() Hash { return l.keyset().id }
 
-// Public is the log's key.
-func (l *Log) Public() crypto.PublicKey { return l.opts.Signer.Public() }
+// Public is the log's key, that of [Log.KeyID].
+func (l *Log) Public() crypto.PublicKey { return l.keyset().public }
 
 // Verifier checks the log's checkpoints.
-func (l *Log) Verifier() note.Verifier { return l.verifier }
+func (l *Log) Verifier() note.Verifier { return l.keyset().verifier }
 
 func (l *Log) current() head {
 	l.mu.Lock()
@@ -329,21 +317,16 @@ func (l *Log) loadPublished(ctx context.Context) (head, error) {
 	if err != nil {
 		return head{}, err
 	}
-	c, err := ParseCheckpoint(b, l.verifier)
+	keys := l.keyset()
+	c, err := keys.parse(b)
 	if err != nil {
 		return head{}, fmt.Errorf("the checkpoint in %s: %w", l.opts.Dir, err)
 	}
 	t, err := LoadTree(ctx, l.dir, l.codec, c)
-	return head{c, t}, err
+	return head{c, t, keys.id}, err
 }
 
 // sign makes the checkpoint of a tree.
 func (l *Log) sign(size uint64, root Hash) (Checkpoint, error) {
-	c := Checkpoint{Origin: l.opts.Origin, Size: size, Root: root}
-	signed, err := note.Sign(&note.Note{Text: c.text()}, l.signer)
-	if err != nil {
-		return c, fault.Newf(fault.Unavailable, "sign the checkpoint of %d entries: %w", size, err)
-	}
-	c.Note = signed
-	return c, nil
+	return l.keyset().sign(Checkpoint{Origin: l.opts.Origin, Size: size, Root: root})
 }

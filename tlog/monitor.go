@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"assay/internal/durable"
 	"assay/internal/fault"
@@ -22,8 +23,12 @@ import (
 type Monitor struct {
 	Source   Source        // where the log is read
 	Verifier note.Verifier // the log's key, pinned: never asked of the log itself
-	Codec    Codec         // nil is Plain
-	State    string        // file of the last seen checkpoint and of the entries read
+	// Others are the log's further pinned keys, while it changes its key: what any
+	// of them signs is the log's word. Past are those whose time has ended: they
+	// count for the checkpoint of the state file alone.
+	Others, Past []note.Verifier
+	Codec        Codec  // nil is Plain
+	State        string // file of the last seen checkpoint and of the entries read
 
 	// Entry is called for each new entry, in order, checked against the
 	// checkpoint; an error stops the run and the entry comes again in the next.
@@ -65,7 +70,7 @@ func (m *Monitor) Check(ctx context.Context) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("read the log's checkpoint: %w", err)
 	}
-	now, err := ParseCheckpoint(b, m.Verifier)
+	now, err := ParseCheckpoint(b, m.Verifier, m.Others...)
 	if err != nil {
 		return Report{}, err
 	}
@@ -148,7 +153,7 @@ func (m *Monitor) load() (*Checkpoint, monitorState, error) {
 	if err := strictjson.Unmarshal(b, &st, strictjson.RejectUnknown()); err != nil {
 		return nil, st, fault.Newf(fault.Tampered, "the monitor's state %s: %w; remove it only if you trust the log's present state", m.State, err)
 	}
-	c, err := ParseCheckpoint([]byte(st.Checkpoint), m.Verifier)
+	c, err := ParseCheckpoint([]byte(st.Checkpoint), m.Verifier, slices.Concat(m.Others, m.Past)...)
 	if err != nil {
 		return nil, st, fmt.Errorf("the monitor's state %s: %w", m.State, err)
 	}

@@ -42,6 +42,9 @@ func (l *Log) recover(ctx context.Context) (indexed uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
+	if err := l.resign(ctx); err != nil {
+		return 0, err
+	}
 	if published == nil || string(published.Note) != string(l.head.cp.Note) {
 		if err := l.publish(); err != nil {
 			return 0, err
@@ -59,7 +62,7 @@ func (l *Log) readPublished(ctx context.Context) (*Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := ParseCheckpoint(b, l.verifier)
+	c, err := l.keyset().parse(b)
 	if err != nil {
 		return nil, fault.Newf(fault.Tampered, "%s is not a checkpoint that this log's key signed (%w): use the key and the origin that the log was made with, or restore the folder from a backup", filepath.Join(l.opts.Dir, "checkpoint"), err)
 	}
@@ -74,7 +77,7 @@ func (l *Log) readRecorded(ctx context.Context) (*Checkpoint, uint64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	c, err := ParseCheckpoint(b, l.verifier)
+	c, err := l.keyset().parse(b)
 	if err != nil {
 		return nil, 0, fault.Newf(fault.Tampered, "the checkpoint in the database is not one that this log's key signed (%w): use the key and the origin that the log was made with, or restore the database from a backup", err)
 	}
@@ -139,6 +142,24 @@ func (l *Log) extends(ctx context.Context, newer, older Checkpoint) error {
 	return nil
 }
 
+// resign brings the newest checkpoint under the keys that sign now, when the log
+// was open last under others.
+func (l *Log) resign(ctx context.Context) error {
+	keys := l.keyset()
+	if keys.complete(l.head.cp) {
+		return nil
+	}
+	signed, err := l.sign(l.head.cp.Size, l.head.cp.Root)
+	if err != nil {
+		return err
+	}
+	if err := l.ledger.swap(ctx, l.head.cp, signed, nil); err != nil {
+		return err
+	}
+	l.head.cp = signed
+	return nil
+}
+
 // install makes a checkpoint the head, after its tiles and last bundle have
 // been checked. It is not published: should it contradict another one, both
 // must stay for whoever looks into it.
@@ -150,7 +171,7 @@ func (l *Log) install(ctx context.Context, c Checkpoint) error {
 	if l.bundle, err = l.loadBundle(ctx, tree); err != nil {
 		return err
 	}
-	l.head = head{c, tree}
+	l.head = head{c, tree, l.keyset().id}
 	return nil
 }
 

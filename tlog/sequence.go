@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"assay/internal/fault"
@@ -13,6 +14,7 @@ import (
 type pending struct {
 	leaf  []byte                                              // nil when build makes it
 	build func(index uint64) (record, leaf []byte, err error) // for entries that know their index
+	keys  *keyset                                             // no entry, but a change of keys
 	done  chan outcome
 }
 
@@ -92,7 +94,7 @@ func (l *Log) prove(ctx context.Context, out outcome) (Entry, error) {
 	if err != nil {
 		return Entry{}, fmt.Errorf("prove entry %d: %w", out.index, err)
 	}
-	return Entry{Index: out.index, TreeSize: cp.Size, Root: cp.Root, Proof: path, Checkpoint: cp.Note, Duplicate: out.dup}, nil
+	return Entry{Index: out.index, TreeSize: cp.Size, Root: cp.Root, Proof: path, Checkpoint: cp.Note, KeyID: out.head.id, Duplicate: out.dup}, nil
 }
 
 // retry is how long a failed commit rests when nobody asks for another.
@@ -120,6 +122,10 @@ func (l *Log) sequence(ctx context.Context) {
 				break
 			}
 			began := time.Now()
+			if len(batch) == 1 && batch[0].keys != nil {
+				batch[0].answer(outcome{err: l.rekey(ctx, batch[0].keys)})
+				continue
+			}
 			if err := l.batch(ctx, batch); err != nil {
 				l.metrics.failures.Inc()
 				l.logger.Error("log commit failed", "error", err, "entries", len(batch))
@@ -136,6 +142,10 @@ func (l *Log) take() []*pending {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := min(len(l.queue), l.opts.MaxBatch)
+	// A change of keys goes by itself, in its turn.
+	if i := slices.IndexFunc(l.queue[:n], func(p *pending) bool { return p.keys != nil }); i >= 0 {
+		n = max(i, 1)
+	}
 	batch := l.queue[:n:n]
 	l.queue = l.queue[n:]
 	if len(l.queue) == 0 {
@@ -208,12 +218,13 @@ func (l *Log) batch(ctx context.Context, batch []*pending) error {
 	}
 	tree.adopt(tiles)
 	l.bundle = w.bundle
-	if err := l.advance(head{next, tree}); err != nil {
+	now := head{next, tree, l.keyset().id}
+	if err := l.advance(now); err != nil {
 		return err
 	}
 	l.metrics.entries.Add(float64(len(w.fresh)))
 	for i, p := range w.fresh {
-		out := outcome{index: base.cp.Size + uint64(i), head: head{next, tree}}
+		out := outcome{index: base.cp.Size + uint64(i), head: now}
 		p.answer(out)
 		out.dup = true
 		for _, twin := range w.twins[i] {
@@ -247,13 +258,13 @@ func (l *Log) settle(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read the recorded checkpoint: %w", err)
 		}
-		rec, err := ParseCheckpoint(signed, l.verifier)
+		rec, err := l.keyset().parse(signed)
 		if err != nil {
 			return err
 		}
-		cur := l.current().cp
+		cur := l.current()
 		switch {
-		case rec.Size == cur.Size && rec.Root == cur.Root:
+		case rec.Size == cur.cp.Size && rec.Root == cur.cp.Root:
 		case rec.Size == l.attempt.Size && rec.Root == l.attempt.Root:
 			tree, err := LoadTree(ctx, l.dir, l.codec, rec)
 			if err != nil {
@@ -262,7 +273,7 @@ func (l *Log) settle(ctx context.Context) error {
 			if l.bundle, err = l.loadBundle(ctx, tree); err != nil {
 				return err
 			}
-			if err := l.advance(head{rec, tree}); err != nil {
+			if err := l.advance(head{rec, tree, cur.id}); err != nil {
 				l.attempt = nil
 				return err
 			}

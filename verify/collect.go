@@ -36,7 +36,7 @@ type gathering struct {
 	policy   *policy.Policy
 	cache    *verdicts // nil: none
 	epoch    int64
-	never    string // fingerprint of the own decision key, which is no evidence
+	never    map[string]bool // fingerprints of the own decision keys, which are no evidence
 	facts    *policy.Facts
 	expires  time.Time // earliest expiry among the inputs; zero: none
 }
@@ -62,7 +62,7 @@ func (g *gathering) add(ctx context.Context, it *Item) error {
 	if err != nil {
 		return err
 	}
-	if c.err == nil && g.never != "" && c.evidence.Key == g.never {
+	if c.err == nil && g.never[c.evidence.Key] {
 		c.err = refuse(codeOwnDecision, "signed by this instance's own decision key, which is no evidence for itself")
 	}
 	if c.err == nil {

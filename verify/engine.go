@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/url"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -69,7 +70,7 @@ type Options struct {
 type Engine struct {
 	o        Options
 	builders *builders
-	own      string // fingerprint of the decision key
+	keys     atomic.Pointer[decisionKeys]
 	verdicts *verdicts
 	cache    *decisions
 	flights  flights
@@ -102,18 +103,12 @@ func New(o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	own, err := trust.KeyFingerprint(o.Key.Public())
-	if err != nil {
-		return nil, fmt.Errorf("decision key: %w", err)
-	}
-	met, err := newMetrics(o.Registerer)
-	if err != nil {
+	e := &Engine{o: o, builders: b, verdicts: newVerdicts(32 << 20), cache: newDecisions(o.CacheEntries, o.CacheAge)}
+	if err := e.SetKey(o.Key); err != nil {
 		return nil, err
 	}
-	return &Engine{
-		o: o, builders: b, own: own, met: met,
-		verdicts: newVerdicts(32 << 20), cache: newDecisions(o.CacheEntries, o.CacheAge),
-	}, nil
+	e.met, err = newMetrics(o.Registerer)
+	return e, err
 }
 
 func def[T int | time.Duration](v *T, d T) {
@@ -194,7 +189,7 @@ func (e *Engine) decideOnce(ctx context.Context, t Target, scope policy.Scope, p
 	if err != nil {
 		return nil, err
 	}
-	g := &gathering{target: t, verifier: state.Verifier, builders: e.builders, policy: p, cache: e.verdicts, epoch: state.Epoch, never: e.own}
+	g := &gathering{target: t, verifier: state.Verifier, builders: e.builders, policy: p, cache: e.verdicts, epoch: state.Epoch, never: e.keys.Load().own}
 	if err := g.gather(ctx, e.o.Source, scope, state.Stale); err != nil {
 		return nil, err
 	}
@@ -208,7 +203,7 @@ func (e *Engine) decideOnce(ctx context.Context, t Target, scope policy.Scope, p
 		return nil, err
 	}
 	until := earliest(now.Add(e.o.MaxValidity), earliest(res.ValidUntil, g.expires))
-	if standing != nil && standing.FactsHash == policy.FactsID(facts) && standing.PolicyHash == p.Hash() && sameOutcome(standing, res) {
+	if standing != nil && standing.FactsHash == policy.FactsID(facts) && standing.PolicyHash == p.Hash() && sameOutcome(standing, res) && e.signed(standing) {
 		d := *standing
 		d.TrustEpoch, d.ValidUntil = state.Epoch, until
 		return e.extend(ctx, &d)
@@ -243,7 +238,7 @@ func (e *Engine) sign(ctx context.Context, t Target, f *policy.Facts, canonical 
 	if err != nil {
 		return nil, fmt.Errorf("write the summary: %w", err)
 	}
-	env, err := attestation.SignStatement(ctx, e.o.Key, s)
+	env, err := attestation.SignStatement(ctx, e.keys.Load().signer, s)
 	if err != nil {
 		return nil, fault.Newf(fault.Unavailable, "sign the decision: %w", err)
 	}

@@ -33,24 +33,27 @@ func (f *logFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.root, "trusted-root", "", "trusted root that pins the log's key; needed with --server, since a log's own word on its key is worth nothing")
 }
 
-// openLog gives the log's source and its pinned key.
-func (s *session) openLog(ctx context.Context, f *logFlags) (tlog.Source, note.Verifier, error) {
+// logKeys are the pinned keys of a log: current now, newest first, and past.
+type logKeys struct{ current, past []note.Verifier }
+
+// openLog gives the log's source and its pinned keys.
+func (s *session) openLog(ctx context.Context, f *logFlags) (tlog.Source, logKeys, error) {
 	if f.root == "" && s.admin == nil {
-		return nil, nil, usagef("want --trusted-root FILE to pin the log's key (assay trust export writes one on the server's machine)")
+		return nil, logKeys{}, usagef("want --trusted-root FILE to pin the log's key (assay trust export writes one on the server's machine)")
 	}
 	root, err := s.root(ctx, f.root)
 	if err != nil {
-		return nil, nil, err
+		return nil, logKeys{}, err
 	}
-	verifier, err := logVerifier(root, s.status.Services.Rekor)
+	keys, err := logVerifiers(root, s.status.Services.Rekor, time.Now())
 	if err != nil {
-		return nil, nil, err
+		return nil, logKeys{}, err
 	}
 	if s.admin != nil {
 		// The owner of the socket may read all, without a token for each tile.
-		return tlog.HTTP{URL: s.admin.Base + "/rekor/api/v2", Client: s.admin.HTTP}, verifier, nil
+		return tlog.HTTP{URL: s.admin.Base + "/rekor/api/v2", Client: s.admin.HTTP}, keys, nil
 	}
-	return tlog.HTTP{URL: s.status.Services.Rekor + "/api/v2", Client: s.logClient()}, verifier, nil
+	return tlog.HTTP{URL: s.status.Services.Rekor + "/api/v2", Client: s.logClient()}, keys, nil
 }
 
 // logClient reads a log's tiles with the token of this session.
@@ -63,18 +66,30 @@ func (s *session) logClient() *http.Client {
 	}
 }
 
-// logVerifier finds the key of the log at base among the root's logs.
-func logVerifier(root *trust.Root, base string) (note.Verifier, error) {
+// logVerifiers finds the keys of the log at base among the root's logs.
+func logVerifiers(root *trust.Root, base string, now time.Time) (logKeys, error) {
 	want, err := url.Parse(base)
 	if err != nil {
-		return nil, fault.Wrap(fault.Invalid, err)
+		return logKeys{}, fault.Wrap(fault.Invalid, err)
 	}
+	var keys logKeys
 	for _, l := range root.Parts().Logs {
 		if u, err := url.Parse(l.URL); err == nil && u.Hostname() == want.Hostname() {
-			return tlog.NewVerifier(u.Hostname(), l.Key)
+			v, err := tlog.NewVerifier(u.Hostname(), l.Key)
+			switch {
+			case err != nil:
+				return logKeys{}, err
+			case l.Window.Contains(now):
+				keys.current = append(keys.current, v)
+			default:
+				keys.past = append(keys.past, v)
+			}
 		}
 	}
-	return nil, fault.Newf(fault.Unverified, "the trusted root knows no log of %s", want.Hostname())
+	if len(keys.current) > 0 {
+		return keys, nil
+	}
+	return logKeys{}, fault.Newf(fault.Unverified, "the trusted root knows no log of %s whose key holds today", want.Hostname())
 }
 
 // bearer adds a token of the API where a log asks for a role.
@@ -98,7 +113,7 @@ func (b *bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func (s *session) tree(ctx context.Context, f *logFlags) (*tlog.Tree, tlog.Checkpoint, error) {
-	src, verifier, err := s.openLog(ctx, f)
+	src, keys, err := s.openLog(ctx, f)
 	if err != nil {
 		return nil, tlog.Checkpoint{}, err
 	}
@@ -106,7 +121,7 @@ func (s *session) tree(ctx context.Context, f *logFlags) (*tlog.Tree, tlog.Check
 	if err != nil {
 		return nil, tlog.Checkpoint{}, err
 	}
-	cp, err := tlog.ParseCheckpoint(b, verifier)
+	cp, err := tlog.ParseCheckpoint(b, keys.current[0], keys.current[1:]...)
 	if err != nil {
 		return nil, cp, err
 	}
@@ -252,11 +267,11 @@ entries of that signer are reported, one line each.`,
 			if err != nil {
 				return err
 			}
-			src, verifier, err := s.openLog(ctx, &f)
+			src, keys, err := s.openLog(ctx, &f)
 			if err != nil {
 				return err
 			}
-			m := &tlog.Monitor{Source: src, Verifier: verifier, State: state}
+			m := &tlog.Monitor{Source: src, Verifier: keys.current[0], Others: keys.current[1:], Past: keys.past, State: state}
 			if len(identities) > 0 {
 				m.Entry = func(_ context.Context, r tlog.Record) error {
 					in := rekor.Inspect(r)

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"net/http"
 	"strings"
+	"sync"
 
 	"assay/internal/clock"
 	"assay/internal/fault"
@@ -41,11 +42,14 @@ type Options struct {
 
 // CT is a Certificate Transparency log. Its methods may be called at once.
 type CT struct {
-	log     *tlog.Log
-	key     crypto.Signer
+	log *tlog.Log
+	now clock.Clock
+
+	mu      sync.RWMutex
+	key     crypto.Signer // of SCTs
 	id      tlog.Hash
-	now     clock.Clock
-	chain   []byte // fingerprints of the issuers
+	chains  map[[32]byte][]byte // fingerprints of an issuer's chain, by SHA-256 of its key
+	chain   []byte              // those of the newest
 	issuers map[string][]byte
 }
 
@@ -55,18 +59,14 @@ func Open(ctx context.Context, o Options) (*CT, error) {
 	if o.Signer == nil {
 		return nil, fault.Newf(fault.Invalid, "a CT log needs a key")
 	}
-	if _, ok := o.Signer.Public().(*ecdsa.PublicKey); !ok {
-		return nil, fault.Newf(fault.Invalid, "a CT log's key of type %T: want P-256", o.Signer.Public())
+	if err := checkKey(o.Signer); err != nil {
+		return nil, err
 	}
-	c := &CT{key: o.Signer, now: o.Clock, issuers: make(map[string][]byte)}
+	c := &CT{key: o.Signer, now: o.Clock, issuers: make(map[string][]byte), chains: make(map[[32]byte][]byte)}
 	if c.now == nil {
 		c.now = clock.System
 	}
-	for _, cert := range o.Issuers {
-		sum := sha256.Sum256(cert.Raw)
-		c.chain = append(c.chain, sum[:]...)
-		c.issuers[hexName(sum)] = cert.Raw
-	}
+	c.AddIssuers(o.Issuers)
 	o.Options.Codec, o.Options.CT, o.Options.Deduplicate = Codec{}, true, false
 	if o.Options.Name == "" {
 		o.Options.Name = "ct"
@@ -81,6 +81,56 @@ func Open(ctx context.Context, o Options) (*CT, error) {
 	return c, nil
 }
 
+func checkKey(key crypto.Signer) error {
+	if _, ok := key.Public().(*ecdsa.PublicKey); !ok {
+		return fault.Newf(fault.Invalid, "a CT log's key of type %T: want P-256", key.Public())
+	}
+	return nil
+}
+
+// AddIssuers makes another chain of the authority known, leaf's issuer first.
+// Those that were known stay: their certificates are in the log.
+func (c *CT) AddIssuers(chain []*x509.Certificate) {
+	if len(chain) == 0 {
+		return
+	}
+	var names []byte
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, cert := range chain {
+		sum := sha256.Sum256(cert.Raw)
+		names = append(names, sum[:]...)
+		c.issuers[hexName(sum)] = cert.Raw
+	}
+	c.chains[sha256.Sum256(chain[0].RawSubjectPublicKeyInfo)], c.chain = names, names
+}
+
+// SetKeys changes the log's keys: see [tlog.Log.SetKeys]. SCTs are the new
+// Signer's from then on. RFC 6962 names a log by its key, and so verifiers know
+// an SCT's log by it; the tree goes on all the same, in one place for who
+// watches it.
+func (c *CT) SetKeys(ctx context.Context, k tlog.Keys) error {
+	if k.Signer == nil {
+		return fault.Newf(fault.Invalid, "a CT log needs a key")
+	}
+	for _, key := range append([]crypto.Signer{k.Signer}, k.Cosigners...) {
+		if err := checkKey(key); err != nil {
+			return err
+		}
+	}
+	if err := c.log.SetKeys(ctx, k); err != nil {
+		return err
+	}
+	id, _, err := tlog.KeyID(c.log.Origin(), k.Signer.Public())
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.key, c.id = k.Signer, id
+	return nil
+}
+
 // Close closes the log.
 func (c *CT) Close() error { return c.log.Close() }
 
@@ -88,7 +138,11 @@ func (c *CT) Close() error { return c.log.Close() }
 func (c *CT) Log() *tlog.Log { return c.log }
 
 // ID is the log's id in SCTs and in a trusted root: SHA-256 of its key in DER.
-func (c *CT) ID() tlog.Hash { return c.id }
+func (c *CT) ID() tlog.Hash {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.id
+}
 
 // AddPreCert logs a certificate to be: tbs is its TBSCertificate in DER without
 // the extension for SCTs, issuerKeyHash is SHA-256 of the issuer's
@@ -98,13 +152,19 @@ func (c *CT) AddPreCert(ctx context.Context, tbs []byte, issuerKeyHash [32]byte)
 	if len(tbs) == 0 || len(tbs) > maxTBS {
 		return nil, fault.Newf(fault.TooLarge, "a TBSCertificate of %d bytes: want 1 to %d", len(tbs), maxTBS)
 	}
+	c.mu.RLock()
+	key, id, chain := c.key, c.id, c.chains[issuerKeyHash]
+	if chain == nil {
+		chain = c.chain
+	}
+	c.mu.RUnlock()
 	at := uint64(c.now().UnixMilli())
 	e, err := c.log.AddFunc(ctx, func(index uint64) (record, leaf []byte, err error) {
 		entry, err := timestampedEntry(at, index, tbs, issuerKeyHash)
 		if err != nil {
 			return nil, nil, err
 		}
-		return c.record(entry, tbs), append([]byte{version1, typeTimestamped}, entry...), nil
+		return tileLeaf(entry, tbs, chain), append([]byte{version1, typeTimestamped}, entry...), nil
 	})
 	if err != nil {
 		return nil, err
@@ -115,13 +175,13 @@ func (c *CT) AddPreCert(ctx context.Context, tbs []byte, issuerKeyHash [32]byte)
 	if err != nil {
 		return nil, err
 	}
-	sig, err := tlog.Sign(c.key, append([]byte{version1, typeCertificate}, entry...))
+	sig, err := tlog.Sign(key, append([]byte{version1, typeCertificate}, entry...))
 	if err != nil {
 		return nil, fault.Newf(fault.Unavailable, "sign the SCT of entry %d: %w", e.Index, err)
 	}
 	var b cryptobyte.Builder
 	b.AddUint8(version1)
-	b.AddBytes(c.id[:])
+	b.AddBytes(id[:])
 	b.AddUint64(at)
 	addExtensions(&b, e.Index)
 	b.AddUint16(ecdsaSHA256)
@@ -155,12 +215,12 @@ func addExtensions(b *cryptobyte.Builder, index uint64) {
 	})
 }
 
-// record is the TileLeaf of C2SP static-ct-api.
-func (c *CT) record(entry, tbs []byte) []byte {
+// tileLeaf is the TileLeaf of C2SP static-ct-api.
+func tileLeaf(entry, tbs, chain []byte) []byte {
 	var b cryptobyte.Builder
 	b.AddBytes(entry)
 	b.AddUint24LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(tbs) })
-	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(c.chain) })
+	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(chain) })
 	return b.BytesOrPanic()
 }
 
@@ -194,7 +254,9 @@ func (c *CT) Handler(authorize func(*http.Request) error) http.Handler {
 			tiles.ServeHTTP(w, r)
 			return
 		}
+		c.mu.RLock()
 		der, ok := c.issuers[name]
+		c.mu.RUnlock()
 		if !ok || r.Method != http.MethodGet && r.Method != http.MethodHead {
 			http.NotFound(w, r)
 			return

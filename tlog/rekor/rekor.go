@@ -116,10 +116,9 @@ func (s *Server) addBody(ctx context.Context, body []byte) (*rekorpb.Transparenc
 func answer(err error) string { return fault.KindOf(err).Name() }
 
 func (s *Server) entry(e tlog.Entry, body []byte) *rekorpb.TransparencyLogEntry {
-	id := s.log.KeyID()
 	return &rekorpb.TransparencyLogEntry{
 		LogIndex:    int64(e.Index),
-		LogId:       &commonpb.LogId{KeyId: id[:]},
+		LogId:       &commonpb.LogId{KeyId: e.KeyID[:]},
 		KindVersion: &rekorpb.KindVersion{Kind: Kind, Version: Version},
 		InclusionProof: &rekorpb.InclusionProof{
 			LogIndex:   int64(e.Index),
