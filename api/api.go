@@ -46,6 +46,7 @@ type Options struct {
 	Site     []identity.IssuerConfig         // issuers of the configuration file
 	Host     func() string                   // of this registry, as it stands in references
 	Status   func(ctx context.Context) client.Status
+	Keys     func() []client.Key // the site's own keys, public halves only
 	Clock    clock.Clock
 	Logger   *slog.Logger
 }

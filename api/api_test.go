@@ -235,7 +235,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 	needs := map[string]string{
 		"post /api/v1/verify": "viewer", "get /api/v1/decisions": "viewer", "get /api/v1/decisions/{id}": "viewer",
 		"post /api/v1/evidence": "signer", "get /api/v1/evidence": "viewer", "get /api/v1/evidence/{id}": "team",
-		"post /api/v1/apply": "admin", "get /api/v1/log/entries/{index}": "viewer", "get /api/v1/events": "auditor",
+		"post /api/v1/apply": "admin", "get /api/v1/log/entries/{index}": "viewer", "get /api/v1/events": "auditor", "get /api/v1/keys": "auditor",
 	}
 	public := map[string]bool{
 		"get /api/v1/openapi.json": true, "get /api/v1/status": true, "get /api/v1/trust/export": true, "get /api/v1/trust/tuf-root": true,

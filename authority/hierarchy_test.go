@@ -40,14 +40,22 @@ func (f *failing) CreateRSA(ctx context.Context, name string) (crypto.Signer, er
 
 func openKeys(t testing.TB, dir string) *keyring.Folder {
 	t.Helper()
-	k, err := keyring.Open(filepath.Join(dir, "keys"), nil)
+	k, err := openKeyFolder(dir)
 	must(t, err)
 	return k
 }
 
+func openKeyFolder(dir string) (*keyring.Folder, error) {
+	return keyring.OpenFolder(bg, keyring.Options{Dir: filepath.Join(dir, "keys"), Removable: []string{KeyCARoot, KeyTSARoot}})
+}
+
 func initIn(t testing.TB, dir string) (*Material, error) {
 	t.Helper()
-	return Init(bg, openKeys(t, dir), InitOptions{Dir: filepath.Join(dir, "certificates"), Name: "example"})
+	keys, err := openKeyFolder(dir)
+	if err != nil {
+		return nil, err
+	}
+	return Init(bg, keys, InitOptions{Dir: filepath.Join(dir, "certificates"), Name: "example"})
 }
 
 func TestHierarchy(t *testing.T) {

@@ -12,12 +12,14 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"assay/identity"
 	"assay/internal/fault"
+	"assay/internal/keyring"
 	"assay/internal/strictyaml"
 	"assay/policy"
 )
@@ -76,10 +78,47 @@ type Store struct {
 
 // Keys says how private keys are opened.
 type Keys struct {
-	// Passphrase is "file:PATH" of the passphrase that seals the key files, or
-	// "credential:NAME" of a systemd credential. Empty: keys lie in the clear
-	// under mode 0600.
+	// Unlock says what opens the sealed key files: "file:PATH", "credential:NAME"
+	// of a systemd credential, "env:NAME", "prompt:", or the URI of an RSA key of
+	// a KMS or PKCS #11 token. Empty: keys lie in the clear under mode 0600.
+	Unlock string `yaml:"unlock"`
+	// Passphrase is Unlock's older name.
 	Passphrase string `yaml:"passphrase"`
+	// Places maps roles to the URIs of keys that do not lie in the data folder:
+	// awskms://, gcpkms://, azurekms://, hashivault://, plugin+NAME://, pkcs11:.
+	Places map[string]string `yaml:"places"`
+}
+
+// keyRoles are the roles whose keys can lie elsewhere. The registry's is not
+// among them: other keys are derived from its private half.
+var keyRoles = []string{
+	"ca", "ca-root", "tsa", "tsa-root", "oidc", "log", "ct", "audit", "decision", "tuf-root", "tuf-online",
+}
+
+// KeyRoles lists the roles that Keys.Places may name.
+func KeyRoles() []string { return slices.Clone(keyRoles) }
+
+// validate brings Passphrase into Unlock.
+func (k *Keys) validate() error {
+	if k.Unlock != "" && k.Passphrase != "" && k.Unlock != k.Passphrase {
+		return fault.Newf(fault.Invalid, "keys.unlock and keys.passphrase: both are set; want keys.unlock alone")
+	}
+	if k.Unlock == "" {
+		k.Unlock = k.Passphrase
+	}
+	k.Passphrase = ""
+	for role, uri := range k.Places {
+		if role == "registry" {
+			return fault.Newf(fault.Invalid, "keys.places.registry: this key cannot lie elsewhere, since other keys are derived from it; it is sealed with the files (keys.unlock)")
+		}
+		if !slices.Contains(keyRoles, role) {
+			return fault.Newf(fault.Invalid, "keys.places: %q is no role; want %s", role, strings.Join(keyRoles, ", "))
+		}
+		if err := keyring.CheckURI(uri); err != nil {
+			return fmt.Errorf("keys.places.%s: %w", role, err)
+		}
+	}
+	return nil
 }
 
 // Identity says whose tokens count, besides those of the embedded issuer.
@@ -274,6 +313,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Registry.MaxUploads < 0 || c.Registry.MaxManifest < 0 {
 		return fault.Newf(fault.Invalid, "registry.max_uploads %d, registry.max_manifest %d: want 0 (the default) or more", c.Registry.MaxUploads, c.Registry.MaxManifest)
+	}
+	if err := c.Keys.validate(); err != nil {
+		return err
 	}
 	for _, i := range c.Identity.Issuers {
 		if err := i.Validate(); err != nil {

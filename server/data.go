@@ -23,6 +23,7 @@ import (
 //	keys/     private keys
 //	ca/       certificates of the CA and the timestamp authority
 //	run/      the admin socket
+//	keys.json which keys there are, by public fingerprint
 //	site.json what was fixed at the first start
 type dataFolder struct {
 	path string

@@ -36,6 +36,7 @@ import (
 
 // parts are the domains, open.
 type parts struct {
+	keys      *keyring.Folder
 	material  *authority.Material
 	verifier  *identity.Verifier
 	access    *identity.Access
@@ -91,11 +92,7 @@ func (s *Server) open(ctx context.Context) error {
 		{"registry", s.openRegistry},
 		{"interface", s.openAPI},
 	}
-	passphrase, err := config.Secret(s.cfg.Keys.Passphrase)
-	if err != nil {
-		return fmt.Errorf("keys.passphrase: %w", err)
-	}
-	keys, err := keyring.Open(s.data.join("keys"), passphrase)
+	keys, err := s.openKeys(ctx)
 	if err != nil {
 		return err
 	}
@@ -269,7 +266,7 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, Engine: s.engine, Log: s.tlog, Events: s.events,
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
 		Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
-		Host: s.host, Status: s.status, Clock: s.clock, Logger: s.log,
+		Host: s.host, Status: s.status, Keys: s.listKeys, Clock: s.clock, Logger: s.log,
 	})
 	return s.reload(ctx)
 }

@@ -32,6 +32,9 @@ type Options struct {
 	// whoever can open the admin socket owns the data folder anyway. It is what
 	// `assay up` does and `assay serve` does not.
 	Local bool
+	// Prompt asks for the passphrase of the keys on the terminal; nil when there
+	// is none.
+	Prompt func() ([]byte, error)
 }
 
 // Server is one running Assay. Make it with New, run it with Run.

@@ -60,7 +60,7 @@ unmodified cosign, and ask with "assay verify".`,
 	}
 	add("artifact", a.runCommand(), a.pushCommand(), a.signCommand(), a.attestCommand(), a.verifyCommand(), a.evidenceCommand())
 	add("server", a.upCommand(), a.serveCommand(), a.applyCommand(), a.tokenCommand(), a.doctorCommand())
-	add("trust", a.logCommand(), a.trustCommand())
+	add("trust", a.logCommand(), a.trustCommand(), a.keysCommand())
 	root.AddCommand(a.versionCommand(), a.manCommand())
 	strictBuiltins(root)
 	walk(root, func(c *cobra.Command) { c.Args = usageArgs(c.Args) })

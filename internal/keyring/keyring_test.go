@@ -34,8 +34,7 @@ func TestFolder(t *testing.T) {
 		}
 		if passphrase != nil {
 			for _, wrong := range [][]byte{nil, []byte("incorrect horse")} {
-				g, _ := Open(dir, wrong)
-				if _, err := g.Load(ctx, "ca"); !errors.Is(err, fault.Denied) {
+				if _, err := Open(dir, wrong); !errors.Is(err, fault.Denied) {
 					t.Errorf("passphrase %q: %v, want denied", wrong, err)
 				}
 			}
