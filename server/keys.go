@@ -76,7 +76,7 @@ func (s *Server) listKeys() []client.Key {
 
 // keyWindow is the time in which the trusted root lets a key count.
 func (s *Server) keyWindow(e keyring.Entry) client.KeyWindow {
-	p := s.root.Parts()
+	p := s.trust().root.Parts()
 	for _, l := range append(p.Logs, p.CTLogs...) {
 		if fp, err := keyring.Fingerprint(l.Key); err == nil && fp == e.Fingerprint {
 			return client.KeyWindow{Start: l.Window.Start, End: l.Window.End}
