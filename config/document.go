@@ -8,7 +8,6 @@ import (
 
 	"assay/identity"
 	"assay/internal/fault"
-	"assay/internal/glob"
 	"assay/internal/strictyaml"
 	"assay/policy"
 
@@ -22,14 +21,6 @@ const (
 	KindPolicy     = "Policy"     // what must be so: policy.Document
 	KindRepository = "Repository" // how repositories of a pattern behave: Repository
 )
-
-// RepositorySpec says how the repositories of a pattern behave.
-type RepositorySpec struct {
-	// Pattern is a glob over repository names, in the grammar of internal/glob.
-	Pattern string `yaml:"pattern"`
-	// AnonymousPull lets everybody read; the default lets nobody.
-	AnonymousPull bool `yaml:"anonymousPull"`
-}
 
 // Document is one document of `assay apply`, checked.
 type Document struct {
@@ -117,8 +108,7 @@ func parseDocument(p strictyaml.Document) (Document, error) {
 			return d, err
 		}
 		d.Name, d.Repository = e.Metadata.Name, &e.Spec
-		_, err = glob.Parse(e.Spec.Pattern)
-		return d, err
+		return d, e.Spec.Validate()
 	case KindPolicy:
 		compiled, err := policy.ParseRequirements(p.Text())
 		if err != nil {
@@ -152,6 +142,8 @@ type Desired struct {
 	Grants   []identity.Grant
 	Issuers  []identity.IssuerConfig
 	Policies *policy.Set
+	// Repositories says how each repository behaves.
+	Repositories *Repositories
 }
 
 // Compile joins documents, and the site's own issuers, into what the server
@@ -160,6 +152,7 @@ func Compile(docs []Document, site []identity.IssuerConfig) (*Desired, error) {
 	d := &Desired{Issuers: append([]identity.IssuerConfig(nil), site...)}
 	var policies []*policy.Policy
 	patterns := map[string]string{}
+	var repositories []RepositorySpec
 	for _, doc := range docs {
 		switch {
 		case doc.Grant != nil:
@@ -176,6 +169,7 @@ func Compile(docs []Document, site []identity.IssuerConfig) (*Desired, error) {
 				return nil, fault.Newf(fault.Conflict, "repositories %s and %s are about the same pattern %q: make them one", other, doc.Name, doc.Repository.Pattern)
 			}
 			patterns[doc.Repository.Pattern] = doc.Name
+			repositories = append(repositories, *doc.Repository)
 			if !doc.Repository.AnonymousPull {
 				continue
 			}
@@ -185,6 +179,9 @@ func Compile(docs []Document, site []identity.IssuerConfig) (*Desired, error) {
 		}
 	}
 	var err error
+	if d.Repositories, err = NewRepositories(repositories...); err != nil {
+		return nil, err
+	}
 	d.Policies, err = policy.NewSet(policies...)
 	return d, err
 }

@@ -47,25 +47,31 @@ type Event struct {
 // is no JSON object are [fault.Invalid]; a body over [MaxBody] or another text
 // over 1 KiB is [fault.TooLarge].
 func Append(ctx context.Context, tx *store.Tx, e Event) error {
+	_, err := AppendID(ctx, tx, e)
+	return err
+}
+
+// AppendID is [Append], and gives the event's ID, for rows that point at it.
+func AppendID(ctx context.Context, tx *store.Tx, e Event) (string, error) {
 	if e.Seq != 0 || e.ID != "" {
-		return fault.Newf(fault.Internal, "append event: its number and id are given, not taken")
+		return "", fault.Newf(fault.Internal, "append event: its number and id are given, not taken")
 	}
 	if e.TraceID == "" {
 		e.TraceID = TraceFrom(ctx)
 	}
 	body, err := e.check()
 	if err != nil {
-		return fmt.Errorf("append event %s: %w", e.Kind, err)
+		return "", fmt.Errorf("append event %s: %w", e.Kind, err)
 	}
 	e.Time = tx.Now()
 	if e.ID, err = newID(e.Time); err != nil {
-		return fmt.Errorf("append event %s: %w", e.Kind, err)
+		return "", fmt.Errorf("append event %s: %w", e.Kind, err)
 	}
 	if err := insertPending(ctx, tx, e, body); err != nil {
-		return fmt.Errorf("append event %s: %w", e.Kind, err)
+		return "", fmt.Errorf("append event %s: %w", e.Kind, err)
 	}
 	tx.Signal(pendingTopic)
-	return nil
+	return e.ID, nil
 }
 
 // The topics on which this process is woken.

@@ -23,6 +23,12 @@ const (
 	ArtifactDenied      Kind = "artifact.denied"
 	TagMoved            Kind = "tag.moved"
 	TagDeleted          Kind = "tag.deleted"
+	TagHeld             Kind = "tag.held"
+	ArtifactPromoted    Kind = "artifact.promoted"
+	ArtifactRejected    Kind = "artifact.rejected"
+	ArtifactQuarantined Kind = "artifact.quarantined"
+	ArtifactReleased    Kind = "artifact.released"
+	ArtifactRevoked     Kind = "artifact.revoked"
 	AttestationIngested Kind = "attestation.ingested"
 	AttestationRejected Kind = "attestation.rejected"
 	DecisionMade        Kind = "decision.made"
@@ -61,7 +67,8 @@ func Kinds() []KindInfo {
 	return []KindInfo{
 		{ArtifactPushed, Audit, "A manifest was stored. The event's digest is the manifest's.", []Field{
 			{"repository", "repository name"}, {"tag", "tag, when pushed by tag"}, {"media_type", "of the manifest"},
-			{"artifact_type", "OCI artifact type"}, {"size", "bytes of the manifest"}, {"subject", "digest that it refers to"}}},
+			{"artifact_type", "OCI artifact type"}, {"size", "bytes of the manifest"}, {"subject", "digest that it refers to"},
+			{"state", "staged or active, in a repository with a gate"}, {"profile", "dev: counts in no objective"}}},
 		{ArtifactPulled, Audit, "A manifest was handed out.", []Field{
 			{"repository", "repository name"}, {"tag", "tag, when pulled by tag"}}},
 		{ArtifactDeleted, Audit, "A manifest or a blob was deleted.", []Field{
@@ -69,9 +76,23 @@ func Kinds() []KindInfo {
 		{ArtifactDenied, Audit, "A push, pull or delete was refused.", []Field{
 			{"repository", "repository name"}, {"tag", "tag, if any"}, {"action", "push, pull or delete"}, {"reason", "why"}}},
 		{TagMoved, Audit, "A tag names another manifest. The event's digest is the new one.", []Field{
-			{"repository", "repository name"}, {"tag", "the tag"}, {"from", "digest before; absent for a new tag"}}},
+			{"repository", "repository name"}, {"tag", "the tag"}, {"from", "digest before; absent for a new tag"},
+			{"number", "of the push to this tag that it comes from"}, {"pushed_by", "who pushed it, when a promotion moved it"}, {"reason", "of a promotion"}, {"profile", "dev: counts in no objective"}}},
 		{TagDeleted, Audit, "A tag was deleted. The event's digest is what it named.", []Field{
 			{"repository", "repository name"}, {"tag", "the tag"}}},
+		{TagHeld, Audit, "A push to a tag waits until evidence allows its manifest; the tag did not move. The event's digest is the manifest's.", []Field{
+			{"repository", "repository name"}, {"tag", "the tag"}, {"number", "of the push to this tag"}}},
+		{ArtifactPromoted, Domain, "A manifest that was staged or rejected is for all who may pull now, and the tags that waited for it moved.", []Field{
+			{"repository", "repository name"}, {"from", "state before"}, {"basis", "decision, warn, hand, or the index that it is part of"}, {"reason", "why"},
+			{"decision", "decision, dec_..."}, {"tags", "that moved"}, {"children", "manifests of the index that became active with it"}}},
+		{ArtifactRejected, Domain, "A manifest is not for all who may pull any longer, or waited for evidence too long.", []Field{
+			{"repository", "repository name"}, {"from", "state before"}, {"reason", "why"}, {"decision", "decision, dec_..."}, {"tags", "that were given up waiting"}}},
+		{ArtifactQuarantined, Alert, "A digest is served to nobody, in any repository, until it is released.", []Field{
+			{"reason", "why"}, {"children", "manifests of the index that share it"}, {"pulls", "how often it was pulled before"}}},
+		{ArtifactReleased, Audit, "A quarantine was lifted.", []Field{
+			{"reason", "why"}}},
+		{ArtifactRevoked, Alert, "A digest is served to nobody, in any repository, for good.", []Field{
+			{"reason", "why"}, {"source", "registry, or trust: the revocation list"}, {"children", "manifests of the index that share it"}, {"pulls", "how often it was pulled before"}}},
 		{AttestationIngested, Domain, "Verified evidence was stored. The event's digest is its subject's.", []Field{
 			{"id", "record, att_..."}, {"predicate_type", "of the statement"}, {"identity", "signer's subject"},
 			{"issuer", "signer's issuer"}, {"log_index", "in the transparency log"}, {"source", "where it came from"},

@@ -71,6 +71,7 @@ type Subject struct {
 	Registry   string          `json:"registry,omitempty"`   // host, for artifacts of another registry than our own
 	Repository string          `json:"repository,omitempty"` // without the host: "team-a/app"; empty for files
 	Tags       []string        `json:"tags,omitempty"`       // sorted
+	Profile    string          `json:"profile,omitempty"`    // of the own repository: "dev" for work in progress, else absent
 }
 
 // Scope is where the artifact is to run. Empty members are unknown, and a

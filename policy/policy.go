@@ -319,4 +319,25 @@ func (ev *evaluation) state() {
 		c.Status, c.Found, c.Mend = Fail, c.Found+"; stale", "assay doctor"
 	}
 	ev.add(c)
+	ev.profile()
+}
+
+// developmentEnvironments are those that take content of profile dev.
+var developmentEnvironments = []string{"dev", "development", "test", "testing", "ci", "sandbox", "local"}
+
+// profile keeps content of a repository of profile dev out of every environment
+// that is not known for one of development, whatever the policy says.
+func (ev *evaluation) profile() {
+	if ev.facts.Subject.Profile != "dev" {
+		return
+	}
+	c := Check{
+		Name: "repository/profile", Status: Pass, Expected: "content of profile dev stays in development",
+		Found: "environment " + orNone(clip(ev.facts.Scope.Environment, 80)),
+	}
+	if env := ev.facts.Scope.Environment; env != "" && !slices.Contains(developmentEnvironments, env) {
+		c.Status = Fail
+		c.Mend = "build it for a repository without profile dev, and sign it there"
+	}
+	ev.add(c)
 }

@@ -22,7 +22,7 @@ type caller struct {
 
 // owner names a caller exactly, for what belongs to one of them.
 func (c *caller) owner() string {
-	return string(c.Kind) + "\n" + c.Issuer + "\n" + c.Subject
+	return Owner(c.Principal)
 }
 
 // maxAuthorization bounds the header before anything splits it.

@@ -41,6 +41,7 @@ func (r *Registry) deleteManifest(q *request) error {
 	return nil
 }
 
+// dropTag takes a tag away, and with it what is held for it.
 func (r *Registry) dropTag(ctx context.Context, tx *store.Tx, q *request, tag string) error {
 	name := q.route.name
 	m, err := r.find(ctx, tx, &q.caller, name, tag, "")
@@ -50,17 +51,39 @@ func (r *Registry) dropTag(ctx context.Context, tx *store.Tx, q *request, tag st
 	if err := precondition(q, tag, m.digest); err != nil {
 		return err
 	}
-	move := Move{Repository: name, Tag: tag, From: m.digest, MediaType: m.mediaType, Principal: q.caller.Principal}
-	if err := r.gate.TagMove(ctx, tx, move); err != nil {
+	return r.removeTag(ctx, tx, q, tag, m.mediaType)
+}
+
+func (r *Registry) removeTag(ctx context.Context, tx *store.Tx, q *request, tag, mediaType string) error {
+	name := q.route.name
+	number, err := drawNumber(ctx, tx, name, tag)
+	if err != nil {
+		return err
+	}
+	if err := dropHeld(ctx, tx, name, tag, number); err != nil {
+		return err
+	}
+	from, _, err := findTag(ctx, tx, name, tag)
+	if errors.Is(err, fault.NotFound) {
+		return nil // it was only held
+	}
+	if err != nil {
+		return err
+	}
+	_, carrier := carrierTag(tag)
+	if _, err := r.gate.TagMove(ctx, tx, Move{Repository: name, Tag: tag, From: from, MediaType: mediaType, Carrier: carrier, Principal: q.caller.Principal}); err != nil {
 		return refusedMove(err)
+	}
+	if err := setStands(ctx, tx, name, tag, number); err != nil {
+		return err
 	}
 	if _, err := tx.Exec(ctx, `DELETE FROM registry_tag WHERE repository = ? AND tag = ?`, name, tag); err != nil {
 		return err
 	}
-	return event.Append(ctx, tx, event.Event{
-		Kind: event.TagDeleted, Digest: m.digest, Actor: q.caller.Actor(), TraceID: traceID(q.Request),
-		Body: movedBody{Repository: name, Tag: tag, From: m.digest, Address: address(q.Request)},
-	})
+	return tagMove{
+		repository: name, tag: tag, number: number, from: from,
+		actor: q.caller.Actor(), trace: traceID(q.Request), address: address(q.Request),
+	}.note(ctx, tx)
 }
 
 // dropManifest takes a manifest out of its repository, unless an index there
@@ -81,12 +104,18 @@ func (r *Registry) dropManifest(ctx context.Context, tx *store.Tx, q *request, d
 	if !errors.Is(err, fault.NotFound) {
 		return err
 	}
+	if err := r.gate.Removed(ctx, tx, Move{Repository: name, From: d, MediaType: m.mediaType, Carrier: m.subject != "", Principal: q.caller.Principal}); err != nil {
+		return refusedMove(err)
+	}
+	if _, err := DropHeld(ctx, tx, name, d); err != nil {
+		return err
+	}
 	tags, err := selectStrings(ctx, tx, `SELECT tag FROM registry_tag WHERE repository = ? AND digest = ?`, name, string(d))
 	if err != nil {
 		return err
 	}
 	for _, t := range tags {
-		if err := r.dropTag(ctx, tx, q, t); err != nil {
+		if err := r.removeTag(ctx, tx, q, t, m.mediaType); err != nil {
 			return err
 		}
 	}

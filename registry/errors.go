@@ -106,6 +106,9 @@ func (r *Registry) fail(w *response, req *http.Request, rt route, err error) {
 	if f.location != "" {
 		uploadHeaders(h, f.location, f.at)
 	}
+	if status == http.StatusForbidden || req.Method == http.MethodHead {
+		warn(h, item.Message) // the answer to a HEAD has no other place for it
+	}
 	body, _ := json.Marshal(errorBody{[]errorItem{item}}) // strings and plain details always marshal
 	h.Del("Etag")
 	h.Set("Content-Type", "application/json")
@@ -136,6 +139,31 @@ func message(err error, kind *fault.Kind) string {
 		msg = strings.ToValidUTF8(msg[:most], "") + "…"
 	}
 	return msg
+}
+
+// warn sets a Warning header, in the one form that OCI Distribution 1.1,
+// "Warnings", has of RFC 7234: 299 - "text", without control characters and
+// quotes, at most 4,096 bytes. Clients show it to their users.
+func warn(h http.Header, text string) {
+	if text == "" {
+		return
+	}
+	const most = 2048
+	text = strings.Map(func(c rune) rune {
+		switch {
+		case c == '"':
+			return '\''
+		case c == '\\':
+			return '/'
+		case c < ' ' || c > '~': // header fields are ASCII (RFC 9110, 5.5)
+			return '?'
+		}
+		return c
+	}, text)
+	if len(text) > most {
+		text = text[:most-3] + "..."
+	}
+	h.Set("Warning", `299 - "`+text+`"`)
 }
 
 func allowed(methods map[string]operation) string {

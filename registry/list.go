@@ -90,11 +90,14 @@ func (r *Registry) listTags(q *request) error {
 func (r *Registry) visibleTags(ctx context.Context, tx *store.Tx, c *caller, name string, p page) (tags []string, more bool, err error) {
 	last := p.last
 	for {
-		batch, err := selectPairs(ctx, tx, `SELECT tag, digest FROM registry_tag WHERE repository = ? AND tag > ? ORDER BY tag LIMIT ?`, name, last, p.n+1)
+		batch, full, err := r.tagBatch(ctx, tx, name, last, p.n+2)
 		if err != nil {
 			return nil, false, err
 		}
 		for _, b := range batch {
+			if len(tags) > 0 && tags[len(tags)-1] == b[0] {
+				continue // set, and held as well
+			}
 			seen, err := r.sees(ctx, tx, c, name, artifact.Digest(b[1]))
 			if err != nil {
 				return nil, false, err
@@ -107,11 +110,33 @@ func (r *Registry) visibleTags(ctx context.Context, tx *store.Tx, c *caller, nam
 			}
 			tags = append(tags, b[0])
 		}
-		if len(batch) <= p.n {
+		if !full {
 			return tags, false, nil
 		}
 		last = batch[len(batch)-1][0]
 	}
+}
+
+// tagBatch reads at most n pairs of tag and digest after a tag, n >= 3: what the
+// tag is, and the newest push that is held for it. full says that there may be
+// more. The pairs of one tag are never parted.
+func (r *Registry) tagBatch(ctx context.Context, tx *store.Tx, name, last string, n int) (batch [][2]string, full bool, err error) {
+	if r.vis == nil {
+		batch, err = selectPairs(ctx, tx, `SELECT tag, digest FROM registry_tag WHERE repository = ? AND tag > ? ORDER BY tag LIMIT ?`, name, last, n)
+		return batch, len(batch) == n, err
+	}
+	batch, err = selectPairs(ctx, tx, `SELECT tag, digest FROM registry_tag WHERE repository = ? AND tag > ?
+		UNION SELECT h.tag, h.digest FROM registry_tag_held h WHERE h.repository = ? AND h.tag > ?
+			AND h.pushed = (SELECT MAX(n.pushed) FROM registry_tag_held n WHERE n.repository = h.repository AND n.tag = h.tag)
+		ORDER BY tag LIMIT ?`, name, last, name, last, n)
+	if err != nil || len(batch) < n {
+		return batch, false, err
+	}
+	end := batch[len(batch)-1][0]
+	for batch[len(batch)-1][0] == end {
+		batch = batch[:len(batch)-1]
+	}
+	return batch, true, nil
 }
 
 type catalog struct {

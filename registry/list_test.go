@@ -173,6 +173,12 @@ func (h *hiding) Visible(_ context.Context, _ *store.Tx, p identity.Principal, _
 	return p.Subject != h.from || !h.hidden[d], nil
 }
 
+func (*hiding) SeesHeld(context.Context, identity.Principal, string, string) bool { return true }
+
+func (*hiding) Refusal(context.Context, *store.Tx, identity.Principal, string, artifact.Digest) error {
+	return nil
+}
+
 // TestThreat_Registry_HiddenIsHiddenEverywhere: one rule for manifests, HEAD,
 // lists, referrers, mounts and blobs.
 func TestThreat_Registry_HiddenIsHiddenEverywhere(t *testing.T) {
@@ -204,13 +210,14 @@ func TestThreat_Registry_HiddenIsHiddenEverywhere(t *testing.T) {
 
 // refusing is a Gate with a rule, and a count of what it was asked.
 type refusing struct {
+	registry.Open
 	rule  func(m registry.Move) error
 	moves []registry.Move
 }
 
-func (g *refusing) TagMove(_ context.Context, _ *store.Tx, m registry.Move) error {
+func (g *refusing) TagMove(_ context.Context, _ *store.Tx, m registry.Move) (bool, error) {
 	g.moves = append(g.moves, m)
-	return g.rule(m)
+	return false, g.rule(m)
 }
 
 func TestGateIsAskedAtEveryMove(t *testing.T) {

@@ -57,6 +57,7 @@ type manifest struct {
 	annotations  map[string]string
 	blobs        []descriptor // config and layers that must be stored
 	children     []descriptor // manifests of an index
+	runnable     bool         // see runnable
 }
 
 // parseManifest checks b, which came with a Content-Type header, by the OCI
@@ -149,6 +150,7 @@ func (m *manifest) readImage(doc *document, maxRefs int) error {
 		return tooManyReferences(len(*doc.Layers), maxRefs)
 	}
 	m.blobs = append(m.blobs, *doc.Config)
+	m.runnable = runnable(doc)
 	for i := range *doc.Layers {
 		l := &(*doc.Layers)[i]
 		if err := checkDescriptor("layer", l); err != nil {
@@ -182,6 +184,27 @@ func (m *manifest) readIndex(doc *document, maxRefs int) error {
 		m.children = append(m.children, *c)
 	}
 	return nil
+}
+
+// emptyDigest is that of the empty JSON object, the config of what is no image
+// (image specification, "Guidance for an Empty Descriptor").
+const emptyDigest artifact.Digest = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+
+// runnable says whether a runtime could start a container from an image
+// manifest: it has a layer of a file system, and a config that is not the empty
+// object. Such a manifest is never taken for mere evidence about another, or a
+// subject would be a way around the gate.
+func runnable(doc *document) bool {
+	if doc.Config.Digest == emptyDigest {
+		return false
+	}
+	for i := range *doc.Layers {
+		t := (*doc.Layers)[i].MediaType
+		if strings.HasPrefix(t, "application/vnd.oci.image.layer.") || strings.HasPrefix(t, "application/vnd.docker.") {
+			return true
+		}
+	}
+	return false
 }
 
 // checkDescriptor applies the rules for one descriptor.

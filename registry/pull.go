@@ -33,6 +33,9 @@ func (r *Registry) getManifest(q *request) error {
 		return err
 	})
 	if err != nil {
+		if errors.As(err, new(*gateError)) {
+			r.noteDenied(q, name, d, err)
+		}
 		return err
 	}
 	if accept := q.Header.Values("Accept"); !accepts(accept, m.mediaType) {
@@ -93,7 +96,7 @@ func (r *Registry) servePull(q *request, tag string, m manifestRow, body []byte)
 func (r *Registry) find(ctx context.Context, tx *store.Tx, c *caller, repository, tag string, d artifact.Digest) (manifestRow, error) {
 	if tag != "" {
 		var err error
-		if d, _, err = findTag(ctx, tx, repository, tag); errors.Is(err, fault.NotFound) {
+		if d, err = r.resolveTag(ctx, tx, c, repository, tag); errors.Is(err, fault.NotFound) {
 			return manifestRow{}, failf(codeManifestUnknown, fault.NotFound, "tag %s is not in repository %s", tag, repository)
 		} else if err != nil {
 			return manifestRow{}, err
@@ -105,6 +108,24 @@ func (r *Registry) find(ctx context.Context, tx *store.Tx, c *caller, repository
 		err = failf(codeManifestUnknown, fault.NotFound, "tag %s is not in repository %s", tag, repository)
 	}
 	return m, err
+}
+
+// resolveTag gives what a tag names: for those who see what is held the newest
+// push, for all others what was promoted. Where there is nothing but what is
+// held, others are told why, if they may know.
+func (r *Registry) resolveTag(ctx context.Context, tx *store.Tx, c *caller, repository, tag string) (artifact.Digest, error) {
+	d, _, err := findTag(ctx, tx, repository, tag)
+	if r.vis == nil || err != nil && !errors.Is(err, fault.NotFound) {
+		return d, err
+	}
+	held, herr := newestHeld(ctx, tx, repository, tag)
+	if herr != nil {
+		return "", herr
+	}
+	if held.digest != "" && (err != nil || r.vis.SeesHeld(ctx, c.Principal, repository, held.owner)) {
+		return held.digest, nil
+	}
+	return d, err
 }
 
 // readManifest reads a manifest's bytes and makes sure that they are the ones

@@ -24,6 +24,7 @@ type push struct {
 	size   int64
 	tags   []string
 	carry  []carried // evidence to hand on
+	ask    Push      // what the gate is asked about
 }
 
 const maxTagsPerPush = 64
@@ -65,7 +66,12 @@ func (r *Registry) putManifest(q *request) error {
 	if err := r.keepBytes(ctx, p.digest, body); err != nil {
 		return err
 	}
-	if err := r.db.Update(ctx, func(tx *store.Tx) error { return r.commitPush(ctx, tx, q, p) }); err != nil {
+	p.ask = gatePush(q, p)
+	err = refusedMove(r.gate.Prepare(ctx, &p.ask))
+	if err == nil {
+		err = r.db.Update(ctx, func(tx *store.Tx) error { return r.commitPush(ctx, tx, q, p) })
+	}
+	if err != nil {
 		var denied *gateError
 		if errors.As(err, &denied) {
 			r.noteDenied(q, name, p.digest, err)
@@ -75,6 +81,7 @@ func (r *Registry) putManifest(q *request) error {
 	r.ingestNow(ctx, name, p.carry)
 
 	h := q.w.Header()
+	warn(h, p.ask.Warning)
 	h.Set("Location", "/v2/"+name+"/manifests/"+string(p.digest))
 	h.Set("Docker-Content-Digest", string(p.digest))
 	h.Set("Etag", etag(p.digest))
@@ -250,6 +257,22 @@ type pushedBody struct {
 	Subject      artifact.Digest `json:"subject,omitempty"`
 	Size         int64           `json:"size"`
 	Address      string          `json:"address"`
+	State        string          `json:"state,omitempty"`
+	Profile      string          `json:"profile,omitempty"`
+}
+
+// gatePush is the push as the gate sees it.
+func gatePush(q *request, p *push) Push {
+	g := Push{
+		Repository: q.route.name, Digest: p.digest, MediaType: p.mediaType, Tags: p.tags, Subject: p.subject,
+		Runnable: p.runnable, Principal: q.caller.Principal, Owner: q.caller.owner(),
+	}
+	for _, t := range p.tags {
+		if about, ok := carrierTag(t); ok && g.Subject == "" {
+			g.Subject = about
+		}
+	}
+	return g
 }
 
 // commitPush is the transaction of a push. It may run more than once.
@@ -267,6 +290,9 @@ func (r *Registry) commitPush(ctx context.Context, tx *store.Tx, q *request, p *
 		if err := insertManifest(ctx, tx, name, p.digest, p.size, p.manifest, q.caller.owner()); err != nil {
 			return err
 		}
+	}
+	if err := refusedMove(r.gate.Stored(ctx, tx, &p.ask)); err != nil {
+		return err
 	}
 	moved := false
 	for _, t := range p.tags {
@@ -290,7 +316,7 @@ func (r *Registry) commitPush(ctx context.Context, tx *store.Tx, q *request, p *
 func pushedBodyOf(q *request, p *push) pushedBody {
 	b := pushedBody{
 		Repository: q.route.name, MediaType: p.mediaType, ArtifactType: p.artifactType,
-		Subject: p.subject, Size: p.size, Address: address(q.Request),
+		Subject: p.subject, Size: p.size, Address: address(q.Request), State: p.ask.State, Profile: p.ask.Profile,
 	}
 	if len(p.tags) > 0 {
 		b.Tag = p.tags[0]
@@ -334,54 +360,98 @@ type gateError struct{ error }
 
 func (g *gateError) Unwrap() error { return g.error }
 
-type movedBody struct {
-	Repository string          `json:"repository"`
-	Tag        string          `json:"tag"`
-	From       artifact.Digest `json:"from,omitempty"`
-	To         artifact.Digest `json:"to,omitempty"`
-	Address    string          `json:"address"`
-}
-
-// moveTag sets a tag, through the gate; false when it points there already. The
-// row's version is compared when it is set, so that of two pushers who read the
-// same state one is told, on any isolation level.
+// moveTag sets a tag, through the gate, or has it held; false when it points
+// there already. The row's version is compared when it is set, so that of two
+// pushers who read the same state one is told, on any isolation level.
 func (r *Registry) moveTag(ctx context.Context, tx *store.Tx, q *request, tag string, p *push) (bool, error) {
 	name := q.route.name
 	from, version, err := findTag(ctx, tx, name, tag)
 	if err != nil && !errors.Is(err, fault.NotFound) {
 		return false, err
 	}
-	if err := precondition(q, tag, from); err != nil {
+	// Those who push see what is held as what the tag is.
+	var held heldTag
+	seen := from
+	if r.vis != nil {
+		if held, err = newestHeld(ctx, tx, name, tag); err != nil {
+			return false, err
+		}
+		if held.digest != "" {
+			seen = held.digest
+		}
+	}
+	if err := precondition(q, tag, seen); err != nil {
 		return false, err
 	}
-	if from == p.digest {
+	if from == p.digest && held.digest == "" {
 		return false, nil
 	}
-	if from != "" {
+	_, carrier := carrierTag(tag)
+	if seen != "" && seen != p.digest {
 		// The one who may only create must not overwrite (CVE-2026-31801);
 		// carriers of evidence grow by those who sign.
 		acts := []identity.Action{identity.ActPush}
-		if _, carrier := carrierTag(tag); carrier {
+		if carrier {
 			acts = []identity.Action{identity.ActSign, identity.ActPush}
 		}
 		if err := r.permits(ctx, &q.caller, name, acts...); err != nil {
 			return false, refusedMove(refusal(err, name, identity.ActPush))
 		}
 	}
-	move := Move{Repository: name, Tag: tag, From: from, To: p.digest, MediaType: p.mediaType, Principal: q.caller.Principal}
-	if err := r.gate.TagMove(ctx, tx, move); err != nil {
+	hold, err := r.gate.TagMove(ctx, tx, Move{
+		Repository: name, Tag: tag, From: from, To: p.digest, MediaType: p.mediaType, Carrier: carrier, Principal: q.caller.Principal,
+	})
+	if err != nil {
 		return false, refusedMove(err)
+	}
+	if hold && held.digest == p.digest {
+		return false, nil
+	}
+	number, err := drawNumber(ctx, tx, name, tag)
+	if err != nil {
+		return false, err
+	}
+	if hold {
+		return true, r.holdTag(ctx, tx, q, heldTag{tag: tag, number: number, digest: p.digest, actor: q.caller.Actor(), owner: q.caller.owner()})
+	}
+	if held.digest != "" { // all that is held is older
+		if err := dropHeld(ctx, tx, name, tag, number); err != nil {
+			return false, err
+		}
+	}
+	if err := setStands(ctx, tx, name, tag, number); err != nil || from == p.digest {
+		return false, err
 	}
 	if err := setTag(ctx, tx, name, tag, p.digest, version, q.caller.owner()); err != nil {
 		return false, err
 	}
-	return true, event.Append(ctx, tx, event.Event{
-		Kind: event.TagMoved, Digest: p.digest, Actor: q.caller.Actor(), TraceID: traceID(q.Request),
-		Body: movedBody{name, tag, from, p.digest, address(q.Request)},
+	return true, tagMove{
+		repository: name, tag: tag, number: number, from: from, to: p.digest,
+		actor: q.caller.Actor(), trace: traceID(q.Request), address: address(q.Request), profile: p.ask.Profile,
+	}.note(ctx, tx)
+}
+
+type heldBody struct {
+	Repository string `json:"repository"`
+	Tag        string `json:"tag"`
+	Number     int64  `json:"number"`
+	Address    string `json:"address"`
+}
+
+func (r *Registry) holdTag(ctx context.Context, tx *store.Tx, q *request, h heldTag) error {
+	if err := insertHeld(ctx, tx, q.route.name, h); err != nil {
+		return err
+	}
+	return event.Append(ctx, tx, event.Event{
+		Kind: event.TagHeld, Digest: h.digest, Actor: h.actor, TraceID: traceID(q.Request),
+		Body: heldBody{q.route.name, h.tag, h.number, address(q.Request)},
 	})
 }
 
 func refusedMove(err error) error {
+	if err == nil {
+		return nil
+	}
 	if kind := fault.KindOf(err); kind == fault.Denied || kind == fault.Unverified {
 		return &gateError{err}
 	}

@@ -32,39 +32,6 @@ import (
 	"assay/store"
 )
 
-// Gate decides whether a tag may move. It is asked inside the transaction of
-// every move: a tag set by PUT, by a tag parameter, or deleted (Move.To is then
-// empty). The function may run more than once for one request, since
-// transactions are retried; it must have no effects outside tx. An error stops
-// the whole request; of kind fault.Denied it answers 403 with its message.
-type Gate interface {
-	TagMove(ctx context.Context, tx *store.Tx, m Move) error
-}
-
-// Move is a tag about to point elsewhere.
-type Move struct {
-	Repository string
-	Tag        string
-	From       artifact.Digest // empty: the tag is new
-	To         artifact.Digest // empty: the tag is being deleted
-	MediaType  string          // of the manifest that To names
-	Principal  identity.Principal
-}
-
-// Open is the gate that lets every move pass.
-type Open struct{}
-
-// TagMove allows m.
-func (Open) TagMove(context.Context, *store.Tx, Move) error { return nil }
-
-// Visibility decides whether p sees a manifest that the repository holds. It is
-// asked at every read, inside the read's transaction: manifests, HEAD, tag
-// lists, referrers, mounts, and blobs (a blob is seen through a manifest that
-// is seen). nil in Options shows every manifest to those who may pull.
-type Visibility interface {
-	Visible(ctx context.Context, tx *store.Tx, p identity.Principal, repository string, digest artifact.Digest) (bool, error)
-}
-
 // Authenticator proves who asks from the request's Authorization header, which
 // is there when it is called: Basic, where the password is a token of audience
 // assay-registry, or Bearer with such a token. Errors are

@@ -25,6 +25,7 @@ import (
 //     mount, and when; it keeps the blob visible to that one until a manifest
 //     does, and keeps garbage collection off a push that is under way.
 //   - registry_ingest: pushed evidence that has not been handed on yet.
+//   - registry_tag_order, _held, _history: see tag.go.
 var Migrations = store.Migrations{Name: "registry", Steps: []string{`
 CREATE TABLE registry_repository (
 	name       TEXT   NOT NULL PRIMARY KEY,
@@ -80,7 +81,7 @@ CREATE TABLE registry_ingest (
 	PRIMARY KEY (repository, manifest, subject)
 );
 CREATE INDEX registry_ingest_retry ON registry_ingest (retry_at);
-`}}
+`, tagTables}}
 
 // Kinds of reference.
 const (

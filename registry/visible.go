@@ -19,6 +19,11 @@ func (r *Registry) visibleManifest(ctx context.Context, tx *store.Tx, c *caller,
 		if seen, err = r.sees(ctx, tx, c, repository, d); err == nil && seen {
 			return m, nil
 		}
+		if err == nil {
+			// Of what is hidden some may know why; the others hear that it is
+			// not there.
+			err = refusedMove(r.vis.Refusal(ctx, tx, c.Principal, repository, d))
+		}
 	}
 	if err == nil || errors.Is(err, fault.NotFound) {
 		err = failf(codeManifestUnknown, fault.NotFound, "manifest %s is not in repository %s", d, repository)
@@ -38,7 +43,22 @@ func (r *Registry) sees(ctx context.Context, tx *store.Tx, c *caller, repository
 // are stored, for another repository, counts for nothing (CVE-2024-39897).
 func (r *Registry) visibleBlob(ctx context.Context, tx *store.Tx, c *caller, repository string, d artifact.Digest) (bool, error) {
 	missing, err := r.invisibleBlobs(ctx, tx, c, repository, []any{string(d)})
-	return len(missing) == 0, err
+	if err != nil || len(missing) > 0 || r.vis == nil {
+		return len(missing) == 0, err
+	}
+	// An upload of one's own is read only until manifests hold the blob: then
+	// they say who sees it, or what is under quarantine could be read.
+	holding, err := selectStrings(ctx, tx, `SELECT manifest FROM registry_reference WHERE child = ? AND kind = ? AND repository = ?`,
+		string(d), refBlob, repository)
+	if err != nil || len(holding) == 0 {
+		return err == nil, err
+	}
+	for _, m := range holding {
+		if seen, err := r.sees(ctx, tx, c, repository, artifact.Digest(m)); err != nil || seen {
+			return seen, err
+		}
+	}
+	return false, nil
 }
 
 // invisibleBlobs gives those of the digests that the caller does not see.

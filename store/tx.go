@@ -120,6 +120,9 @@ func (tx *Tx) Now() time.Time {
 // orders what happens at one instant.
 func (tx *Tx) Ordinal() int64 { return tx.db.ordinal.Add(1) }
 
+// ReadOnly says whether the transaction is a View: what it reads is committed.
+func (tx *Tx) ReadOnly() bool { return tx.readOnly }
+
 // OnCommit has fn run after the commit is durable and before Update returns,
 // in the caller's goroutine. It is dropped when the transaction is.
 func (tx *Tx) OnCommit(fn func()) { tx.onCommit = append(tx.onCommit, fn) }

@@ -50,6 +50,16 @@ func (e *Engine) readCurrent(ctx context.Context, digest artifact.Digest, scopeI
 	return d, err
 }
 
+// Standing reads in tx the decision that was last made about a digest in a
+// scope, whether it still holds or not; fault.NotFound when there is none. It
+// is for those whose change must be one with what they decide by.
+func Standing(ctx context.Context, tx *store.Tx, digest artifact.Digest, scopeID string) (*Decision, error) {
+	return current(ctx, tx, digest, scopeID)
+}
+
+// Reason is in short what failed, for a line of text; empty for an allow.
+func (d *Decision) Reason() string { return failures(d.Checks, 2) }
+
 type decisionKey struct {
 	digest  artifact.Digest
 	scopeID string

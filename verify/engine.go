@@ -52,6 +52,10 @@ type Options struct {
 	// in resource URIs and in the commands of a Report.
 	Host string
 
+	// Profile tells the profile of a repository of the own registry: dev, or
+	// none; nil: all have none.
+	Profile func(repository string) string
+
 	MaxValidity time.Duration // a decision holds at most this long; default 24 h
 	Timeout     time.Duration // of one decision; default 60 s
 	// CacheEntries bounds the decisions kept in memory (default 20,000), and
@@ -135,6 +139,9 @@ func (e *Engine) Decide(ctx context.Context, t Target, scope policy.Scope, p *po
 	}
 	if scope.ID == "" || len(scope.ID) > 512 || p == nil {
 		return nil, fault.Newf(fault.Invalid, "decide: want a policy, and a scope with an ID of at most 512 bytes")
+	}
+	if e.o.Profile != nil && t.Repository != "" && t.Registry == "" {
+		t.Profile = e.o.Profile(t.Repository)
 	}
 	k := flightKey{decisionKey{t.Digest, scope.ID}, p.Hash(), fmt.Sprintf("%q", t.Subject()), t.uri(), scope}
 	return e.flights.do(ctx, k, func(ctx context.Context) (*Decision, error) {

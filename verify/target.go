@@ -18,6 +18,7 @@ type Target struct {
 	Registry   string             // host, when it is not the own registry
 	Repository string             // without the host
 	Tags       []string
+	Profile    string // of the own repository: dev, or none
 	Name       string // as the user named it: a path, a reference; for people
 	URI        string // resource URI of the summary; default from the above
 	// Open gives the artifact's bytes, where at hand. Only a pure Ed25519
@@ -90,7 +91,7 @@ func (t Target) set() artifact.DigestSet {
 
 // Subject is the target as facts name it.
 func (t Target) Subject() policy.Subject {
-	s := policy.Subject{Digest: t.Digest, Kind: t.Kind, MediaType: t.MediaType, Registry: t.Registry, Repository: t.Repository, Tags: append([]string(nil), t.Tags...)}
+	s := policy.Subject{Digest: t.Digest, Kind: t.Kind, MediaType: t.MediaType, Registry: t.Registry, Repository: t.Repository, Tags: append([]string(nil), t.Tags...), Profile: t.Profile}
 	if s.Kind == "" {
 		s.Kind = policy.File
 		if t.Repository != "" {
