@@ -114,3 +114,9 @@ type LogEntry struct {
 	RootHash   string          `json:"root_hash"`
 	LeafHash   string          `json:"leaf_hash"`
 }
+
+// OnlineKey is the public half of the key that signs a site's TUF repository.
+type OnlineKey struct {
+	ID  string `json:"id"`  // as TUF names it
+	PEM string `json:"pem"` // SubjectPublicKeyInfo
+}

@@ -146,6 +146,9 @@ type Tlog struct {
 type Trust struct {
 	// Roots are files with foreign Sigstore trusted roots (trusted_root.json).
 	Roots []string `yaml:"roots"`
+	// OfflineRoot is a TUF root that was signed elsewhere (assay trust init
+	// --offline-root): this server then holds no root key and makes no root.
+	OfflineRoot string `yaml:"offline_root"`
 	// Keys are PEM files of public keys whose signatures count.
 	Keys []string `yaml:"keys"`
 }

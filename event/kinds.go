@@ -40,6 +40,8 @@ const (
 	PolicyApplied       Kind = "policy.applied"
 	ConfigApplied       Kind = "config.applied"
 	TrustChanged        Kind = "trust.changed"
+	TrustRootImported   Kind = "trust.root.imported"
+	TrustRootExpiring   Kind = "trust.root.expiring"
 	KeyCreated          Kind = "key.created"
 	LogHeadPublished    Kind = "log.head.published"
 	EventsDropped       Kind = "events.dropped"
@@ -119,6 +121,10 @@ func Kinds() []KindInfo {
 			{"what", "repositories, roles, issuers, ..."}, {"added", "names"}, {"changed", "names"}, {"removed", "names"}}},
 		{TrustChanged, Audit, "A root, a revocation or a delegation changed; the trust epoch rose.", []Field{
 			{"what", "root, revocation or delegation"}, {"name", "which"}, {"epoch", "the epoch now"}, {"hash", "of the new document"}}},
+		{TrustRootImported, Audit, "A TUF root that was signed offline was published.", []Field{
+			{"version", "of the root"}, {"expires", "when it expires"}, {"hash", "of the file"}, {"signatures", "of distinct root keys"}}},
+		{TrustRootExpiring, Alert, "The TUF root nears its expiry and its keys are not on this server: people must sign the next one.", []Field{
+			{"version", "of the root"}, {"expires", "when it expires"}, {"days", "left, whole"}}},
 		{KeyCreated, Audit, "A key was made.", []Field{
 			{"role", "what it signs"}, {"fingerprint", "SHA-256 of the public key"}, {"algorithm", "for example ecdsa-p256"}}},
 		{LogHeadPublished, Domain, "A head of this chain entered the transparency log.", []Field{

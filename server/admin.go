@@ -68,6 +68,7 @@ func (s *Server) adminHandler() http.Handler {
 	})
 	mux.Handle("GET /rekor/", http.StripPrefix("/rekor", s.rekor))
 	mux.HandleFunc("POST /v1/token", s.mint)
+	s.ceremonyHandler(mux)
 	owner := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mux.ServeHTTP(w, r.WithContext(identity.WithPrincipal(r.Context(), identity.System(peerName(r)))))
 	})

@@ -54,6 +54,7 @@ type parts struct {
 	events    *event.Log
 	backlog   prometheus.Gauge
 	auditKey  crypto.Signer
+	keys      *keyring.Folder
 	desired   atomic.Pointer[config.Desired]
 	loading   sync.Mutex        // held while documents are put in force
 	documents [sha256.Size]byte // fingerprint of those in force
@@ -96,6 +97,7 @@ func (s *Server) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.keys = keys
 	for _, step := range steps {
 		if err := step.do(ctx, keys); err != nil {
 			return fmt.Errorf("open %s: %w", step.name, err)
@@ -198,19 +200,11 @@ func (s *Server) openTrust(ctx context.Context, keys *keyring.Folder) error {
 		return fault.Wrap(fault.Invalid, err)
 	}
 	s.operators = u.Hostname()
-	rootKey, err := keys.LoadOrCreate(ctx, keyTUFRoot)
+	roles, err := s.tufRoles(ctx, keys)
 	if err != nil {
 		return err
 	}
-	online, err := keys.LoadOrCreate(ctx, keyTUFOnline)
-	if err != nil {
-		return err
-	}
-	if s.tuf, err = tuf.NewRepository(ctx, tuf.Options{
-		Dir:   s.data.join("tuf"),
-		Roles: tuf.Roles{Root: []crypto.Signer{rootKey}, Targets: online, Snapshot: online, Timestamp: online},
-		Clock: s.clock, Logger: s.log,
-	}); err != nil {
+	if s.tuf, err = tuf.NewRepository(ctx, tuf.Options{Dir: s.data.join("tuf"), Roles: roles, Clock: s.clock, Logger: s.log}); err != nil {
 		return err
 	}
 	return s.reloadTrust(ctx)

@@ -34,6 +34,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 	for name, run := range map[string]func(context.Context) error{
 		"sealer":    sealer.Run,
 		"TUF":       s.tuf.Run,
+		"root":      s.atOnceAndEvery(time.Hour, s.watchRoot),
 		"heads":     s.every(publishEvery, s.publishHeads),
 		"registry":  s.registry.Run, // evidence not handed on yet, uploads that were left
 		"documents": s.followDocuments,
@@ -81,6 +82,16 @@ func (s *Server) every(d time.Duration, fn func(context.Context) error) func(con
 				s.log.Warn("background work failed, and is tried again", "error", err, "in", d.String())
 			}
 		}
+	}
+}
+
+// atOnceAndEvery is every, with a first turn now.
+func (s *Server) atOnceAndEvery(d time.Duration, fn func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err := fn(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("background work failed, and is tried again", "error", err, "in", d.String())
+		}
+		return s.every(d, fn)(ctx)
 	}
 }
 
