@@ -50,6 +50,9 @@ func KeyFolder(cfg config.Config, unlock *keyring.Unlocker, o keyring.Options) k
 	d := dataFolder{path: cfg.Data}
 	o.Dir, o.Index, o.Unlock = d.join("keys"), d.join(fileKeyIndex), unlock
 	o.Removable = []string{authority.KeyCARoot, authority.KeyTSARoot}
+	if cfg.Trust.OfflineRoot != "" {
+		o.Removable = append(o.Removable, keyTUFRoot) // of a site that began with its root online
+	}
 	o.Places = map[string]string{}
 	for role, uri := range cfg.Keys.Places {
 		o.Places[keyName(role)] = uri

@@ -318,7 +318,7 @@ func (s *Server) onlineKey(r *http.Request, fresh bool) (any, error) {
 	default:
 		k = have[len(have)-1]
 	}
-	pub, err := tuf.PublicPEM(k.Public())
+	pub, err := keyring.MarshalPublic(k.Public())
 	if err != nil {
 		return nil, err
 	}
@@ -329,7 +329,7 @@ func (s *Server) onlineKey(r *http.Request, fresh bool) (any, error) {
 // FolderOnlineKey gives the public half of the newest online TUF key in the
 // data folder of a site that does not run, making one where there is none or
 // fresh is set. It is what the first root of an offline ceremony is made for.
-func FolderOnlineKey(ctx context.Context, cfg config.Config, fresh bool) (_ crypto.PublicKey, err error) {
+func FolderOnlineKey(ctx context.Context, cfg config.Config, prompt func() ([]byte, error), fresh bool) (_ crypto.PublicKey, err error) {
 	for _, dir := range []string{cfg.Data, filepath.Join(cfg.Data, "keys")} {
 		if err := durable.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
@@ -340,11 +340,11 @@ func FolderOnlineKey(ctx context.Context, cfg config.Config, fresh bool) (_ cryp
 		return nil, fmt.Errorf("%w: the server runs; ask it with --data", err)
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	passphrase, err := config.Secret(cfg.Keys.Passphrase)
+	unlock, err := keyring.UnlockFrom(ctx, cfg.Keys.Unlock, keyring.UnlockOptions{DataDir: cfg.Data, Prompt: prompt})
 	if err != nil {
-		return nil, fmt.Errorf("keys.passphrase: %w", err)
+		return nil, err
 	}
-	keys, err := keyring.Open(filepath.Join(cfg.Data, "keys"), passphrase)
+	keys, err := keyring.OpenFolder(ctx, KeyFolder(cfg, unlock, keyring.Options{}))
 	if err != nil {
 		return nil, err
 	}

@@ -54,7 +54,6 @@ type parts struct {
 	events    *event.Log
 	backlog   prometheus.Gauge
 	auditKey  crypto.Signer
-	keys      *keyring.Folder
 	desired   atomic.Pointer[config.Desired]
 	loading   sync.Mutex        // held while documents are put in force
 	documents [sha256.Size]byte // fingerprint of those in force

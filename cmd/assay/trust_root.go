@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -46,7 +49,7 @@ func (f *keyFlags) open(ctx context.Context, text string, create bool) (crypto.P
 		return nil, nil, usagef("--key-passphrase: %w", err)
 	}
 	path := strings.TrimPrefix(text, "file:")
-	if !strings.Contains(text, "://") && !strings.HasPrefix(text, "pkcs11:") {
+	if !keyring.IsKeyURI(text) {
 		b, err := os.ReadFile(path)
 		switch {
 		case errors.Is(err, os.ErrNotExist) && create:
@@ -69,41 +72,27 @@ func (f *keyFlags) open(ctx context.Context, text string, create bool) (crypto.P
 			return pub, nil, nil
 		}
 	}
-	s, err := openKey(ctx, text, passphrase)
+	s, err := keyring.OpenURI(ctx, text, passphrase)
 	if err != nil {
 		return nil, nil, usagef("key: %w", err)
 	}
 	return s.Public(), s, nil
 }
 
-// openKey opens a private key: a file, or what else the keyring knows.
-func openKey(_ context.Context, text string, passphrase []byte) (crypto.Signer, error) {
-	return keyring.LoadFile(strings.TrimPrefix(text, "file:"), passphrase)
-}
-
 // makeKey makes a sealed key file and the file of its public half beside it.
 func makeKey(path string, passphrase []byte) (crypto.Signer, error) {
-	dir, err := os.MkdirTemp(filepath.Dir(path), ".key-")
-	if err != nil {
-		return nil, usagef("%w", err)
-	}
-	defer os.RemoveAll(dir)
-	folder, err := keyring.Open(dir, passphrase)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
-	key, err := folder.Create(context.Background(), "key")
-	if err != nil {
-		return nil, err
-	}
-	b, err := os.ReadFile(filepath.Join(dir, "key.pem"))
+	b, err := keyring.Marshal(key, passphrase)
 	if err != nil {
 		return nil, err
 	}
 	if err := durable.CreateFile(path, b, 0o600); err != nil {
 		return nil, err
 	}
-	pub, err := tuf.PublicPEM(key.Public())
+	pub, err := keyring.MarshalPublic(key.Public())
 	if err != nil {
 		return nil, err
 	}
@@ -451,7 +440,7 @@ makes one more, which takes over when a root that names it is imported.`,
 				if err != nil {
 					return err
 				}
-				b, err := tuf.PublicPEM(pub)
+				b, err := keyring.MarshalPublic(pub)
 				if err != nil {
 					return err
 				}
@@ -486,5 +475,5 @@ func (a *app) folderOnlineKey(ctx context.Context, file string, fresh bool) (cry
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return server.FolderOnlineKey(ctx, cfg, fresh)
+	return server.FolderOnlineKey(ctx, cfg, nil, fresh)
 }

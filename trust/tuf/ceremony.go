@@ -5,8 +5,6 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"slices"
 	"strconv"
@@ -299,15 +297,6 @@ func ParsePlan(root []byte) (RootPlan, int64, error) {
 	}
 	p, err := RootPlan{Expires: m.Signed.Expires}.over(m)
 	return p, m.Signed.Version, err
-}
-
-// PublicPEM writes a public key as PEM.
-func PublicPEM(pub crypto.PublicKey) ([]byte, error) {
-	der, err := x509.MarshalPKIXPublicKey(pub)
-	if err != nil {
-		return nil, fault.Wrap(fault.Invalid, err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), nil
 }
 
 // Import publishes a root that was signed elsewhere: it must follow the newest
