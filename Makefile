@@ -24,7 +24,8 @@ test: ## every package, on SQLite and on a throwaway PostgreSQL
 	PATH="$$(tools/install.sh postgresql):$$PATH" $(GO) test -count=$(COUNT) ./...
 
 e2e: build ## real clients against the real binary
-	PATH="$$(tools/install.sh cosign crane oras skopeo conformance postgresql):$$PATH" \
+	PATH="$$(tools/install.sh versitygw):$$PATH" ASSAY_REQUIRE_S3=1 $(GO) test -count=1 ./blob/s3/...
+	PATH="$$(tools/install.sh cosign crane oras skopeo conformance postgresql versitygw):$$PATH" ASSAY_REQUIRE_S3=1 \
 		ASSAY_BIN=$(CURDIR)/bin/assay $(GO) test -tags e2e -count=1 -timeout 30m ./e2e/...
 
 bench: build ## figures as JSON lines in bin/bench.json; compare, do not quote

@@ -50,7 +50,7 @@ type parts struct {
 	evidence  *evidence.Store
 	engine    *verify.Engine
 	registry  *registry.Registry
-	blobs     *blob.Dir
+	blobs     blob.Store
 	events    *event.Log
 	backlog   prometheus.Gauge
 	auditKey  crypto.Signer
@@ -211,10 +211,11 @@ func (s *Server) openTrust(ctx context.Context, keys *keyring.Folder) error {
 
 func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 	var err error
-	if s.blobs, err = blob.NewDir(s.data.join("blobs"), blob.Options{Clock: s.clock, Logger: s.log}); err != nil {
+	var closeBlobs func() error
+	if s.blobs, closeBlobs, err = openBlobs(ctx, s.cfg.Blob, s.data.join("blobs"), s.clock, s.log); err != nil {
 		return err
 	}
-	s.onClose("blobs", s.blobs.Close)
+	s.onClose("blobs", closeBlobs)
 	decisionKey, err := keys.LoadOrCreate(ctx, keyDecision)
 	if err != nil {
 		return err

@@ -103,5 +103,8 @@ func (s *Server) check(ctx context.Context) error {
 	if !s.ready.Load() {
 		return errNotReady
 	}
-	return s.db.View(ctx, pingTx)
+	if err := s.db.View(ctx, pingTx); err != nil {
+		return err
+	}
+	return s.checkBlobs(ctx)
 }
