@@ -43,6 +43,9 @@ const (
 	TrustRootImported   Kind = "trust.root.imported"
 	TrustRootExpiring   Kind = "trust.root.expiring"
 	KeyCreated          Kind = "key.created"
+	KeyRotated          Kind = "key.rotated"
+	KeyRetired          Kind = "key.retired"
+	KeyExpiring         Kind = "key.expiring"
 	LogHeadPublished    Kind = "log.head.published"
 	EventsDropped       Kind = "events.dropped"
 	StoreTampered       Kind = "store.tampered"
@@ -126,7 +129,17 @@ func Kinds() []KindInfo {
 		{TrustRootExpiring, Alert, "The TUF root nears its expiry and its keys are not on this server: people must sign the next one.", []Field{
 			{"version", "of the root"}, {"expires", "when it expires"}, {"days", "left, whole"}}},
 		{KeyCreated, Audit, "A key was made.", []Field{
-			{"role", "what it signs"}, {"fingerprint", "SHA-256 of the public key"}, {"algorithm", "for example ecdsa-p256"}}},
+			{"role", "what it signs"}, {"fingerprint", "SHA-256 of the public key"}, {"algorithm", "for example ECDSA P-256"},
+			{"name", "in the key store"}, {"reason", "compromised, when the key before it is"}}},
+		{KeyRotated, Audit, "A key took over from another.", []Field{
+			{"role", "what it signs"}, {"name", "of the new key"}, {"fingerprint", "of the new key"}, {"from", "fingerprint of the key before"},
+			{"end", "of the window of the key before, RFC 3339"}, {"reason", "compromised, when the key before it is"}}},
+		{KeyRetired, Audit, "The window of a key has ended; what it signed before goes on to verify.", []Field{
+			{"role", "what it signed"}, {"name", "in the key store"}, {"fingerprint", "SHA-256 of the public key"}, {"end", "of its window, RFC 3339"},
+			{"reason", "compromised, when it is"}}},
+		{KeyExpiring, Alert, "A key's certificate, or the TUF root, ends soon. Told once for each threshold.", []Field{
+			{"role", "what it signs"}, {"name", "in the key store"}, {"fingerprint", "SHA-256 of the public key"},
+			{"expires", "RFC 3339"}, {"threshold_seconds", "time before the end that has been reached"}}},
 		{LogHeadPublished, Domain, "A head of this chain entered the transparency log.", []Field{
 			{"batch", "the head's batch"}, {"hash", "the head's hash, hex"}, {"last_seq", "last event it covers"}, {"log_index", "in the transparency log"}}},
 		{EventsDropped, Audit, "Old events were dropped by retention; their heads are kept.", []Field{
