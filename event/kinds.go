@@ -37,6 +37,10 @@ const (
 	TokenIssued         Kind = "token.issued"
 	TokenRefused        Kind = "token.refused"
 	LoginFailed         Kind = "login.failed"
+	RobotChanged        Kind = "robot.changed"
+	CredentialRevoked   Kind = "credential.revoked"
+	PullUnauthorized    Kind = "pull.unauthorized"
+	BreakGlass          Kind = "glass.broken"
 	PolicyApplied       Kind = "policy.applied"
 	ConfigApplied       Kind = "config.applied"
 	TrustChanged        Kind = "trust.changed"
@@ -73,13 +77,19 @@ func Kinds() []KindInfo {
 		{ArtifactPushed, Audit, "A manifest was stored. The event's digest is the manifest's.", []Field{
 			{"repository", "repository name"}, {"tag", "tag, when pushed by tag"}, {"media_type", "of the manifest"},
 			{"artifact_type", "OCI artifact type"}, {"size", "bytes of the manifest"}, {"subject", "digest that it refers to"},
-			{"state", "staged or active, in a repository with a gate"}, {"profile", "dev: counts in no objective"}}},
+			{"state", "staged or active, in a repository with a gate"}, {"profile", "dev: counts in no objective"}, {"decision", "allow"},
+			{"address", "whence"}, {"user_agent", "the client's, clipped"}, {"credential", "that proved the identity"}, {"micros", "from the request to the record"}}},
 		{ArtifactPulled, Audit, "A manifest was handed out.", []Field{
-			{"repository", "repository name"}, {"tag", "tag, when pulled by tag"}}},
+			{"repository", "repository name"}, {"tag", "tag, when asked for by tag"}, {"media_type", "of the manifest"}, {"decision", "allow"},
+			{"address", "whence"}, {"user_agent", "the client's, clipped"}, {"credential", "that proved the identity, jwt:... or robot:..."},
+			{"bytes", "of the manifest"}, {"micros", "from the request to the record, in millionths of a second"}}},
 		{ArtifactDeleted, Audit, "A manifest or a blob was deleted.", []Field{
-			{"repository", "repository name"}, {"what", "manifest or blob"}}},
+			{"repository", "repository name"}, {"what", "manifest or blob"}, {"media_type", "of a manifest"}, {"decision", "allow"},
+			{"address", "whence"}, {"user_agent", "the client's, clipped"}, {"credential", "that proved the identity"}}},
 		{ArtifactDenied, Audit, "A push, pull or delete was refused.", []Field{
-			{"repository", "repository name"}, {"tag", "tag, if any"}, {"action", "push, pull or delete"}, {"reason", "why"}}},
+			{"repository", "repository name"}, {"tag", "tag, if any"}, {"action", "push, pull or delete"}, {"operation", "as in the metrics"},
+			{"decision", "deny"}, {"reason", "why"}, {"address", "whence"}, {"user_agent", "the client's, clipped"}, {"credential", "that proved the identity"},
+			{"micros", "from the request to the refusal"}}},
 		{TagMoved, Audit, "A tag names another manifest. The event's digest is the new one.", []Field{
 			{"repository", "repository name"}, {"tag", "the tag"}, {"from", "digest before; absent for a new tag"},
 			{"number", "of the push to this tag that it comes from"}, {"pushed_by", "who pushed it, when a promotion moved it"}, {"reason", "of a promotion"}, {"profile", "dev: counts in no objective"}}},
@@ -113,11 +123,25 @@ func Kinds() []KindInfo {
 			{"serial", "hex"}, {"subject", "subject alternative name"}, {"issuer", "of the identity token"},
 			{"not_after", "RFC 3339"}, {"key", "SHA-256 of the public key"}}},
 		{TokenIssued, Audit, "A token was handed out.", []Field{
-			{"subject", "whom it names"}, {"audience", "what it is good for"}, {"expires", "RFC 3339"}, {"scope", "repositories and actions"}}},
+			{"subject", "whom it names"}, {"audience", "what it is good for"}, {"expires", "RFC 3339"}, {"scope", "repositories and actions"},
+			{"use", "scoped, exchange or refresh, of the registry's own tokens"}, {"address", "whence"}, {"credential", "that bought it"},
+			{"count", "scoped tokens that this event stands for"}}},
 		{TokenRefused, Audit, "A token was asked for and not handed out.", []Field{
 			{"subject", "who asked"}, {"audience", "for what"}, {"reason", "why"}}},
 		{LoginFailed, Audit, "Credentials were presented that do not hold.", []Field{
-			{"door", "registry, api, authority, log"}, {"reason", "why"}}},
+			{"door", "registry, api, authority, log"}, {"address", "whence; an IPv6 network of 64 bits, or many"}, {"class", "kind of fault"},
+			{"reason", "of the latest"}, {"count", "refusals that this event stands for"}}},
+		{RobotChanged, Audit, "A robot was made, given another token, or taken away.", []Field{
+			{"robot", "its name"}, {"action", "created, rotated or deleted"}, {"token", "id of its new token"}, {"expires", "of that token, RFC 3339"},
+			{"rights", "role and scope, each"}}},
+		{CredentialRevoked, Audit, "Credentials were revoked: a robot's, one by its id, or all of an identity so far.", []Field{
+			{"id", "of the revocation, rev_..."}, {"credential", "jwt:... or robot:..."}, {"issuer", "of the identity"}, {"identity", "its name"},
+			{"since", "from when on earlier use was not right, RFC 3339"}, {"reason", "why"}}},
+		{PullUnauthorized, Alert, "Pulls were served whose right proved invalid later.", []Field{
+			{"revocation", "rev_..., or what revoked the digest"}, {"count", "pulls served since then"}, {"since", "RFC 3339"},
+			{"credential", "that was revoked"}, {"identity", "that was revoked"}, {"reason", "of the revocation"}}},
+		{BreakGlass, Alert, "Somebody took the break-glass administrator's rights, over the admin socket.", []Field{
+			{"subject", "of the token, break-glass:..."}, {"reason", "that was given"}, {"expires", "RFC 3339"}}},
 		{PolicyApplied, Audit, "A policy was set or changed.", []Field{
 			{"name", "policy's name"}, {"hash", "its hash now"}, {"from", "its hash before"}}},
 		{ConfigApplied, Audit, "Configuration was applied.", []Field{

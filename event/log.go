@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 	"assay/artifact"
 	"assay/internal/fault"
+	"assay/internal/strictjson"
 	"assay/store"
 )
 
@@ -48,19 +50,22 @@ func NewLog(db *store.DB, o LogOptions) *Log {
 
 // Filter chooses events; zero members choose all. Members are joined by "and".
 type Filter struct {
-	Kinds    []Kind // any of these
-	Class    Class  // with Kinds: those of the kinds that are of the class
-	Digest   artifact.Digest
-	Actor    string
-	Team     string
-	Service  string
-	Env      string
-	Cluster  string
-	TraceID  string
-	From, To time.Time // From <= time < To
-	AfterSeq int64     // the page's key: numbers above it, or below it when Newest
-	Newest   bool      // newest first; default: oldest first
-	Limit    int       // at most 1,000; default 100
+	Kinds   []Kind // any of these
+	Class   Class  // with Kinds: those of the kinds that are of the class
+	Digest  artifact.Digest
+	Actor   string
+	Team    string
+	Service string
+	Env     string
+	Cluster string
+	TraceID string
+	// Repository chooses events whose body has this member "repository".
+	Repository string
+	Classes    []Class   // any of these; joined with Kinds and Class by "and"
+	From, To   time.Time // From <= time < To
+	AfterSeq   int64     // the page's key: numbers above it, or below it when Newest
+	Newest     bool      // newest first; default: oldest first
+	Limit      int       // at most 1,000; default 100
 }
 
 const (
@@ -143,6 +148,15 @@ func (f Filter) where() (string, []any, error) {
 			add(c.column+" = ?", c.value)
 		}
 	}
+	if f.Repository != "" {
+		b, err := strictjson.Canonical(map[string]string{"repository": f.Repository})
+		if err != nil {
+			return "", nil, err
+		}
+		// Bodies are canonical JSON, in which the member stands in one form. A
+		// text that holds it is escaped, and so is another.
+		add(`body LIKE ? ESCAPE '\'`, "%"+likeEscape.Replace(string(b[1:len(b)-1]))+"%")
+	}
 	if !f.From.IsZero() {
 		add("time >= ?", f.From)
 	}
@@ -170,6 +184,8 @@ func (f Filter) where() (string, []any, error) {
 	return " WHERE " + strings.Join(conds, " AND ") + order, args, nil
 }
 
+var likeEscape = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
+
 // kinds joins Kinds and Class; none means all.
 func (f Filter) kinds() ([]Kind, error) {
 	for _, k := range f.Kinds {
@@ -177,7 +193,11 @@ func (f Filter) kinds() ([]Kind, error) {
 			return nil, err
 		}
 	}
-	if f.Class == "" {
+	classes := f.Classes
+	if f.Class != "" {
+		classes = []Class{f.Class}
+	}
+	if len(classes) == 0 {
 		return f.Kinds, nil
 	}
 	wanted := f.Kinds
@@ -188,12 +208,12 @@ func (f Filter) kinds() ([]Kind, error) {
 	}
 	var kinds []Kind
 	for _, k := range wanted {
-		if k.Class() == f.Class {
+		if slices.Contains(classes, k.Class()) {
 			kinds = append(kinds, k)
 		}
 	}
 	if len(kinds) == 0 {
-		return nil, fault.Newf(fault.Invalid, "no kind asked for is of class %.20q (audit, domain, alert)", string(f.Class))
+		return nil, fault.Newf(fault.Invalid, "no kind asked for is of class %.40q (audit, domain, alert)", classes)
 	}
 	return kinds, nil
 }

@@ -41,7 +41,7 @@ func (r Resource) String() string {
 }
 
 // Grant gives a role to those it matches, within a scope. Exactly one of
-// Subject, Group and Anonymous says whom it matches.
+// Subject, Group, Team and Anonymous says whom it matches, or Claims alone.
 type Grant struct {
 	// Issuer is the exact URL of the issuer whose tokens prove the subject or
 	// the group. There is no pattern for issuers.
@@ -51,6 +51,15 @@ type Grant struct {
 	Subject string `json:"subject,omitempty" yaml:"subject,omitempty"`
 	// Group is compared exactly with the groups that the issuer states.
 	Group string `json:"group,omitempty" yaml:"group,omitempty"`
+	// Claims narrows the grant to tokens whose claims match, all of them: by
+	// name, exact or with a star a pattern (see internal/glob), for example
+	// {repository: org/app, ref: refs/heads/main}. Alone, without Subject and
+	// Group, it matches whoever of the issuer has them. A claim that the token
+	// does not have matches nothing.
+	Claims map[string]string `json:"claims,omitempty" yaml:"claims,omitempty"`
+	// Team is the name of a team, whose members get the grant; what puts grants
+	// in force takes its members in its place (see config.Compile).
+	Team string `json:"team,omitempty" yaml:"team,omitempty"`
 	// Anonymous matches everybody, also those without credentials. Only the
 	// role viewer may be given so.
 	Anonymous bool `json:"anonymous,omitempty" yaml:"anonymous,omitempty"`
@@ -75,21 +84,70 @@ type compiledGrant struct {
 	subject glob.Glob
 	scope   glob.Glob
 	actions []Action
+	claims  []compiledClaim
+}
+
+type compiledClaim struct {
+	name  string
+	value glob.Glob
+}
+
+// maxGrantClaims bounds what one question of one grant costs.
+const maxGrantClaims = 16
+
+// pattern reads a name or a pattern of names. A name without a star is itself,
+// whatever its characters: those of robots hold brackets.
+func pattern(s string) (glob.Glob, error) {
+	if strings.Contains(s, "*") {
+		return glob.Parse(s)
+	}
+	return glob.Exact(s)
+}
+
+func (c *compiledGrant) compileClaims() error {
+	if len(c.Claims) > maxGrantClaims {
+		return fault.Newf(fault.Invalid, "grant of role %q: %d claims, want at most %d", c.Role, len(c.Claims), maxGrantClaims)
+	}
+	for name, value := range c.Claims {
+		g, err := pattern(value)
+		if name == "" || value == "" {
+			err = fault.Newf(fault.Invalid, "want a name and a value")
+		}
+		if err != nil {
+			return fault.Newf(fault.Invalid, "grant of role %q: claim %.80q: %w", c.Role, name, err)
+		}
+		c.claims = append(c.claims, compiledClaim{name, g})
+	}
+	return nil
+}
+
+// claimed says whether p has every claim that the grant asks for.
+func (c *compiledGrant) claimed(p *Principal) bool {
+	for i := range c.claims {
+		v, ok := p.Claims[c.claims[i].name]
+		if !ok || !c.claims[i].value.Match(v) {
+			return false
+		}
+	}
+	return true
 }
 
 func compileGrant(g Grant) (compiledGrant, error) {
 	c := compiledGrant{Grant: g}
 	whom := 0
-	for _, set := range []bool{g.Subject != "", g.Group != "", g.Anonymous} {
+	for _, set := range []bool{g.Subject != "", g.Group != "", g.Team != "", g.Anonymous} {
 		if set {
 			whom++
 		}
 	}
-	if whom != 1 {
-		return c, fault.Newf(fault.Invalid, "grant of role %q: want exactly one of subject, group, anonymous, found %d", g.Role, whom)
+	if whom > 1 || whom == 0 && len(g.Claims) == 0 {
+		return c, fault.Newf(fault.Invalid, "grant of role %q: want exactly one of subject, group, team, anonymous, or claims alone, found %d", g.Role, whom)
 	}
-	if g.Anonymous != (g.Issuer == "") {
-		return c, fault.Newf(fault.Invalid, "grant of role %q: a subject or group needs the issuer that proves it, and anonymous has none", g.Role)
+	if (g.Anonymous || g.Team != "") != (g.Issuer == "") {
+		return c, fault.Newf(fault.Invalid, "grant of role %q: a subject, a group or claims need the issuer that proves them; anonymous and team have none", g.Role)
+	}
+	if g.Anonymous && len(g.Claims) > 0 {
+		return c, fault.Newf(fault.Invalid, "grant of role %q: anonymous has no claims", g.Role)
 	}
 	if strings.Contains(g.Issuer, "*") {
 		return c, fault.Newf(fault.Invalid, "grant of role %q: issuer %.200q must be exact, patterns are for subjects and scopes", g.Role, g.Issuer)
@@ -116,16 +174,17 @@ func compileGrant(g Grant) (compiledGrant, error) {
 		c.actions = slices.Clone(g.Actions)
 	}
 	var err error
-	if g.Subject != "" {
-		// A name without a star is itself, whatever its characters: those of
-		// robots hold brackets.
-		parse := glob.Parse
-		if !strings.Contains(g.Subject, "*") {
-			parse = glob.Exact
-		}
-		if c.subject, err = parse(g.Subject); err != nil {
+	who := g.Subject
+	if whom == 0 {
+		who = "**" // of the issuer, by claims alone
+	}
+	if who != "" {
+		if c.subject, err = pattern(who); err != nil {
 			return c, fmt.Errorf("grant's subject: %w", err)
 		}
+	}
+	if err := c.compileClaims(); err != nil {
+		return c, err
 	}
 	if c.scope, err = glob.Parse(g.Scope); err != nil {
 		return c, fmt.Errorf("grant's scope: %w", err)
@@ -151,6 +210,7 @@ type snapshot struct {
 	exact  map[holder][]compiledGrant
 	groups map[holder][]compiledGrant
 	globs  map[string][]compiledGrant // by issuer
+	claims map[string][]string        // names of claims that grants ask for, by issuer
 }
 
 // holder is an issuer and a name or group that it proves.
@@ -159,14 +219,19 @@ type holder struct{ issuer, name string }
 func newSnapshot(grants []Grant) (*snapshot, error) {
 	s := &snapshot{
 		grants: slices.Clone(grants), exact: map[holder][]compiledGrant{},
-		groups: map[holder][]compiledGrant{}, globs: map[string][]compiledGrant{},
+		groups: map[holder][]compiledGrant{}, globs: map[string][]compiledGrant{}, claims: map[string][]string{},
 	}
 	for i, g := range grants {
 		c, err := compileGrant(g)
 		if err != nil {
 			return nil, fmt.Errorf("grant %d: %w", i+1, err)
 		}
+		for name := range g.Claims {
+			s.claims[g.Issuer] = append(s.claims[g.Issuer], name)
+		}
 		switch {
+		case g.Team != "":
+			return nil, fault.Newf(fault.Invalid, "grant %d: there is no team %.80q", i+1, g.Team)
 		case g.Group != "":
 			k := holder{g.Issuer, g.Group}
 			s.groups[k] = append(s.groups[k], c)
@@ -184,7 +249,7 @@ func newSnapshot(grants []Grant) (*snapshot, error) {
 func (s *snapshot) allows(p *Principal, act Action, r Resource) bool {
 	anyOf := func(list []compiledGrant) bool {
 		for i := range list {
-			if g := &list[i]; slices.Contains(g.actions, act) && g.covers(r) {
+			if g := &list[i]; slices.Contains(g.actions, act) && g.covers(r) && g.claimed(p) {
 				return true
 			}
 		}
@@ -208,7 +273,7 @@ func (s *snapshot) allows(p *Principal, act Action, r Resource) bool {
 	globs := s.globs[p.Issuer]
 	for i := range globs {
 		g := &globs[i]
-		if slices.Contains(g.actions, act) && g.covers(r) &&
+		if slices.Contains(g.actions, act) && g.covers(r) && g.claimed(p) &&
 			(name != "" && g.subject.Match(name) || subject != "" && g.subject.Match(subject)) {
 			return true
 		}
@@ -261,18 +326,58 @@ func (a *Access) Allow(_ context.Context, p Principal, act Action, r Resource) e
 	if scope == "" {
 		scope = "**"
 	}
-	return fault.Newf(fault.Denied, "%.300s may not %s on %s: it needs role %s with a scope that covers %q; an admin grants it with assay apply",
-		p.Actor(), act, r, roleNames(act), scope)
+	return fault.Newf(fault.Denied, "%.300s may not %s on %s: it needs at least role %s with a scope that covers %q; an admin grants it with assay apply",
+		p.Actor(), act, r, leastRole(act), scope)
 }
 
-func roleNames(act Action) string {
-	roles := rolesFor(act)
-	if len(roles) == 0 {
-		return "(none: no role has this action)"
+// Keep gives those claims of p that some grant asks for, for tokens of our own
+// that outlive the one that stated them.
+func (a *Access) Keep(p Principal) map[string]string {
+	s := a.snap.Load()
+	if s == nil {
+		return nil
 	}
-	names := make([]string, len(roles))
-	for i, r := range roles {
-		names[i] = string(r)
+	var kept map[string]string
+	for _, name := range s.claims[p.Issuer] {
+		if v, ok := p.Claims[name]; ok {
+			if kept == nil {
+				kept = map[string]string{}
+			}
+			kept[name] = v
+		}
 	}
-	return strings.Join(names, " or ")
+	return kept
+}
+
+// AllowPattern answers whether p may do act to every repository of a pattern:
+// whoever manages a part of the site hands on no more than that part. It holds
+// the grants' scopes against names that stand for all that the pattern can
+// match, which no scope without a star of its own in that place covers.
+func (a *Access) AllowPattern(ctx context.Context, p Principal, act Action, scope string) error {
+	if _, err := glob.Parse(scope); err != nil {
+		return err
+	}
+	if scope == "**" {
+		return a.Allow(ctx, p, act, Resource{Kind: ResourceRepository})
+	}
+	const other = "0assay-any-other-name0"
+	for _, stars := range [...]string{other, other + "/" + other + "/" + other} {
+		for _, star := range [...]string{other, ""} {
+			name := strings.ReplaceAll(scope, "**", "\x00")
+			name = strings.ReplaceAll(name, "*", star)
+			name = strings.ReplaceAll(name, "\x00", stars)
+			if err := a.Allow(ctx, p, act, Repository(name)); err != nil {
+				return fmt.Errorf("scope %q: %w", scope, err)
+			}
+		}
+	}
+	return nil
+}
+
+// leastRole names the role with the fewest rights that has an action.
+func leastRole(act Action) string {
+	if roles := rolesFor(act); len(roles) > 0 {
+		return string(roles[0])
+	}
+	return "(none: no role has this action)"
 }

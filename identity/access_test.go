@@ -95,7 +95,7 @@ func TestAllow(t *testing.T) {
 		})
 	}
 	err = a.Allow(bg, bob, ActPush, app)
-	if !strings.Contains(err.Error(), "publisher") || !strings.Contains(err.Error(), "team-a/app") || !strings.Contains(err.Error(), "bob@example.com") {
+	if !strings.Contains(err.Error(), "at least role push") || !strings.Contains(err.Error(), "team-a/app") || !strings.Contains(err.Error(), "bob@example.com") {
 		t.Errorf("the denial names neither role, scope nor person: %v", err)
 	}
 	if d := cmp.Diff(grants, a.Grants()); d != "" {

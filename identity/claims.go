@@ -85,6 +85,11 @@ func (t *Token) identify(cfg *IssuerConfig) (Principal, error) {
 		return Principal{}, err
 	}
 	p.Claims = c.scalars()
+	if cfg.Type == TypeKubernetes {
+		// They stand nested in the token; serviceAccount held them against sub.
+		ns, name, _ := strings.Cut(strings.TrimPrefix(t.Subject, "system:serviceaccount:"), ":")
+		p.Claims["kubernetes.io/namespace"], p.Claims["kubernetes.io/serviceaccount"] = ns, name
+	}
 	return p, nil
 }
 

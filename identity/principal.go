@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"strings"
+	"time"
 )
 
 // Kind says what sort of party a principal is.
@@ -43,6 +44,19 @@ type Principal struct {
 	Email  string            // verified address, else empty
 	Groups []string          // from the issuer's groups claim; at most 256
 	Claims map[string]string // the token's scalar claims as text, for policies and audit; at most 64, each at most 1 KiB
+	// Credential is what proved the principal, so that it can be named in the
+	// audit trail and revoked by itself.
+	Credential Credential
+}
+
+// Credential is one proof of an identity: a token, never its secret.
+type Credential struct {
+	// ID names it: "jwt:" and the first 32 hex digits of the SHA-256 of a token's
+	// signed part, or
+	// "robot:" and the id of a robot's token. Empty for system and anonymous.
+	ID       string    `json:",omitzero"`
+	IssuedAt time.Time `json:",omitzero"` // zero: its issuer does not say
+	Expires  time.Time `json:",omitzero"`
 }
 
 // Anonymous is the principal of a request without credentials.

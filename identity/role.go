@@ -27,8 +27,14 @@ const (
 // Role is a named set of actions.
 type Role string
 
-// The roles.
+// The roles. The first five are those of a registry, with its actions alone.
 const (
+	RolePull       Role = "pull"        // read content
+	RoleSign       Role = "sign"        // attach signatures and attestations
+	RoleCreateOnly Role = "create-only" // bring new content and new tags, and never move a tag
+	RolePush       Role = "push"        // bring content and move tags
+	RoleDelete     Role = "delete"      // delete content and tags
+
 	RoleViewer    Role = "viewer"
 	RolePublisher Role = "publisher"
 	RoleSigner    Role = "signer"
@@ -45,6 +51,11 @@ var roleTable = []struct {
 	role    Role
 	actions []Action
 }{
+	{RolePull, []Action{ActPull}},
+	{RoleSign, []Action{ActPull, ActSign}},
+	{RoleCreateOnly, []Action{ActPull, ActCreate}},
+	{RolePush, []Action{ActPull, ActCreate, ActPush}},
+	{RoleDelete, []Action{ActPull, ActDelete}},
 	{RoleViewer, []Action{ActPull, ActReadEvidence, ActVerify, ActReadLog}},
 	{RoleSigner, []Action{ActPull, ActReadEvidence, ActVerify, ActSign, ActWriteEvidence}},
 	{RolePublisher, []Action{ActPull, ActReadEvidence, ActVerify, ActSign, ActWriteEvidence, ActCreate, ActPush}},

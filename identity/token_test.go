@@ -36,6 +36,10 @@ func TestVerify(t *testing.T) {
 			"iss": testIssuer, "sub": "1234", "aud": "sigstore", "email": "alice@example.com", "email_verified": "true",
 			"iat": "1795348800", "nbf": "1795348800", "exp": "1795349100", "n": "7",
 		},
+		Credential: Credential{ID: p.Credential.ID, IssuedAt: testNow, Expires: testNow.Add(5 * time.Minute)},
+	}
+	if !strings.HasPrefix(p.Credential.ID, "jwt:") || len(p.Credential.ID) != 36 {
+		t.Errorf("credential %q", p.Credential.ID)
 	}
 	if d := cmp.Diff(want, p); d != "" {
 		t.Error(d)

@@ -3,7 +3,9 @@ package identity
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -240,6 +242,10 @@ func (v *Verifier) verify(ctx context.Context, raw string, aud Audience) (Princi
 	if err != nil {
 		return Principal{}, nil, fmt.Errorf("issuer %s: %w", name, err)
 	}
+	// Of what is signed, not of the signature: an ECDSA signature can be written
+	// in two ways, and both would have to be revoked.
+	sum := sha256.Sum256([]byte(raw[:strings.LastIndexByte(raw, '.')]))
+	p.Credential = Credential{ID: "jwt:" + hex.EncodeToString(sum[:16]), IssuedAt: t.IssuedAt, Expires: t.Expires}
 	return p, t, nil
 }
 
