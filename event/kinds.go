@@ -19,6 +19,7 @@ const (
 const (
 	ArtifactPushed      Kind = "artifact.pushed"
 	ArtifactPulled      Kind = "artifact.pulled"
+	BlobRead            Kind = "blob.read"
 	ArtifactDeleted     Kind = "artifact.deleted"
 	ArtifactDenied      Kind = "artifact.denied"
 	TagMoved            Kind = "tag.moved"
@@ -83,6 +84,9 @@ func Kinds() []KindInfo {
 			{"repository", "repository name"}, {"tag", "tag, when asked for by tag"}, {"media_type", "of the manifest"}, {"decision", "allow"},
 			{"address", "whence"}, {"user_agent", "the client's, clipped"}, {"credential", "that proved the identity, jwt:... or robot:..."},
 			{"bytes", "of the manifest"}, {"micros", "from the request to the record, in millionths of a second"}}},
+		{BlobRead, Audit, "A blob was handed out to one who had pulled no manifest of the repository within the hour.", []Field{
+			{"repository", "repository name"}, {"bytes", "of the blob"}, {"decision", "allow"}, {"address", "whence"},
+			{"user_agent", "the client's, clipped"}, {"credential", "that proved the identity"}, {"micros", "from the request to the record"}}},
 		{ArtifactDeleted, Audit, "A manifest or a blob was deleted.", []Field{
 			{"repository", "repository name"}, {"what", "manifest or blob"}, {"media_type", "of a manifest"}, {"decision", "allow"},
 			{"address", "whence"}, {"user_agent", "the client's, clipped"}, {"credential", "that proved the identity"}}},

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
+	"time"
 
 	"assay/artifact"
 	"assay/event"
@@ -17,7 +19,9 @@ import (
 type caller struct {
 	identity.Principal
 	bare   bool        // no credentials at all, not even an anonymous token
-	access tokenAccess // what the scoped token is limited to; nil: no limit
+	access tokenAccess // what the registry's own token is limited to; nil: no limit
+	use    tokenUse    // of that token
+	ends   time.Time   // of that token; zero: there is none
 }
 
 // owner names a caller exactly, for what belongs to one of them.
@@ -41,13 +45,34 @@ func (r *Registry) authenticate(req *http.Request) (caller, error) {
 		return caller{}, failf(codeUnauthorized, fault.Invalid, "Authorization header of %d bytes: want at most %d", len(values[0]), maxAuthorization)
 	}
 	if raw, ok := bearer(values[0]); ok && r.tokens.own(raw) {
-		p, access, err := r.tokens.verify(raw)
-		if err != nil {
-			return caller{}, &failure{code: codeUnauthorized, err: err, expired: true}
+		return r.ownCaller(raw, useScoped, useExchange)
+	}
+	if _, password, ok := req.BasicAuth(); ok && r.tokens.own(password) {
+		// As clients send what was exchanged, and what they kept after login.
+		uses := []tokenUse{useExchange}
+		if req.URL.Path == "/token" {
+			uses = append(uses, useRefresh)
 		}
-		return caller{Principal: p, access: access}, nil
+		return r.ownCaller(password, uses...)
 	}
 	return r.external(req)
+}
+
+// ownCaller proves a caller by a token of this registry that is good for one of
+// the uses. That it was bought rightly is not enough: what bought it must still
+// hold.
+func (r *Registry) ownCaller(raw string, uses ...tokenUse) (caller, error) {
+	t, err := r.tokens.verify(raw)
+	if err == nil && !slices.Contains(uses, t.Use) {
+		err = errToken
+	}
+	if err == nil && r.credentials != nil {
+		err = r.credentials.Check(t.Principal)
+	}
+	if err != nil {
+		return caller{}, &failure{code: codeUnauthorized, err: err, expired: true}
+	}
+	return caller{Principal: t.Principal, access: t.Access, use: t.Use, ends: time.Unix(t.Expires, 0).UTC()}, nil
 }
 
 // external proves credentials that are not this registry's own tokens.
@@ -62,7 +87,7 @@ func (r *Registry) external(req *http.Request) (caller, error) {
 	}
 	if err != nil {
 		if fault.KindOf(err) != fault.Unavailable { // the issuer may be unreachable
-			r.refused.note(req.Context(), address(req), traceID(req), err)
+			r.refused.note(req.Context(), network(address(req)), traceID(req), err)
 			err = &failure{code: codeUnauthorized, err: fault.Wrap(fault.Unauthenticated, err)}
 		}
 		return caller{}, err
@@ -164,8 +189,23 @@ func (r *Registry) challenge(f *failure) string {
 
 // VerifierAuth proves callers by OIDC tokens of audience assay-registry, given
 // as the password of Basic (the user name is ignored) or as Bearer. A token of
-// any other audience, sigstore's above all, is refused by the verifier.
-type VerifierAuth struct{ Verifier *identity.Verifier }
+// any other audience, sigstore's above all, is refused by the verifier. With
+// Credentials, robots' tokens prove theirs too, and what was revoked proves
+// nobody.
+type VerifierAuth struct {
+	Verifier    *identity.Verifier
+	Credentials Credentials // nil: no robots, nothing revoked
+}
+
+// Credentials are the site's own: identity/credential.Store.
+type Credentials interface {
+	// Verify proves a robot by its token, for one audience; errors are
+	// fault.Unauthenticated.
+	Verify(ctx context.Context, secret string, aud identity.Audience) (identity.Principal, error)
+	// Check says whether what proved p still does: nil or fault.Unauthenticated.
+	// It is asked at every request and costs no look-up.
+	Check(p identity.Principal) error
+}
 
 // Authenticate implements [Authenticator].
 func (a VerifierAuth) Authenticate(req *http.Request) (identity.Principal, error) {
@@ -175,17 +215,30 @@ func (a VerifierAuth) Authenticate(req *http.Request) (identity.Principal, error
 			return identity.Principal{}, fault.Newf(fault.Unauthenticated, "Authorization: want Basic or Bearer with a token of audience %s", identity.AudienceRegistry)
 		}
 	}
+	if a.Credentials == nil {
+		p, _, err := a.Verifier.Verify(req.Context(), raw, identity.AudienceRegistry)
+		return p, err
+	}
+	if strings.HasPrefix(raw, robotPrefix) {
+		return a.Credentials.Verify(req.Context(), raw, identity.AudienceRegistry)
+	}
 	p, _, err := a.Verifier.Verify(req.Context(), raw, identity.AudienceRegistry)
+	if err == nil {
+		err = a.Credentials.Check(p)
+	}
 	return p, err
 }
+
+// robotPrefix begins robots' tokens, see identity/credential.
+const robotPrefix = "assay_robot_"
 
 type deniedBody struct {
 	Repository string `json:"repository"`
 	Tag        string `json:"tag,omitempty"`
 	Action     string `json:"action"`    // pull, push or delete
 	Operation  string `json:"operation"` // as in the metrics
-	Address    string `json:"address"`
 	Reason     string `json:"reason"`
+	trail
 }
 
 // noteDenied records a refusal of somebody known. Refusals of those without
@@ -193,7 +246,7 @@ type deniedBody struct {
 func (r *Registry) noteDenied(q *request, repository string, d artifact.Digest, err error) {
 	body := deniedBody{
 		Repository: repository, Action: q.route.op.action(), Operation: string(q.route.op),
-		Address: address(q.Request), Reason: clip(err.Error(), 512),
+		Reason: clip(err.Error(), 512), trail: q.trail(decisionDeny),
 	}
 	// What an upload's path ends in is a capability and stays out of the log.
 	if tag, digest, err := parseReference(q.route.ref); err == nil && q.route.op.onManifest() {

@@ -42,6 +42,11 @@ func (r *Registry) getBlob(q *request) error {
 		return withCode(err, fault.NotFound, codeBlobUnknown)
 	}
 	defer func() { _ = f.Close() }()
+	if q.route.op == opBlobGet && !r.pulls.knows(q.reader()) {
+		if err := r.noteBlobRead(q, d, f.Size()); err != nil {
+			return err
+		}
+	}
 	h := q.w.Header()
 	h.Set("Docker-Content-Digest", string(d))
 	h.Set("Etag", etag(d))
@@ -59,6 +64,23 @@ func (r *Registry) getBlob(q *request) error {
 		http.ServeContent(q.w, q.Request, "", f.ModTime(), content)
 	}
 	return nil
+}
+
+type blobReadBody struct {
+	Repository string `json:"repository"`
+	Bytes      int64  `json:"bytes"` // of the blob
+	trail
+}
+
+// noteBlobRead records that a blob is handed out to one who has pulled no
+// manifest of the repository lately: what a pull's record stands for includes
+// its blobs, and whoever knows a blob's digest needs no pull. Once an hour for
+// each caller and repository is enough to see that it happens.
+func (r *Registry) noteBlobRead(q *request, d artifact.Digest, size int64) error {
+	return r.settle(q, r.rec.add(event.Event{
+		Kind: event.BlobRead, Digest: d, Actor: q.caller.Actor(), TraceID: traceID(q.Request),
+		Body: blobReadBody{q.route.name, size, q.trail(decisionAllow)},
+	}))
 }
 
 // deleteBlob takes a blob out of a repository. While a manifest of the
@@ -94,7 +116,7 @@ func (r *Registry) deleteBlob(q *request) error {
 		}
 		return event.Append(ctx, tx, event.Event{
 			Kind: event.ArtifactDeleted, Digest: d, Actor: q.caller.Actor(), TraceID: traceID(q.Request),
-			Body: deletedBody{Repository: name, What: "blob", Address: address(q.Request)},
+			Body: deletedBody{Repository: name, What: "blob", trail: q.trail(decisionAllow)},
 		})
 	})
 	if err != nil {
@@ -108,7 +130,7 @@ type deletedBody struct {
 	Repository string `json:"repository"`
 	What       string `json:"what"` // manifest or blob
 	MediaType  string `json:"media_type,omitempty"`
-	Address    string `json:"address"`
+	trail
 }
 
 func blobUnknown(d artifact.Digest, repository string) error {

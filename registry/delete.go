@@ -130,6 +130,6 @@ func (r *Registry) dropManifest(ctx context.Context, tx *store.Tx, q *request, d
 	}
 	return event.Append(ctx, tx, event.Event{
 		Kind: event.ArtifactDeleted, Digest: d, Actor: q.caller.Actor(), TraceID: traceID(q.Request),
-		Body: deletedBody{Repository: name, What: "manifest", MediaType: m.mediaType, Address: address(q.Request)},
+		Body: deletedBody{Repository: name, What: "manifest", MediaType: m.mediaType, trail: q.trail(decisionAllow)},
 	})
 }

@@ -53,6 +53,9 @@ func (r *Registry) getManifest(q *request) error {
 	h.Set("Content-Type", m.mediaType)
 	h.Set("Content-Length", strconv.FormatInt(m.size, 10))
 	if q.route.op == opManifestHead {
+		if tag != "" {
+			r.pulls.head(q.pullKey(m.digest), tag)
+		}
 		q.w.WriteHeader(http.StatusOK)
 		return nil
 	}
@@ -67,7 +70,8 @@ type pulledBody struct {
 	Repository string `json:"repository"`
 	Tag        string `json:"tag,omitempty"` // when asked for by tag
 	MediaType  string `json:"media_type"`
-	Address    string `json:"address"`
+	Bytes      int64  `json:"bytes"` // of the manifest
+	trail
 }
 
 // servePull sends a manifest and records the pull. The record is queued before
@@ -77,19 +81,25 @@ type pulledBody struct {
 // last 50 ms; but as soon as records cannot be written, pulls are refused, since
 // what nobody can account for is not given.
 func (r *Registry) servePull(q *request, tag string, m manifestRow, body []byte) error {
-	record := r.rec.add(event.Event{
-		Kind: event.ArtifactPulled, Digest: m.digest, Actor: q.caller.Actor(), TraceID: traceID(q.Request),
-		Body: pulledBody{q.route.name, tag, m.mediaType, address(q.Request)},
+	record := r.pulls.pull(q.pullKey(m.digest), q.reader(), tag, func(tag string) *record {
+		return r.rec.add(event.Event{
+			Kind: event.ArtifactPulled, Digest: m.digest, Actor: q.caller.Actor(), TraceID: traceID(q.Request),
+			Body: pulledBody{q.route.name, tag, m.mediaType, m.size, q.trail(decisionAllow)},
+		})
 	})
-	settle := record.keep
-	if r.strictAudit {
-		settle = record.wait
-	}
-	if err := settle(q.Context()); err != nil {
+	if err := r.settle(q, record); err != nil {
 		return err
 	}
 	_, _ = q.w.Write(body) // a client that is gone needs no answer
 	return nil
+}
+
+// settle waits for a record as strictly as the options ask for.
+func (r *Registry) settle(q *request, record *record) error {
+	if r.strictAudit {
+		return record.wait(q.Context())
+	}
+	return record.keep(q.Context())
 }
 
 // find resolves a tag, or takes a digest, to a manifest that the caller sees.

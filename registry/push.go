@@ -256,9 +256,9 @@ type pushedBody struct {
 	ArtifactType string          `json:"artifact_type,omitempty"`
 	Subject      artifact.Digest `json:"subject,omitempty"`
 	Size         int64           `json:"size"`
-	Address      string          `json:"address"`
 	State        string          `json:"state,omitempty"`
 	Profile      string          `json:"profile,omitempty"`
+	trail
 }
 
 // gatePush is the push as the gate sees it.
@@ -316,7 +316,7 @@ func (r *Registry) commitPush(ctx context.Context, tx *store.Tx, q *request, p *
 func pushedBodyOf(q *request, p *push) pushedBody {
 	b := pushedBody{
 		Repository: q.route.name, MediaType: p.mediaType, ArtifactType: p.artifactType,
-		Subject: p.subject, Size: p.size, Address: address(q.Request), State: p.ask.State, Profile: p.ask.Profile,
+		Subject: p.subject, Size: p.size, trail: q.trail(decisionAllow), State: p.ask.State, Profile: p.ask.Profile,
 	}
 	if len(p.tags) > 0 {
 		b.Tag = p.tags[0]

@@ -99,6 +99,16 @@ func (p *record) keep(ctx context.Context) error {
 	}
 }
 
+// failed says whether the record could not be written.
+func (p *record) failed() bool {
+	select {
+	case <-p.done:
+		return p.err != nil
+	default:
+		return false
+	}
+}
+
 func (rec *recorder) hurry() {
 	select {
 	case rec.urgent <- struct{}{}:

@@ -61,10 +61,15 @@ type Limits struct {
 	BodyRate      int           // bytes a second that a body must bring on average, BodyGrace aside; 1,024
 	BodyGrace     time.Duration // how long a body may keep the server waiting before that; 30 s
 	TokenTTL      time.Duration // life of a scoped token, at most 5 min; 5 min
+	ExchangeTTL   time.Duration // life of an exchanged token, at most 1 h; 15 min
 	IngestTimeout time.Duration // how long a push waits for the Ingester; 10 s
 }
 
-const maxTokenTTL = 5 * time.Minute
+const (
+	maxTokenTTL    = 5 * time.Minute
+	maxExchangeTTL = time.Hour
+	maxRefreshTTL  = 366 * 24 * time.Hour // as long as the longest-lived robot's token
+)
 
 func (l Limits) withDefaults() Limits {
 	defInt64(&l.MaxManifest, 4<<20)
@@ -79,6 +84,8 @@ func (l Limits) withDefaults() Limits {
 	defDuration(&l.BodyGrace, 30*time.Second)
 	defDuration(&l.TokenTTL, maxTokenTTL)
 	l.TokenTTL = min(l.TokenTTL, maxTokenTTL)
+	defDuration(&l.ExchangeTTL, 15*time.Minute)
+	l.ExchangeTTL = min(l.ExchangeTTL, maxExchangeTTL)
 	defDuration(&l.IngestTimeout, 10*time.Second)
 	return l
 }
@@ -110,6 +117,9 @@ type Options struct {
 	// Auth proves external credentials; nil: only anonymous requests and own
 	// scoped tokens, which then are anonymous too.
 	Auth Authenticator
+	// Credentials is asked at every request that shows a token of this registry
+	// whether what bought it still holds; nil: nothing is ever revoked.
+	Credentials Credentials
 	// PublicURL is where clients reach this server, for example
 	// https://registry.example. Tokens are asked for there and nowhere else,
 	// whatever a request's Host header says. Empty: no token service is
@@ -152,10 +162,13 @@ type Registry struct {
 	uploads *uploadSlots
 	rec     *recorder
 	refused *refusedLogins
+	issued  *issuedTokens
+	pulls   *pullWindow
 	met     *metrics
 	bufs    sendBuffers
 
 	strictAudit bool
+	credentials Credentials
 }
 
 // New makes a registry. The database must have been migrated with [Migrations]
@@ -203,9 +216,12 @@ func New(o Options) (*Registry, error) {
 		uploads: newUploadSlots(limits.Uploads),
 		rec:     rec,
 		refused: newRefusedLogins(rec, o.Logger),
+		issued:  newIssuedTokens(rec),
+		pulls:   newPullWindow(),
 		met:     met,
 
 		strictAudit: o.StrictAudit,
+		credentials: o.Credentials,
 	}
 	return reg, reg.SetTokenKeys(o.TokenKey)
 }
@@ -213,7 +229,7 @@ func New(o Options) (*Registry, error) {
 // Close tells the refused logins that were only counted so far, and waits until
 // every event that was queued is committed, or ctx ends.
 func (r *Registry) Close(ctx context.Context) error {
-	return errors.Join(r.refused.flush(ctx), r.rec.drain(ctx))
+	return errors.Join(r.refused.flush(ctx), r.issued.flush(ctx), r.rec.drain(ctx))
 }
 
 // ServeHTTP answers /v2/… and /token. Cookies are never read, and no answer
@@ -230,7 +246,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	var err error
 	rt, err = parseRoute(req.Method, req.URL.Path)
 	if err == nil {
-		err = r.serve(rw, req, rt)
+		err = r.serve(rw, req, rt, start)
 	}
 	if err != nil {
 		r.fail(rw, req, rt, err)
@@ -238,7 +254,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 }
 
 // serve runs one request. What it returns has not been answered yet.
-func (r *Registry) serve(w *response, req *http.Request, rt route) error {
+func (r *Registry) serve(w *response, req *http.Request, rt route, start time.Time) error {
 	if rt.op == opToken {
 		return r.serveToken(w, req)
 	}
@@ -246,7 +262,7 @@ func (r *Registry) serve(w *response, req *http.Request, rt route) error {
 	if err != nil {
 		return err
 	}
-	q := &request{Request: req, route: rt, caller: c, w: w}
+	q := &request{Request: req, route: rt, caller: c, w: w, start: start}
 	switch rt.op {
 	case opPing:
 		return r.ping(q)
@@ -286,6 +302,7 @@ type request struct {
 	route  route
 	caller caller
 	w      *response
+	start  time.Time
 }
 
 // ping answers GET /v2/. Without credentials it answers 401 even where

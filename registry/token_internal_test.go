@@ -28,14 +28,16 @@ func TestThreat_Registry_ForgedScopedTokens(t *testing.T) {
 	s := tokens(t, "https://r.test", "k", clock)
 	p := identity.Principal{Issuer: "https://i", Subject: "s", Kind: identity.KindUser, Name: "s", Groups: []string{"g"}}
 	access := tokenAccess{{"repository", "a/b", []string{"pull"}}}
-	raw, _, err := s.mint(p, access)
+	m, err := s.mint(useScoped, p, access, 5*time.Minute)
+	raw := m.raw
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, gotAccess, err := s.verify(raw)
+	c, err := s.verify(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
+	got, gotAccess := c.Principal, c.Access
 	if diff := cmp.Diff(p, got) + cmp.Diff(access, gotAccess); diff != "" {
 		t.Fatalf("(-want +got):\n%s", diff)
 	}
@@ -58,7 +60,7 @@ func TestThreat_Registry_ForgedScopedTokens(t *testing.T) {
 		"prefix only":        tokenPrefix,
 		"empty":              "",
 	} {
-		if _, _, err := s.verify(forged); err == nil {
+		if _, err := s.verify(forged); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
@@ -66,34 +68,35 @@ func TestThreat_Registry_ForgedScopedTokens(t *testing.T) {
 		"another key":  tokens(t, "https://r.test", "x", clock),
 		"another host": tokens(t, "https://other.test", "k", clock),
 	} {
-		raw, _, err := elsewhere.mint(p, access)
+		m, err := elsewhere.mint(useScoped, p, access, time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := s.verify(raw); err == nil {
+		if _, err := s.verify(m.raw); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
 	now = now.Add(5*time.Minute - time.Second)
-	if _, _, err := s.verify(raw); err != nil {
+	if _, err := s.verify(raw); err != nil {
 		t.Errorf("within its time: %v", err)
 	}
 	now = now.Add(time.Second)
-	if _, _, err := s.verify(raw); err == nil {
+	if _, err := s.verify(raw); err == nil {
 		t.Error("expired: accepted")
 	}
 }
 
 func FuzzVerifyToken(f *testing.F) {
 	s := tokens(f, "https://r.test", "k", func() time.Time { return time.Unix(1_800_000_000, 0) })
-	raw, _, err := s.mint(identity.Principal{Kind: identity.KindUser}, nil)
+	fresh, err := s.mint(useScoped, identity.Principal{Kind: identity.KindUser}, nil, time.Minute)
+	raw := fresh.raw
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(raw[:len(raw)-2] + "AA") // never the good one: each process of the fuzzer makes another
 	f.Add(tokenPrefix + ".")
 	f.Fuzz(func(t *testing.T, forged string) {
-		if _, _, err := s.verify(forged); err == nil {
+		if _, err := s.verify(forged); err == nil {
 			t.Fatalf("%q accepted", forged)
 		}
 	})
