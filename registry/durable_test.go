@@ -284,7 +284,11 @@ func TestThreat_Store_PullWithoutRecord(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			pull := func() *registrytest.Response { return c.Do("GET", "/v2/r/manifests/v1", "") }
+			clients := 0
+			pull := func() *registrytest.Response { // by another client each time: a repeated one is one pull
+				clients++
+				return c.Do("GET", "/v2/r/manifests/v1", "", "User-Agent", fmt.Sprint("client ", clients))
+			}
 			want(t, "pull", pull(), http.StatusOK, "")
 			if err := s.Registry.Close(t.Context()); err != nil { // the record is written
 				t.Fatal(err)
