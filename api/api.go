@@ -20,6 +20,7 @@ import (
 	"assay/event"
 	"assay/evidence"
 	"assay/identity"
+	"assay/identity/credential"
 	"assay/internal/clock"
 	"assay/internal/fault"
 	"assay/store"
@@ -30,25 +31,26 @@ import (
 
 // Options are what the API stands on.
 type Options struct {
-	DB       *store.DB
-	Access   *identity.Access
-	Verifier *identity.Verifier
-	Evidence *evidence.Store
-	Engine   *verify.Engine
-	Log      *tlog.Log
-	Events   *event.Log
-	Root     func() *trust.Root     // the site's own trusted root
-	TUFRoot  func() ([]byte, error) // the first root.json
-	Resolve  func(ctx context.Context, p identity.Principal, repository, tag string) (Resolved, error)
-	Desired  func() *config.Desired          // what is in force
-	Check    func(*config.Desired) error     // before an apply: could it be put in force?
-	Reload   func(ctx context.Context) error // after an apply
-	Site     []identity.IssuerConfig         // issuers of the configuration file
-	Host     func() string                   // of this registry, as it stands in references
-	Status   func(ctx context.Context) client.Status
-	Keys     func() []client.Key // the site's own keys, public halves only
-	Clock    clock.Clock
-	Logger   *slog.Logger
+	DB          *store.DB
+	Access      *identity.Access
+	Verifier    *identity.Verifier
+	Evidence    *evidence.Store
+	Credentials *credential.Store
+	Engine      *verify.Engine
+	Log         *tlog.Log
+	Events      *event.Log
+	Root        func() *trust.Root     // the site's own trusted root
+	TUFRoot     func() ([]byte, error) // the first root.json
+	Resolve     func(ctx context.Context, p identity.Principal, repository, tag string) (Resolved, error)
+	Desired     func() *config.Desired          // what is in force
+	Check       func(*config.Desired) error     // before an apply: could it be put in force?
+	Reload      func(ctx context.Context) error // after an apply
+	Site        []identity.IssuerConfig         // issuers of the configuration file
+	Host        func() string                   // of this registry, as it stands in references
+	Status      func(ctx context.Context) client.Status
+	Keys        func() []client.Key // the site's own keys, public halves only
+	Clock       clock.Clock
+	Logger      *slog.Logger
 }
 
 // API serves /api/v1.
@@ -165,7 +167,11 @@ func (a *API) Principal(r *http.Request) (identity.Principal, error) {
 	if !strings.EqualFold(scheme, "Bearer") {
 		return identity.Anonymous(), fault.Newf(fault.Unauthenticated, "Authorization: want Bearer and a token of audience %s", identity.AudienceAPI)
 	}
-	p, _, err := a.o.Verifier.Verify(r.Context(), strings.TrimSpace(raw), identity.AudienceAPI)
+	raw = strings.TrimSpace(raw)
+	if a.o.Credentials != nil && credential.IsSecret(raw) {
+		return a.o.Credentials.Verify(r.Context(), raw, identity.AudienceAPI)
+	}
+	p, _, err := a.o.Verifier.Verify(r.Context(), raw, identity.AudienceAPI)
 	return p, err
 }
 

@@ -60,6 +60,11 @@ type Server struct {
 	// are on the main listener, for loopback addresses only.
 	Operations string `yaml:"operations"`
 	TLS        TLS    `yaml:"tls"`
+	// TrustedProxies are addresses and networks of proxies in front of the main
+	// listener. Of their requests the client's address is taken from
+	// X-Forwarded-For, for the audit trail and for limits; of all others that
+	// header means nothing.
+	TrustedProxies []string `yaml:"trusted_proxies"`
 	// ShutdownGrace is how long requests may finish after a signal.
 	ShutdownGrace time.Duration `yaml:"shutdown_grace"`
 }
@@ -126,6 +131,11 @@ func (k *Keys) validate() error {
 type Identity struct {
 	// Issuers are OIDC issuers; `assay apply` can add more.
 	Issuers []identity.IssuerConfig `yaml:"issuers"`
+	// RobotMaxLife is the longest life of a robot's token.
+	RobotMaxLife time.Duration `yaml:"robot_max_life"`
+	// NoBreakGlass refuses assay break-glass, which gives the rights of an
+	// administrator to whoever may open the admin socket.
+	NoBreakGlass bool `yaml:"no_break_glass"`
 }
 
 // Registry bounds the registry.
@@ -134,6 +144,12 @@ type Registry struct {
 	MaxUploads int `yaml:"max_uploads"`
 	// MaxManifest is the largest manifest in bytes; 0: 4 MiB.
 	MaxManifest int64 `yaml:"max_manifest"`
+	// RelaxedAudit lets a pull's answer go out before its audit record is
+	// committed, at most 50 ms before: a server that is killed loses those.
+	RelaxedAudit bool `yaml:"relaxed_audit"`
+	// ExchangeLife is how long a token lives that a pipeline's token was
+	// exchanged for, unless the pipeline asks for less; at most 1h.
+	ExchangeLife time.Duration `yaml:"exchange_life"`
 }
 
 // Tlog configures the transparency log.
@@ -175,7 +191,8 @@ func Default() Config {
 		APIVersion: APIVersion,
 		Kind:       "Config",
 		Server:     Server{Listen: "127.0.0.1:8484", ShutdownGrace: 15 * time.Second},
-		Registry:   Registry{MaxUploads: 64, MaxManifest: 4 << 20},
+		Registry:   Registry{MaxUploads: 64, MaxManifest: 4 << 20, ExchangeLife: 15 * time.Minute},
+		Identity:   Identity{RobotMaxLife: 90 * 24 * time.Hour},
 		Verify:     Verify{MaxValidity: 24 * time.Hour},
 		Log:        Log{Level: "info", Format: "json"},
 	}
@@ -335,6 +352,9 @@ func (c *Config) Validate() error {
 	case "debug", "info", "warn", "error":
 	default:
 		return fault.Newf(fault.Invalid, "log.level %q: want debug, info, warn or error", c.Log.Level)
+	}
+	if err := c.validateAccess(); err != nil {
+		return err
 	}
 	if c.Log.Format != "json" && c.Log.Format != "text" {
 		return fault.Newf(fault.Invalid, "log.format %q: want json or text", c.Log.Format)

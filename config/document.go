@@ -22,6 +22,11 @@ const (
 	KindRepository = "Repository" // how repositories of a pattern behave: Repository
 )
 
+// Kinds lists the kinds of document.
+func Kinds() []string { return []string{KindGrant, KindIssuer, KindPolicy, KindRepository, KindTeam} }
+
+const kindNames = KindGrant + ", " + KindIssuer + ", " + KindPolicy + ", " + KindRepository + " or " + KindTeam
+
 // Document is one document of `assay apply`, checked.
 type Document struct {
 	Kind string
@@ -32,6 +37,7 @@ type Document struct {
 	Issuer     *identity.IssuerConfig // of KindIssuer
 	Repository *RepositorySpec        // of KindRepository
 	Policy     *policy.Policy         // of KindPolicy
+	Team       *TeamSpec              // of KindTeam
 }
 
 type metadata struct {
@@ -72,7 +78,7 @@ func ParseDocuments(b []byte) ([]Document, error) {
 	}
 	if len(docs) == 0 {
 		// With prune, nothing would mean: delete everything.
-		return nil, fault.Newf(fault.Invalid, "no document in it: want one of kind %s, %s, %s or %s", KindGrant, KindIssuer, KindPolicy, KindRepository)
+		return nil, fault.Newf(fault.Invalid, "no document in it: want one of kind %s", kindNames)
 	}
 	return docs, nil
 }
@@ -109,6 +115,13 @@ func parseDocument(p strictyaml.Document) (Document, error) {
 		}
 		d.Name, d.Repository = e.Metadata.Name, &e.Spec
 		return d, e.Spec.Validate()
+	case KindTeam:
+		e, err := decode[TeamSpec](p, d.Kind)
+		if err != nil {
+			return d, err
+		}
+		d.Name, d.Team = e.Metadata.Name, &e.Spec
+		return d, e.Spec.validate(d.Name)
 	case KindPolicy:
 		compiled, err := policy.ParseRequirements(p.Text())
 		if err != nil {
@@ -118,9 +131,9 @@ func parseDocument(p strictyaml.Document) (Document, error) {
 		return d, nil
 	}
 	if d.Kind == "Config" {
-		return d, fault.Newf(fault.Invalid, "kind Config is the server's own file, for assay serve --config; here go %s, %s, %s and %s", KindGrant, KindIssuer, KindPolicy, KindRepository)
+		return d, fault.Newf(fault.Invalid, "kind Config is the server's own file, for assay serve --config; here go documents of kind %s", kindNames)
 	}
-	return d, fault.Newf(fault.Invalid, "kind %.40q: want %s, %s, %s or %s", d.Kind, KindGrant, KindIssuer, KindPolicy, KindRepository)
+	return d, fault.Newf(fault.Invalid, "kind %.40q: want %s", d.Kind, kindNames)
 }
 
 func decode[T any](p strictyaml.Document, kind string) (envelope[T], error) {
@@ -179,6 +192,9 @@ func Compile(docs []Document, site []identity.IssuerConfig) (*Desired, error) {
 		}
 	}
 	var err error
+	if d.Grants, err = expandTeams(docs, d.Grants); err != nil {
+		return nil, err
+	}
 	if d.Repositories, err = NewRepositories(repositories...); err != nil {
 		return nil, err
 	}

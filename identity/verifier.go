@@ -37,6 +37,9 @@ type VerifierOptions struct {
 	Local   *LocalIssuer // nil: no embedded issuer
 	Clock   clock.Clock  // nil: the system's
 	Logger  *slog.Logger // nil: none
+	// Check says whether what proved p, which holds by itself, was revoked: nil or
+	// fault.Unauthenticated. nil: nothing is.
+	Check func(p Principal) error
 	// Registerer takes the metrics; nil means none.
 	Registerer prometheus.Registerer
 	// Proxy chooses the proxy for a request; nil means HTTP(S)_PROXY and
@@ -246,6 +249,11 @@ func (v *Verifier) verify(ctx context.Context, raw string, aud Audience) (Princi
 	// in two ways, and both would have to be revoked.
 	sum := sha256.Sum256([]byte(raw[:strings.LastIndexByte(raw, '.')]))
 	p.Credential = Credential{ID: "jwt:" + hex.EncodeToString(sum[:16]), IssuedAt: t.IssuedAt, Expires: t.Expires}
+	if v.opts.Check != nil {
+		if err := v.opts.Check(p); err != nil {
+			return Principal{}, nil, err
+		}
+	}
 	return p, t, nil
 }
 

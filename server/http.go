@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"strconv"
 	"time"
@@ -27,6 +28,7 @@ type door struct {
 	log      *slog.Logger
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	proxies  []netip.Prefix
 }
 
 // httpMetrics are shared by all doors. Labels come from this program, never
@@ -34,6 +36,7 @@ type door struct {
 type httpMetrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	proxies  []netip.Prefix // whose X-Forwarded-For is believed
 }
 
 func newHTTPMetrics(reg prometheus.Registerer) *httpMetrics {
@@ -58,7 +61,7 @@ const (
 )
 
 func (m *httpMetrics) door(name string, next http.Handler, log *slog.Logger, within time.Duration) http.Handler {
-	return &door{name: name, next: next, within: within, log: log.With("service", name), requests: m.requests, seconds: m.seconds}
+	return &door{name: name, next: next, within: within, log: log.With("service", name), requests: m.requests, seconds: m.seconds, proxies: m.proxies}
 }
 
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -93,7 +96,9 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = c.SetReadDeadline(start.Add(d.within))
 		_ = c.SetWriteDeadline(start.Add(d.within))
 	}
-	d.next.ServeHTTP(rec, r.WithContext(ctx))
+	r = r.WithContext(ctx) // a copy, whose address may be another
+	r.RemoteAddr = clientAddress(r, d.proxies)
+	d.next.ServeHTTP(rec, r)
 }
 
 func method(m string) string {

@@ -20,6 +20,7 @@ import (
 	"assay/event"
 	"assay/evidence"
 	"assay/identity"
+	"assay/identity/credential"
 	"assay/internal/fault"
 	"assay/internal/keyring"
 	"assay/registry"
@@ -36,35 +37,37 @@ import (
 
 // parts are the domains, open.
 type parts struct {
-	keys      *keyring.Folder
-	material  *authority.Material
-	verifier  *identity.Verifier
-	access    *identity.Access
-	tlog      *tlog.Log
-	ct        *ct.CT
-	rekor     *rekor.Server
-	ca        *authority.CA
-	tsa       *authority.TSA
-	tuf       *tuf.Repository
-	live      live
-	evidence  *evidence.Store
-	engine    *verify.Engine
-	registry  *registry.Registry
-	blobs     blob.Store
-	events    *event.Log
-	backlog   prometheus.Gauge
-	auditKey  crypto.Signer
-	desired   atomic.Pointer[config.Desired]
-	loading   sync.Mutex        // held while documents are put in force
-	documents [sha256.Size]byte // fingerprint of those in force
-	ready     atomic.Bool
-	operators string
+	keys        *keyring.Folder
+	material    *authority.Material
+	verifier    *identity.Verifier
+	access      *identity.Access
+	credentials *credential.Store
+	granting    sync.Mutex // held while grants are exchanged
+	tlog        *tlog.Log
+	ct          *ct.CT
+	rekor       *rekor.Server
+	ca          *authority.CA
+	tsa         *authority.TSA
+	tuf         *tuf.Repository
+	live        live
+	evidence    *evidence.Store
+	engine      *verify.Engine
+	registry    *registry.Registry
+	blobs       blob.Store
+	events      *event.Log
+	backlog     prometheus.Gauge
+	auditKey    crypto.Signer
+	desired     atomic.Pointer[config.Desired]
+	loading     sync.Mutex        // held while documents are put in force
+	documents   [sha256.Size]byte // fingerprint of those in force
+	ready       atomic.Bool
+	operators   string
 }
 
 // migrations are all tables of this binary, in the order of the floors.
 func migrations() []store.Migrations {
 	return []store.Migrations{
-		event.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations,
+		event.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations,
 		registry.Migrations, verify.Migrations, config.Migrations,
 	}
 }
@@ -145,8 +148,13 @@ func (s *Server) openAuthorities(ctx context.Context, keys *keyring.Folder) erro
 	if s.access, err = identity.NewAccess(nil); err != nil {
 		return err
 	}
+	if s.credentials, err = credential.Open(ctx, credential.Options{
+		DB: s.db, Clock: s.clock, Logger: s.log, MaxLife: s.cfg.Identity.RobotMaxLife, Local: s.issuer.URL(), Changed: s.regrant,
+	}); err != nil {
+		return err
+	}
 	if s.verifier, err = identity.NewVerifier(identity.VerifierOptions{
-		Issuers: s.cfg.Identity.Issuers, Local: s.issuer.Local(), Clock: s.clock, Logger: s.log, Registerer: s.reg,
+		Issuers: s.cfg.Identity.Issuers, Local: s.issuer.Local(), Check: s.credentials.Check, Clock: s.clock, Logger: s.log, Registerer: s.reg,
 	}); err != nil {
 		return err
 	}
@@ -238,10 +246,11 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 		return err
 	}
 	s.registry, err = registry.New(registry.Options{
-		DB: s.db, Blobs: s.blobs, Access: s.access, Auth: registry.VerifierAuth{Verifier: s.verifier},
+		DB: s.db, Blobs: s.blobs, Access: s.access, Auth: registry.VerifierAuth{Verifier: s.verifier, Credentials: s.credentials},
+		Credentials: s.credentials, StrictAudit: !s.cfg.Registry.RelaxedAudit,
 		PublicURL: s.public, TokenKey: tokenKey, Evidence: s.evidence,
 		Clock: s.clock, Logger: s.log, Registerer: s.reg,
-		Limits: registry.Limits{MaxManifest: s.cfg.Registry.MaxManifest, Uploads: s.cfg.Registry.MaxUploads},
+		Limits: registry.Limits{MaxManifest: s.cfg.Registry.MaxManifest, Uploads: s.cfg.Registry.MaxUploads, ExchangeTTL: s.cfg.Registry.ExchangeLife},
 	})
 	return err
 }
@@ -259,7 +268,7 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 	s.api = api.New(api.Options{
 		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, Engine: s.engine, Log: s.tlog, Events: s.events,
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
-		Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
+		Credentials: s.credentials, Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Clock: s.clock, Logger: s.log,
 	})
 	return s.reload(ctx)

@@ -83,6 +83,9 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Server, err erro
 	}
 	s := &Server{cfg: cfg, opts: o, clock: o.Clock, log: o.Logger, reg: prometheus.NewRegistry(), started: o.Clock().UTC()}
 	s.http = newHTTPMetrics(s.reg)
+	if s.http.proxies, err = cfg.Server.Proxies(); err != nil {
+		return nil, err
+	}
 	s.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	defer func() {
 		if err != nil {

@@ -67,6 +67,8 @@ func (s *Server) enforce(d *config.Desired) error {
 	if err := s.verifier.SetIssuers(d.Issuers); err != nil {
 		return err
 	}
+	s.granting.Lock()
+	defer s.granting.Unlock()
 	if err := s.access.Set(s.grants(d)); err != nil {
 		return err
 	}
@@ -74,10 +76,23 @@ func (s *Server) enforce(d *config.Desired) error {
 	return nil
 }
 
+// regrant takes over what robots and break-glass sessions may now.
+func (s *Server) regrant() {
+	s.granting.Lock()
+	defer s.granting.Unlock()
+	d := s.desired.Load()
+	if d == nil {
+		return // the server is opening, and will do so with the documents
+	}
+	if err := s.access.Set(s.grants(d)); err != nil {
+		s.log.Error("the rights of robots could not be put in force", "error", err)
+	}
+}
+
 // grants are those of the documents, and under assay up those of the machine's
 // owner.
 func (s *Server) grants(d *config.Desired) []identity.Grant {
-	grants := slices.Clone(d.Grants)
+	grants := append(slices.Clone(d.Grants), s.credentials.Grants()...)
 	if s.opts.Local {
 		// Whoever gets a token of the local issuer owns the data folder.
 		grants = append(grants, identity.Grant{Issuer: s.issuer.URL(), Subject: "**", Role: identity.RolePublisher, Scope: "**"},

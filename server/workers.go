@@ -32,13 +32,14 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 	var wg sync.WaitGroup
 	sealer := event.NewSealer(s.db, event.SealerOptions{Logger: s.log, Registerer: s.reg})
 	for name, run := range map[string]func(context.Context) error{
-		"sealer":    sealer.Run,
-		"TUF":       s.tuf.Run,
-		"root":      s.atOnceAndEvery(time.Hour, s.watchRoot),
-		"heads":     s.every(publishEvery, s.publishHeads),
-		"registry":  s.registry.Run, // evidence not handed on yet, uploads that were left
-		"documents": s.followDocuments,
-		"trust":     s.every(trustPoll, s.followTrust),
+		"sealer":      sealer.Run,
+		"TUF":         s.tuf.Run,
+		"root":        s.atOnceAndEvery(time.Hour, s.watchRoot),
+		"heads":       s.every(publishEvery, s.publishHeads),
+		"registry":    s.registry.Run, // evidence not handed on yet, uploads that were left
+		"documents":   s.followDocuments,
+		"credentials": s.credentials.Run,
+		"trust":       s.every(trustPoll, s.followTrust),
 	} {
 		wg.Go(func() { s.keepRunning(ctx, name, run) })
 	}
