@@ -23,6 +23,7 @@ var floors = []string{
 	"config",
 	"verify",
 	"builder",
+	"sbom",
 	"evidence",
 	"authority",
 	"trust",

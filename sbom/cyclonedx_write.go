@@ -1,0 +1,183 @@
+package sbom
+
+import (
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// cdxHashNames spells in-toto's algorithm names as CycloneDX does.
+var cdxHashNames = map[string]string{
+	"md5": "MD5", "sha1": "SHA-1", "sha256": "SHA-256", "sha384": "SHA-384", "sha512": "SHA-512",
+	"sha3_256": "SHA3-256", "sha3_384": "SHA3-384", "sha3_512": "SHA3-512",
+	"blake2b_256": "BLAKE2b-256", "blake2b_384": "BLAKE2b-384", "blake2b_512": "BLAKE2b-512", "blake3": "BLAKE3",
+}
+
+func (w *writer) cycloneDX(version string) error {
+	d := w.d
+	w.begin("")
+	w.text("bomFormat", "CycloneDX")
+	w.text("specVersion", version)
+	w.text("serialNumber", d.ID)
+	w.value("version", max(d.Version, 1))
+	w.begin("metadata")
+	w.text("timestamp", w.created())
+	if len(d.Tools) > 0 {
+		w.begin("tools")
+		w.list("components", len(d.Tools), func(i int) {
+			w.begin("")
+			w.text("type", "application")
+			w.text("name", d.Tools[i])
+			w.end()
+		})
+		w.end()
+	}
+	w.list("authors", len(d.Authors), func(i int) {
+		w.begin("")
+		w.text("name", d.Authors[i])
+		w.end()
+	})
+	subject := w.subject()
+	if subject != nil {
+		w.token(jsontext.String("component"))
+		w.cdxComponent(subject, version, nil)
+	}
+	if d.Supplier != "" {
+		w.begin("supplier")
+		w.text("name", d.Supplier)
+		w.end()
+	}
+	w.end()
+	w.cdxComponents(subject, version)
+	w.list("dependencies", len(d.Dependencies), func(i int) {
+		w.begin("")
+		w.text("ref", d.Dependencies[i].Ref)
+		w.value("dependsOn", d.Dependencies[i].On)
+		w.end()
+	})
+	switch {
+	case len(d.Incomplete) > 0:
+		w.list("compositions", len(d.Incomplete), func(int) {
+			w.begin("")
+			w.text("aggregate", "incomplete")
+			w.end()
+		})
+	case d.Complete:
+		w.list("compositions", 1, func(int) {
+			w.begin("")
+			w.text("aggregate", "complete")
+			w.end()
+		})
+	}
+	w.end()
+	return w.err
+}
+
+// cdxComponents writes the tree: a component inside its parent.
+func (w *writer) cdxComponents(subject *Component, version string) {
+	children := map[string][]*Component{}
+	known := map[string]bool{}
+	for i := range w.d.Components {
+		known[w.d.Components[i].Ref] = true
+	}
+	var top []*Component
+	for i := range w.d.Components {
+		c := &w.d.Components[i]
+		switch {
+		case c == subject:
+		case c.Parent != "" && known[c.Parent] && (subject == nil || c.Parent != subject.Ref):
+			children[c.Parent] = append(children[c.Parent], c)
+		default:
+			top = append(top, c)
+		}
+	}
+	w.list("components", len(top), func(i int) { w.cdxComponent(top[i], version, children) })
+}
+
+func (w *writer) cdxComponent(c *Component, version string, children map[string][]*Component) {
+	w.begin("")
+	typ := c.Type
+	if typ == "" {
+		typ = "library"
+	}
+	w.text("type", typ)
+	w.text("bom-ref", c.Ref)
+	if c.Supplier != "" {
+		w.begin("supplier")
+		w.text("name", c.Supplier)
+		w.end()
+	}
+	w.text("group", c.Group)
+	w.text("name", c.Name)
+	w.text("version", c.Version)
+	w.text("scope", c.Scope)
+	w.pairs("hashes", "alg", "content", digestPairs(c, func(a string) string { return cdxHashNames[a] }))
+	w.cdxLicenses(c, version)
+	if len(c.CPEs) > 0 {
+		w.text("cpe", c.CPEs[0])
+	}
+	w.text("purl", c.PURL.String())
+	var props []pair
+	for _, cpe := range c.CPEs[min(1, len(c.CPEs)):] {
+		props = append(props, pair{"assay:cpe", cpe})
+	}
+	if c.SourceName != "" {
+		props = append(props, pair{"assay:source:name", c.SourceName})
+	}
+	if c.SourceVersion != "" {
+		props = append(props, pair{"assay:source:version", c.SourceVersion})
+	}
+	w.pairs("properties", "name", "value", props)
+	if kids := children[c.Ref]; len(kids) > 0 {
+		w.list("components", len(kids), func(i int) { w.cdxComponent(kids[i], version, children) })
+	}
+	if len(c.Locations) > 0 {
+		w.begin("evidence")
+		w.list("occurrences", len(c.Locations), func(i int) {
+			w.begin("")
+			w.text("location", c.Locations[i])
+			w.end()
+		})
+		w.end()
+	}
+	w.end()
+}
+
+// cdxLicenses writes licences. CycloneDX allows a list of licences, or one
+// expression (ECMA-424, licenseChoice); since 1.7 a list may hold both.
+func (w *writer) cdxLicenses(c *Component, version string) {
+	type choice struct{ text, ack string }
+	var all []choice
+	for _, l := range c.Licenses {
+		all = append(all, choice{l, "declared"})
+	}
+	for _, l := range c.Concluded {
+		all = append(all, choice{l, "concluded"})
+	}
+	lone := len(all) == 1 || version == "1.7"
+	w.list("licenses", len(all), func(i int) {
+		l := all[i]
+		w.begin("")
+		if isExpression(l.text) && lone {
+			w.text("expression", l.text)
+		} else {
+			w.begin("license")
+			if !isExpression(l.text) && KnownLicense(l.text) {
+				w.text("id", l.text)
+			} else {
+				w.text("name", l.text)
+			}
+			w.text("acknowledgement", l.ack)
+			w.end()
+			w.end()
+			return
+		}
+		w.text("acknowledgement", l.ack)
+		w.end()
+	})
+}
+
+// isExpression says whether a licence is an SPDX expression of several parts.
+func isExpression(s string) bool {
+	return strings.Contains(s, " OR ") || strings.Contains(s, " AND ") || strings.Contains(s, " WITH ")
+}

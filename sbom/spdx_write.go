@@ -1,0 +1,201 @@
+package sbom
+
+import (
+	"net/url"
+	"strings"
+	"unicode"
+
+	"assay/artifact"
+)
+
+// spdxHashNames spells in-toto's algorithm names as SPDX 2.3 does (section 7.10).
+var spdxHashNames = map[string]string{
+	"md2": "MD2", "md4": "MD4", "md5": "MD5", "md6": "MD6", "adler32": "ADLER32", "sha1": "SHA1", "sha224": "SHA224", "sha256": "SHA256",
+	"sha384": "SHA384", "sha512": "SHA512", "sha3_256": "SHA3-256", "sha3_384": "SHA3-384", "sha3_512": "SHA3-512",
+	"blake2b_256": "BLAKE2b-256", "blake2b_384": "BLAKE2b-384", "blake2b_512": "BLAKE2b-512", "blake3": "BLAKE3",
+}
+
+// spdxIDs gives each ref a name that SPDX allows: letters, figures, "." and "-"
+// after SPDXRef- (SPDX 2.3 section 7.2). Refs that are such names stay.
+func spdxIDs(d *Document) map[string]string {
+	ids := make(map[string]string, len(d.Components))
+	taken := map[string]bool{spdxDocumentID: true}
+	for i := range d.Components {
+		ref := d.Components[i].Ref
+		id := ref
+		if rest, is := strings.CutPrefix(ref, "SPDXRef-"); !is || strings.IndexFunc(rest, notIDRune) >= 0 || taken[ref] {
+			clean := strings.Map(func(r rune) rune {
+				if notIDRune(r) {
+					return '-'
+				}
+				return r
+			}, strings.TrimPrefix(ref, "SPDXRef-"))
+			if len(clean) > 60 {
+				clean = clean[:60]
+			}
+			id = "SPDXRef-" + clean + "-" + artifact.SHA256Of([]byte(ref)).Hex()[:16]
+		}
+		taken[id] = true
+		ids[ref] = id
+	}
+	return ids
+}
+
+func notIDRune(r rune) bool {
+	return r > unicode.MaxASCII || !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '-')
+}
+
+func or(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+func (w *writer) spdx() error {
+	d := w.d
+	ids := spdxIDs(d)
+	w.begin("")
+	w.text("spdxVersion", "SPDX-2.3")
+	w.text("dataLicense", "CC0-1.0")
+	w.text("SPDXID", spdxDocumentID)
+	w.text("name", or(d.Name, "unnamed"))
+	w.text("documentNamespace", d.namespace())
+	w.begin("creationInfo")
+	w.text("created", or(w.created(), "1970-01-01T00:00:00Z"))
+	var creators []string
+	for _, t := range d.Tools {
+		creators = append(creators, "Tool: "+t)
+	}
+	for _, a := range d.Authors {
+		creators = append(creators, "Organization: "+a)
+	}
+	if len(creators) == 0 {
+		creators = []string{"Organization: NOASSERTION"}
+	}
+	w.value("creators", creators)
+	w.end()
+	var files, packages []*Component
+	for i := range d.Components {
+		if c := &d.Components[i]; c.Type == "file" && c.PURL.Type == "" && c.Digests["sha1"] != "" {
+			files = append(files, c)
+		} else {
+			packages = append(packages, c)
+		}
+	}
+	w.list("packages", len(packages), func(i int) { w.spdxPackage(packages[i], ids) })
+	w.list("files", len(files), func(i int) {
+		c := files[i]
+		w.begin("")
+		w.text("fileName", c.Name)
+		w.text("SPDXID", ids[c.Ref])
+		w.pairs("checksums", "algorithm", "checksumValue", digestPairs(c, func(a string) string { return spdxHashNames[a] }))
+		w.text("licenseConcluded", or(spdxLicense(c.Concluded), "NOASSERTION"))
+		w.text("copyrightText", "NOASSERTION")
+		w.end()
+	})
+	var edges [][3]string
+	for _, r := range d.Roots {
+		if ids[r] != "" {
+			edges = append(edges, [3]string{spdxDocumentID, "DESCRIBES", ids[r]})
+		}
+	}
+	for _, dep := range d.Dependencies {
+		for _, on := range dep.On {
+			if ids[dep.Ref] != "" && ids[on] != "" {
+				edges = append(edges, [3]string{ids[dep.Ref], "DEPENDS_ON", ids[on]})
+			}
+		}
+	}
+	w.list("relationships", len(edges), func(i int) {
+		w.begin("")
+		w.text("spdxElementId", edges[i][0])
+		w.text("relationshipType", edges[i][1])
+		w.text("relatedSpdxElement", edges[i][2])
+		w.end()
+	})
+	w.end()
+	return w.err
+}
+
+// namespace is the document's ID as a URI, which SPDX demands.
+func (d *Document) namespace() string {
+	if strings.Contains(d.ID, ":") {
+		return d.ID
+	}
+	return "https://assay.invalid/spdx/" + url.PathEscape(or(d.ID, or(d.Name, "unnamed")))
+}
+
+func (w *writer) spdxPackage(c *Component, ids map[string]string) {
+	w.begin("")
+	w.text("name", c.Name)
+	w.text("SPDXID", ids[c.Ref])
+	w.text("versionInfo", c.Version)
+	if c.Supplier != "" {
+		w.text("supplier", "Organization: "+c.Supplier)
+	}
+	w.text("downloadLocation", "NOASSERTION")
+	w.value("filesAnalyzed", false)
+	w.pairs("checksums", "algorithm", "checksumValue", digestPairs(c, func(a string) string { return spdxHashNames[a] }))
+	w.text("licenseConcluded", or(spdxLicense(c.Concluded), "NOASSERTION"))
+	w.text("licenseDeclared", or(spdxLicense(c.Licenses), "NOASSERTION"))
+	w.text("copyrightText", "NOASSERTION")
+	var refs [][3]string
+	if p := c.PURL.String(); p != "" {
+		refs = append(refs, [3]string{"PACKAGE-MANAGER", "purl", p})
+	}
+	for _, cpe := range c.CPEs {
+		kind := "cpe22Type"
+		if strings.HasPrefix(cpe, "cpe:2.3:") {
+			kind = "cpe23Type"
+		}
+		refs = append(refs, [3]string{"SECURITY", kind, cpe})
+	}
+	w.list("externalRefs", len(refs), func(i int) {
+		w.begin("")
+		w.text("referenceCategory", refs[i][0])
+		w.text("referenceType", refs[i][1])
+		w.text("referenceLocator", refs[i][2])
+		w.end()
+	})
+	w.text("primaryPackagePurpose", spdxPurposes[c.Type])
+	w.text("comment", spdxCommentOf(c, ids))
+	w.end()
+}
+
+// spdxLicense joins licences into one expression.
+func spdxLicense(in []string) string {
+	parts := make([]string, len(in))
+	for i, l := range in {
+		if parts[i] = l; isExpression(l) && len(in) > 1 {
+			parts[i] = "(" + l + ")"
+		}
+	}
+	return strings.Join(parts, " AND ")
+}
+
+// spdxCommentOf keeps, in the one free text of a package, what SPDX has no
+// member for; [spdxComment] reads it back.
+func spdxCommentOf(c *Component, ids map[string]string) string {
+	var lines []string
+	add := func(key, value string) {
+		if value != "" {
+			lines = append(lines, "assay:"+key+": "+value)
+		}
+	}
+	add("group", c.Group)
+	add("scope", c.Scope)
+	if spdxPurposes[c.Type] == "" {
+		add("type", c.Type)
+	}
+	if c.Parent != "" {
+		add("parent", ids[c.Parent])
+	}
+	if c.SourceName != "" && c.PURL.Qualifier("upstream") == "" {
+		add("source", strings.TrimSpace(c.SourceName+" "+c.SourceVersion))
+	}
+	for _, l := range c.Locations {
+		add("location", url.PathEscape(l))
+	}
+	return strings.Join(lines, "\n")
+}
