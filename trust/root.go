@@ -66,6 +66,7 @@ type Root struct {
 	cas        []*authority
 	tsas       []*authority
 	facts      *facts
+	x509       string // issuer of the identities of plain X.509 authorities; "": Fulcio's
 }
 
 // RootOption changes how a Root judges.

@@ -18,10 +18,13 @@ import (
 // Scheme says how the artifact is bound to the signature.
 type Scheme string
 
-// The two schemes of a bundle.
+// The schemes.
 const (
 	SchemeMessage Scheme = "message" // the signature is over the artifact itself
 	SchemeDSSE    Scheme = "dsse"    // it is over a statement whose subjects name the artifact
+	// SchemeNotation is a Notary Project signature (JWS or COSE) over a
+	// descriptor that names the artifact; see package trust/foreign.
+	SchemeNotation Scheme = "notation"
 )
 
 // Thresholds say how many distinct parties must vouch. A certificate always
@@ -131,6 +134,9 @@ type Verified struct {
 	LogID       string      // of Logs[0]; "" without a log
 	LogIndex    int64       // of Logs[0]; -1 without a log
 	SCTs        int         // distinct CT logs that promised the certificate
+	// Expires is when the signature ends to count by its own word, or by its
+	// certificate's where nothing dates it; zero: not by itself.
+	Expires time.Time
 }
 
 // VerifyBundle verifies a Sigstore bundle under this root, offline (Sigstore
@@ -355,7 +361,11 @@ func (r *Root) proveSigner(v *Verified, m *material, c *content, k Key, want Thr
 	if err := r.verifyEnvelope(c); err != nil {
 		return err
 	}
-	v.Identity, err = CertificateIdentity(m.leaf)
+	if r.x509 != "" {
+		v.Identity, err = X509Identity(r.x509, m.leaf)
+	} else {
+		v.Identity, err = CertificateIdentity(m.leaf)
+	}
 	return err
 }
 
