@@ -25,6 +25,12 @@ type Verifier interface {
 	Verify(ctx context.Context, b *attestation.Bundle) (*trust.Verified, error)
 }
 
+// NotationVerifier is a [Verifier] that also reads signatures of the Notary
+// Project, on the same terms. With one that does not, they are refused.
+type NotationVerifier interface {
+	VerifyNotation(ctx context.Context, raw []byte) (*trust.Verified, error)
+}
+
 // Limits bound what a bundle, a page and a question may cost. A zero field
 // means its default.
 type Limits struct {

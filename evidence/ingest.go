@@ -186,6 +186,17 @@ func (s *Store) verify(ctx context.Context, id string, sub submission, epoch int
 	}
 	start := s.now()
 	defer func() { s.met.verify.Observe(s.now().Sub(start).Seconds()) }()
+	if sub.bundle == nil && attestation.IsNotation(sub.raw) {
+		n, ok := s.verifier.(NotationVerifier)
+		if !ok {
+			return nil, refusal(trust.CodeBundleMalformed, "a signature of the Notary Project, which nothing here verifies")
+		}
+		v, err := n.VerifyNotation(ctx, sub.raw)
+		if err != nil {
+			return nil, err
+		}
+		return s.prepare(id, sub, v, epoch)
+	}
 	b := sub.bundle
 	if b == nil {
 		var err error

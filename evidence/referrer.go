@@ -49,9 +49,16 @@ type manifest struct {
 	Subject      *attestation.Descriptor  `json:"subject"`
 }
 
+// notation says whether the manifest holds a signature of the Notary Project: by
+// its artifact type, or by its configuration's, where older clients put it.
+func (m *manifest) notation() bool {
+	return m.ArtifactType == attestation.ArtifactTypeNotation || m.Config.MediaType == attestation.ArtifactTypeNotation
+}
+
 // Referrer takes in the evidence in one pushed manifest about subject:
 //
 //   - an OCI 1.1 referrer whose layers are Sigstore bundles,
+//   - one that holds a signature of the Notary Project,
 //   - the image behind a cosign .sig or .att tag, whose layers are converted
 //     into bundles,
 //   - the index behind a fallback tag: each bundle manifest that it lists.
@@ -121,7 +128,7 @@ func (r *referral) index(d artifact.Digest, listed []attestation.Descriptor) err
 	var errs []error
 	for _, l := range listed {
 		// Some clients leave the type out; those are looked into.
-		if l.ArtifactType != "" && !strings.HasPrefix(l.ArtifactType, bundleTypes) {
+		if l.ArtifactType != "" && l.ArtifactType != attestation.ArtifactTypeNotation && !strings.HasPrefix(l.ArtifactType, bundleTypes) {
 			continue
 		}
 		if l.Digest.Validate() != nil {
@@ -164,6 +171,13 @@ func (r *referral) reader(mediaType string, m manifest) layerReader {
 	switch {
 	case strings.HasPrefix(mediaType, bundleTypes):
 		return func(b []byte, _ attestation.Descriptor) (submission, error) {
+			return submission{raw: b}, nil
+		}
+	case m.Subject != nil && m.notation() && (mediaType == attestation.MediaTypeJWS || mediaType == attestation.MediaTypeCOSE):
+		return func(b []byte, _ attestation.Descriptor) (submission, error) {
+			if !attestation.IsNotation(b) {
+				return submission{}, refusal(CodeManifest, "the layer is no signature of the Notary Project")
+			}
 			return submission{raw: b}, nil
 		}
 	case m.Subject != nil:

@@ -91,7 +91,8 @@ type Requirements struct {
 type SignatureRequirement struct {
 	Name                string          `yaml:"name,omitempty" json:"name,omitempty"`
 	Threshold           *int            `yaml:"threshold,omitempty" json:"threshold,omitempty"`                    // distinct signers; default 1
-	Identities          []IdentityMatch `yaml:"identities" json:"identities"`                                      // any one of them makes a signer count
+	Identities          []IdentityMatch `yaml:"identities,omitempty" json:"identities,omitempty"`                  // any one of them makes a signer count
+	Signers             string          `yaml:"signers,omitempty" json:"signers,omitempty"`                        // "delegated", in place of identities: whom the organisation's root delegated this repository and type to
 	IncludeAttestations bool            `yaml:"includeAttestations,omitempty" json:"includeAttestations,omitzero"` // count a signed statement of any type as a signature
 }
 
@@ -101,7 +102,8 @@ type AttestationRequirement struct {
 	Name          string          `yaml:"name,omitempty" json:"name,omitempty"`
 	PredicateType string          `yaml:"predicateType" json:"predicateType"` // exact
 	Threshold     *int            `yaml:"threshold,omitempty" json:"threshold,omitempty"`
-	Identities    []IdentityMatch `yaml:"identities" json:"identities"`
+	Identities    []IdentityMatch `yaml:"identities,omitempty" json:"identities,omitempty"`
+	Signers       string          `yaml:"signers,omitempty" json:"signers,omitempty"` // "delegated", in place of identities
 	Fields        []FieldMatch    `yaml:"fields,omitempty" json:"fields,omitempty"`
 }
 

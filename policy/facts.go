@@ -104,11 +104,20 @@ type Evidence struct {
 	Identity    *Identity `json:"identity,omitempty"`     // keyless; exactly one of Identity and Key
 	Key         string    `json:"key,omitempty"`          // keyed: "sha256:" and the hex SHA-256 of the key's PKIX form
 	Root        string    `json:"root,omitempty"`         // name of the trust root that verified it
-	Scheme      string    `json:"scheme"`                 // "message" or "dsse"
+	Scheme      string    `json:"scheme"`                 // "message", "dsse" or "notation"
 	TrustedTime string    `json:"trusted_time,omitempty"` // RFC 3339, UTC, whole seconds; empty: no trusted time
-	TimeSource  string    `json:"time_source,omitempty"`  // "tsa" or "log"
+	TimeSource  string    `json:"time_source,omitempty"`  // "tsa", "log", or "authority" (a Notation signing authority's word)
 	LogIndex    *int64    `json:"log_index,omitempty"`    // absent: not logged
 	LogID       string    `json:"log_id,omitempty"`       // hex
+	// Delegation is by which it counts, where the signer is somebody's delegate.
+	Delegation *Delegation `json:"delegation,omitempty"`
+}
+
+// Delegation is the chain by which the organisation's root handed the signer
+// what it signed, verified for this repository and predicate type.
+type Delegation struct {
+	Name  string   `json:"name"`  // of the last link
+	Chain []string `json:"chain"` // from the root's link to the last
 }
 
 // At is the trusted time; ok is false when there is none.

@@ -23,6 +23,7 @@ type IdentityMatch struct {
 	SubjectRegexp string            `yaml:"subjectRegexp,omitempty" json:"subjectRegexp,omitempty"`
 	Extensions    map[string]string `yaml:"extensions,omitempty" json:"extensions,omitempty"` // Fulcio extensions that must all be equal, by name
 	Key           string            `yaml:"key,omitempty" json:"key,omitempty"`               // "sha256:" and the lowercase hex SHA-256 of the public key's PKIX form
+	Root          string            `yaml:"root,omitempty" json:"root,omitempty"`             // beside the others: the root of trust that must have verified it (assay trust roots list); absent: any that counts
 }
 
 // identity is a compiled IdentityMatch.
@@ -31,6 +32,7 @@ type identity struct {
 	issuer, subject  *regexp.Regexp // nil: exact
 	text             string
 	extensionsSorted []string
+	delegated        bool // anybody whom a delegation covers; then src is empty
 }
 
 const maxRegexp = 2048
@@ -60,7 +62,7 @@ func (m IdentityMatch) compile() (*identity, error) {
 		if d, err := artifact.ParseDigest(m.Key); err != nil || d.Algorithm() != artifact.SHA256 {
 			return nil, fault.Newf(fault.Invalid, "key %.80q: want sha256: and 64 lowercase hex digits, the fingerprint of the key's PKIX form", m.Key)
 		}
-		out.text = "key " + m.Key
+		out.text = "key " + m.Key + m.rootText()
 		return out, nil
 	}
 	if (m.Issuer == "") == (m.IssuerRegexp == "") {
@@ -87,7 +89,7 @@ func (m IdentityMatch) compile() (*identity, error) {
 		}
 		subject = "/" + m.SubjectRegexp + "/"
 	}
-	out.text = fmt.Sprintf("%s (issuer %s)", clip(subject, 200), clip(issuer, 120))
+	out.text = fmt.Sprintf("%s (issuer %s)", clip(subject, 200), clip(issuer, 120)) + m.rootText()
 	out.extensionsSorted = slices.Sorted(maps.Keys(m.Extensions))
 	for _, k := range out.extensionsSorted {
 		if k == "" || m.Extensions[k] == "" {
@@ -98,9 +100,21 @@ func (m IdentityMatch) compile() (*identity, error) {
 	return out, nil
 }
 
+func (m *IdentityMatch) rootText() string {
+	if m.Root == "" {
+		return ""
+	}
+	return " under root " + clip(m.Root, 60)
+}
+
 // matches says whether the evidence is by this identity.
 func (m *identity) matches(e *Evidence) bool {
-	if m.src.Key != "" {
+	switch {
+	case m.delegated:
+		return e.Delegation != nil
+	case m.src.Root != "" && m.src.Root != e.Root:
+		return false
+	case m.src.Key != "":
 		return e.Identity == nil && e.Key == m.src.Key
 	}
 	id := e.Identity
@@ -122,7 +136,7 @@ func (m *identity) matches(e *Evidence) bool {
 }
 
 // exact says whether only one signer can match.
-func (m *identity) exact() bool { return m.issuer == nil && m.subject == nil }
+func (m *identity) exact() bool { return !m.delegated && m.issuer == nil && m.subject == nil }
 
 // Matcher is a compiled IdentityMatch for use outside of a policy.
 type Matcher struct{ id *identity }

@@ -50,7 +50,7 @@ func (r *Requirements) compile() (*requirements, error) {
 			return nil, err
 		}
 		rule := &signatureRule{name: name, anyType: s.IncludeAttestations}
-		if rule.ids, rule.threshold, err = compileSigners(s.Identities, s.Threshold); err != nil {
+		if rule.ids, rule.threshold, err = compileSigners(s.Identities, s.Signers, s.Threshold); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		out.signatures = append(out.signatures, rule)
@@ -90,7 +90,7 @@ func (a AttestationRequirement) compile(name string) (*attestationRule, error) {
 	}
 	rule := &attestationRule{name: name, predicateType: a.PredicateType}
 	var err error
-	if rule.ids, rule.threshold, err = compileSigners(a.Identities, a.Threshold); err != nil {
+	if rule.ids, rule.threshold, err = compileSigners(a.Identities, a.Signers, a.Threshold); err != nil {
 		return nil, err
 	}
 	for i, f := range a.Fields {
@@ -103,10 +103,21 @@ func (a AttestationRequirement) compile(name string) (*attestationRule, error) {
 	return rule, nil
 }
 
-func compileSigners(in []IdentityMatch, threshold *int) ([]*identity, int, error) {
-	ids, err := compileIdentities(in)
-	if err != nil {
-		return nil, 0, err
+// Delegated, as signers, stands for everybody whom a delegation covers.
+const Delegated = "delegated"
+
+func compileSigners(in []IdentityMatch, signers string, threshold *int) ([]*identity, int, error) {
+	var ids []*identity
+	var err error
+	switch {
+	case signers == Delegated && len(in) == 0:
+		ids = []*identity{{delegated: true, text: "a delegate of the organisation for this repository and type"}}
+	case signers != "":
+		return nil, 0, fault.Newf(fault.Invalid, "signers %.40q: want %q, without identities beside it", signers, Delegated)
+	default:
+		if ids, err = compileIdentities(in); err != nil {
+			return nil, 0, err
+		}
 	}
 	k := 1
 	if threshold != nil {

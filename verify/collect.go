@@ -17,6 +17,7 @@ import (
 	"assay/internal/strictjson"
 	"assay/policy"
 	"assay/trust"
+	"assay/trust/delegation"
 )
 
 const (
@@ -52,6 +53,8 @@ type collected struct {
 	predicate     []byte
 	payloadDigest artifact.Digest // of a message signature: the signed bytes' own
 	keyExpiry     time.Time
+	signer        delegation.Signer
+	signedAt      time.Time // trusted; zero: unknown
 }
 
 // add verifies one item and enters it into the facts. The error is that no
@@ -69,6 +72,9 @@ func (g *gathering) add(ctx context.Context, it *Item) error {
 		c.err = g.about(c, it)
 	}
 	if c.err == nil {
+		c.err = g.delegated(&c)
+	}
+	if c.err == nil {
 		c.err = g.enter(c, it, id)
 	}
 	if c.err != nil {
@@ -83,41 +89,73 @@ func (g *gathering) reject(id, source, code, reason string) {
 
 // verified reads and verifies a bundle, or remembers having done so.
 func (g *gathering) verified(ctx context.Context, id string, it *Item) (collected, error) {
-	key := verdictKey{id: id, epoch: g.epoch, verifier: g.verifier}
+	at := placeOf(g.facts.Subject)
+	key := verdictKey{id: id, epoch: g.epoch, verifier: g.verifier, place: g.verifier.selection(at)}
+	notation := attestation.IsNotation(it.Bundle)
+	if notation {
+		key.place = "notation " + at.name() // whose scopes name repositories
+	}
 	if c, ok := g.cache.get(key); ok {
 		return c, nil
 	}
-	b, err := attestation.ParseBundle(it.Bundle, g.verifier.o.Limits)
-	if err != nil {
-		return collected{err: err}, nil //nolint:nilerr // it is rejected evidence, which the facts tell
-	}
-	v, err := g.verifier.Verify(ctx, b)
-	if err != nil && g.target.Open != nil && b.MessageSignature() != nil && trust.Code(err) == trust.CodeSignature {
-		v, err = g.verifier.verify(ctx, b, g.target.Open)
-	}
+	v, err := g.prove(ctx, it, at, notation)
 	switch {
 	case err == nil:
+	case isFormat(err):
+		return collected{err: err}, nil //nolint:nilerr // it is rejected evidence, which the facts tell
 	case errors.Is(err, fault.Unverified):
 		c := collected{err: err}
-		if g.target.Open == nil {
+		if g.target.Open == nil && !notation {
 			g.cache.put(key, c)
 		}
 		return c, nil
 	default:
 		return collected{}, fault.Newf(fault.Undecided, "verify %s: %w", id, err)
 	}
-	c := collected{evidence: describe(v), subjects: v.Subjects, keyExpiry: time.Time{}}
-	if v.Scheme == trust.SchemeMessage {
+	c := collected{evidence: describe(v), subjects: v.Subjects, keyExpiry: v.Expires, signedAt: v.TrustedTime}
+	if c.signer = (delegation.Signer{Key: v.KeyFingerprint}); v.Certificate != nil {
+		c.signer = delegation.Signer{Issuer: v.Identity.Issuer, Subject: v.Identity.Subject}
+	}
+	switch v.Scheme {
+	case trust.SchemeMessage:
 		c.payloadDigest = v.PayloadDigest
-	} else {
+	case trust.SchemeDSSE:
 		c.predicateType, c.predicate = v.Statement.PredicateType, v.Statement.Predicate
 	}
-	if v.TrustedTime.IsZero() {
+	switch {
+	case !v.Expires.IsZero(): // what ends by itself is not remembered
+	case v.TrustedTime.IsZero():
 		c.keyExpiry = g.verifier.keyExpiry(v.KeyFingerprint)
-	} else {
+	default:
 		g.cache.put(key, c)
 	}
 	return c, nil
+}
+
+// formatError is that bytes are no evidence of any form.
+type formatError struct{ error }
+
+func (e formatError) Unwrap() error { return e.error }
+
+func isFormat(err error) bool {
+	_, is := errors.AsType[formatError](err)
+	return is
+}
+
+// prove verifies one item at a place.
+func (g *gathering) prove(ctx context.Context, it *Item, at place, notation bool) (*trust.Verified, error) {
+	if notation {
+		return g.verifier.verifyNotation(ctx, it.Bundle, at)
+	}
+	b, err := attestation.ParseBundle(it.Bundle, g.verifier.o.Limits)
+	if err != nil {
+		return nil, formatError{err}
+	}
+	v, err := g.verifier.verify(ctx, b, nil, at)
+	if err != nil && g.target.Open != nil && b.MessageSignature() != nil && trust.Code(err) == trust.CodeSignature {
+		v, err = g.verifier.verify(ctx, b, g.target.Open, at)
+	}
+	return v, err
 }
 
 // describe is the part of the facts that is the same for signatures and

@@ -63,6 +63,7 @@ type verdictKey struct {
 	id       string
 	epoch    int64
 	verifier *Verifier
+	place    string // which foreign roots count; see Verifier.selection
 }
 
 // verdicts remembers verifications, bounded in bytes: two generations, of which

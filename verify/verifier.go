@@ -2,7 +2,6 @@ package verify
 
 import (
 	"context"
-	"errors"
 	"io"
 	"slices"
 	"time"
@@ -13,12 +12,18 @@ import (
 	"assay/internal/clock"
 	"assay/internal/fault"
 	"assay/trust"
+	"assay/trust/delegation"
+	"assay/trust/foreign"
 )
 
 // VerifierOptions are what bundles are verified with.
 type VerifierOptions struct {
 	Roots []*trust.Root // tried in this order; each bundle is verified under one of them alone
-	Keys  []trust.Key   // public keys that may sign without a certificate
+	// Foreign are imported roots, each for the repositories of its namespaces.
+	Foreign []*foreign.Root
+	// Delegations say what signatures of teams and vendors count for; nil: none.
+	Delegations *delegation.Set
+	Keys        []trust.Key // public keys that may sign without a certificate
 	// KeyThresholds is what key-signed bundles must carry; nil: the root's own.
 	KeyThresholds *trust.Thresholds
 	// Checks judge what a bundle proved, under every root and key, in order; the
@@ -31,14 +36,16 @@ type VerifierOptions struct {
 // Verifier verifies bundles under all roots and keys of a site. It is
 // immutable and safe for concurrent use; a change of trust makes a new one.
 type Verifier struct {
-	o     VerifierOptions
-	names []string
-	bare  *trust.Root // a root that vouches for nothing, for keys alone
+	o        VerifierOptions
+	names    []string
+	domains  []domain  // under which bundles are verified
+	keys     []keyring // who may sign without a certificate
+	notation []*foreign.Root
 }
 
 // NewVerifier makes a verifier. Neither a root nor a key is fault.Invalid.
 func NewVerifier(o VerifierOptions) (*Verifier, error) {
-	if len(o.Roots)+len(o.Keys) == 0 {
+	if len(o.Roots)+len(o.Keys)+len(o.Foreign) == 0 {
 		return nil, fault.Newf(fault.Invalid, "verifier: want at least one trusted root or key")
 	}
 	if o.Clock == nil {
@@ -47,16 +54,35 @@ func NewVerifier(o VerifierOptions) (*Verifier, error) {
 	v := &Verifier{o: o}
 	for _, r := range o.Roots {
 		v.names = append(v.names, r.Name())
+		v.domains = append(v.domains, domain{root: r})
 	}
-	slices.Sort(v.names)
-	if len(o.Keys) > 0 && len(o.Roots) == 0 {
+	if keys := append(slices.Clone(o.Keys), o.Delegations.Keys()...); len(keys) > 0 {
+		v.keys = append(v.keys, newKeyring(keys, o.KeyThresholds, nil))
+	}
+	for _, f := range o.Foreign {
+		v.names = append(v.names, f.Name())
+		if r := f.Root(); r != nil {
+			v.domains = append(v.domains, domain{r, f})
+		}
+		if keys, thresholds := f.Keys(); len(keys) > 0 {
+			v.keys = append(v.keys, newKeyring(keys, thresholds, f))
+		}
+		if f.IsNotation() {
+			v.notation = append(v.notation, f)
+		}
+	}
+	if len(v.domains) == 0 && len(v.keys) > 0 {
+		// A root that vouches for nothing, for keys alone.
 		bare, err := trust.NewRoot(trust.Parts{}, trust.WithName("keys"), trust.WithThresholds(trust.Thresholds{}))
 		if err != nil {
 			return nil, err
 		}
-		v.bare = bare
-		v.names = []string{"keys"}
+		v.domains = []domain{{root: bare}}
+		if len(o.Keys) > 0 {
+			v.names = append(v.names, "keys")
+		}
 	}
+	slices.Sort(v.names)
 	return v, nil
 }
 
@@ -71,44 +97,6 @@ func refuse(code, format string, args ...any) error { return trust.Refuse(code, 
 
 // codeOf is the code of evidence that was refused.
 func codeOf(err error) string { return evidence.Code(err) }
-
-// Verify says what a bundle proves, whatever it is about. A refusal is
-// fault.Unverified with a trust.Code. It is an evidence.Verifier.
-func (v *Verifier) Verify(ctx context.Context, b *attestation.Bundle) (*trust.Verified, error) {
-	return v.verify(ctx, b, nil)
-}
-
-// verify tries the roots. open, where not nil, gives the artifact itself, which
-// only a pure Ed25519 signature needs.
-func (v *Verifier) verify(ctx context.Context, b *attestation.Bundle, open func() (io.ReadCloser, error)) (*trust.Verified, error) {
-	o := trust.VerifyOptions{AnyArtifact: open == nil, Limits: v.o.Limits, Now: v.o.Clock, Checks: v.o.Checks}
-	roots := v.o.Roots
-	if _, key := b.KeyHint(); key {
-		if len(v.o.Keys) == 0 {
-			return nil, refuse(trust.CodeKeyMissing, "signed with a key, and none is known here: give it with --key, or to a server in trust.keys of its configuration")
-		}
-		o.Keys, o.Thresholds = v.o.Keys, v.o.KeyThresholds
-		if v.bare != nil {
-			roots = []*trust.Root{v.bare}
-		}
-	} else {
-		o.AnyIdentity = true
-	}
-	first := refuse(trust.CodeCertUnknown, "signed with a certificate, and no trusted root is configured")
-	for i, root := range roots {
-		got, err := verifyUnder(ctx, root, b, o, open)
-		if err == nil {
-			return got, nil
-		}
-		if !errors.Is(err, fault.Unverified) {
-			return nil, err
-		}
-		if i == 0 || saysLittle(first) {
-			first = err
-		}
-	}
-	return nil, first
-}
 
 func verifyUnder(ctx context.Context, root *trust.Root, b *attestation.Bundle, o trust.VerifyOptions, open func() (io.ReadCloser, error)) (*trust.Verified, error) {
 	if open != nil {
@@ -135,9 +123,11 @@ func saysLittle(err error) bool {
 // keyExpiry is when the key of a bundle without trusted time may no longer have
 // signed; zero: no such.
 func (v *Verifier) keyExpiry(fingerprint string) time.Time {
-	for _, k := range v.o.Keys {
-		if fp, err := trust.KeyFingerprint(k.Public); err == nil && fp == fingerprint {
-			return k.Window.End
+	for _, ring := range v.keys {
+		for _, k := range ring.keys {
+			if fp, err := trust.KeyFingerprint(k.Public); err == nil && fp == fingerprint {
+				return k.Window.End
+			}
 		}
 	}
 	return time.Time{}

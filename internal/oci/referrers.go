@@ -59,6 +59,9 @@ type Legacy struct {
 
 const (
 	bundlePrefix  = "application/vnd.dev.sigstore.bundle"
+	notationType  = "application/vnd.cncf.notary.signature" // of signatures of the Notary Project, in one of the two forms below
+	typeJWS       = "application/jose+json"
+	typeCOSE      = "application/cose"
 	createdAnno   = "org.opencontainers.image.created"
 	mediaTypeDSSE = "application/vnd.dsse.envelope.v1+json"
 	mediaTypeSig  = "application/vnd.dev.cosign.simplesigning.v1+json"
@@ -202,7 +205,7 @@ func bundlesNewestFirst(in []Descriptor) []Descriptor {
 	for _, d := range in {
 		// Some registries leave artifactType out of the fallback index; those
 		// are looked into.
-		if d.ArtifactType == "" || strings.HasPrefix(d.ArtifactType, bundlePrefix) {
+		if d.ArtifactType == "" || d.ArtifactType == notationType || strings.HasPrefix(d.ArtifactType, bundlePrefix) {
 			out = append(out, d)
 		}
 	}
@@ -230,7 +233,8 @@ func (c *Client) bundleReferrer(ctx context.Context, ref artifact.Reference, d D
 	}
 	var out []Evidence
 	for _, l := range m.Layers {
-		if !strings.HasPrefix(l.MediaType, bundlePrefix) {
+		notation := m.ArtifactType == notationType || m.Config.MediaType == notationType
+		if !strings.HasPrefix(l.MediaType, bundlePrefix) && (!notation || l.MediaType != typeJWS && l.MediaType != typeCOSE) {
 			continue
 		}
 		if len(out) == 16 {
