@@ -179,7 +179,7 @@ func TestNotation(t *testing.T) {
 		"after the window":     {s: signing{stamp: stamped}, now: now, want: foreign.CodeNotationTime, change: func(d *foreign.Document) { d.NotAfter = stamped.Add(-time.Hour) }},
 		"critical and unknown": {s: signing{critical: true}, now: now, want: foreign.CodeNotationMalformed},
 		"no digest":            {s: signing{content: payload("sha256:00")}, now: now, want: foreign.CodeNotationMalformed},
-		"member twice":         {s: signing{content: strings.Replace(payload(imageDigest), `{"mediaType"`, `{"digest":"x","mediaType"`, 1)}, now: now, want: foreign.CodeNotationMalformed},
+		"member twice":         {s: signing{mediaType: cose.MediaTypeEnvelope, content: strings.Replace(payload(imageDigest), `{"mediaType"`, `{"digest":"x","mediaType"`, 1)}, now: now, want: foreign.CodeNotationMalformed},
 	} {
 		d := n.document()
 		if c.change != nil {
