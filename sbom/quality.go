@@ -1,0 +1,94 @@
+package sbom
+
+import "fmt"
+
+// Quality judges how much a document can be relied on, in parts that each say
+// why. It says nothing about the software.
+type Quality struct {
+	Score int // 0 to 100: the weighted sum of the parts
+	Parts []QualityPart
+	// Incomplete repeats why the document may not hold everything; an incomplete
+	// document never counts as clean.
+	Incomplete []string
+}
+
+// QualityPart is one thing that is looked at.
+type QualityPart struct {
+	Name   string // stable: "identified", "versioned", …
+	Weight int    // of the score; the weights add up to 100
+	Have   int    // how many packages have it, or 1
+	Of     int    // of how many; 0 when nothing was there to look at
+	Reason string // what is missing, with an example; "" when all is there
+}
+
+// aspect is a part that each package has or lacks.
+type aspect struct {
+	name   string
+	weight int
+	want   string
+	has    func(c *Component) bool
+}
+
+var aspects = []aspect{
+	{"identified", 30, "a package URL", func(c *Component) bool { return c.PURL.Type != "" }},
+	{"versioned", 25, "a version", func(c *Component) bool { return c.Version != "" && c.Version != "(devel)" && c.Version != "UNKNOWN" }},
+	{"licensed", 10, "a licence that is a valid SPDX expression", func(c *Component) bool {
+		for _, l := range append(append([]string{}, c.Licenses...), c.Concluded...) {
+			if LicenseIDs(l) != nil {
+				return true
+			}
+		}
+		return false
+	}},
+	{"supplied", 5, "a supplier", func(c *Component) bool { return c.Supplier != "" }},
+	{"hashed", 5, "a digest", func(c *Component) bool { return len(c.Digests) > 0 }},
+}
+
+// Judge scores a document: the minimum elements of an SBOM (NTIA 2021), and what
+// matching against advisories needs.
+func Judge(d *Document) Quality {
+	q := Quality{Incomplete: d.Incomplete}
+	packages := d.Packages()
+	for _, a := range aspects {
+		part := QualityPart{Name: a.name, Weight: a.weight, Of: len(packages)}
+		for i := range packages {
+			if a.has(&packages[i]) {
+				part.Have++
+			} else if part.Reason == "" {
+				part.Reason = fmt.Sprintf("without %s: %s", a.want, clip(packages[i].FullName(), 100))
+			}
+		}
+		if more := part.Of - part.Have - 1; more > 0 {
+			part.Reason += fmt.Sprintf(" and %d more", more)
+		}
+		q.Parts = append(q.Parts, part)
+	}
+	edges := 0
+	for _, dep := range d.Dependencies {
+		edges += len(dep.On)
+	}
+	one := func(name string, weight int, ok bool, reason string) {
+		part := QualityPart{Name: name, Weight: weight, Of: 1, Have: 1}
+		if !ok {
+			part.Have, part.Reason = 0, reason
+		}
+		q.Parts = append(q.Parts, part)
+	}
+	one("related", 10, edges > 0 || len(packages) < 2, "no dependencies between packages: direct and transitive cannot be told apart")
+	one("subject", 5, len(d.Roots) > 0, "it does not say what it describes")
+	one("dated", 5, !d.Created.IsZero() && len(d.Tools)+len(d.Authors) > 0, "it does not say when and by what it was made")
+	one("whole", 5, len(d.Incomplete) == 0 && len(d.Problems) == 0, "parts are missing or were not understood")
+	for i, p := range q.Parts {
+		switch {
+		case p.Of > 0:
+			q.Score += p.Weight * p.Have * 1000 / p.Of
+		case len(packages) == 0:
+			q.Parts[i].Reason = "no packages in it"
+		}
+	}
+	q.Score /= 1000
+	if len(packages) == 0 {
+		q.Score = 0
+	}
+	return q
+}
