@@ -161,6 +161,7 @@ func (s *stream) component(c Component) error {
 			return fault.Newf(fault.TooLarge, "component %.80q: a text of %d bytes, want at most %d", c.Name, len(*text), maxText)
 		}
 	}
+	settle(&c)
 	if c.Name == "" {
 		if c.PURL.Type == "" {
 			s.problem("a component with ref %q has neither name nor package URL", c.Ref)
@@ -176,7 +177,6 @@ func (s *stream) component(c Component) error {
 		c.Ref = fmt.Sprintf("%s#assay-%d", c.Ref, s.components)
 	}
 	s.refs[c.Ref] = struct{}{}
-	settle(&c)
 	if s.visit.Component == nil {
 		return nil
 	}
