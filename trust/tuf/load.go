@@ -233,50 +233,12 @@ func (r *Repository) renewRoot(ctx context.Context) error {
 	return r.writeRoot(ctx, next, r.root.Signed.Version+1, r.o.Roles.Root)
 }
 
-// Rotate replaces the signers of all roles: a new root, signed by the old root
-// keys (which must be at hand) and by the new ones, and then everything below
-// it. Clients follow from any earlier root.
-func (r *Repository) Rotate(ctx context.Context, next Roles) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(next.Root) == 0 || next.Targets == nil || next.Snapshot == nil || next.Timestamp == nil {
-		return fault.Newf(fault.Invalid, "TUF rotation: want signers for all four roles")
-	}
-	root := metadata.Root()
-	if err := setRoles(&root.Signed, next); err != nil {
-		return err
-	}
-	signers := slices.Clone(next.Root)
-	for _, old := range r.o.Roles.Root {
-		_, id, err := tufKey(old)
-		if err != nil {
-			return err
-		}
-		if root.Signed.Keys[id] == nil || !slices.Contains(root.Signed.Roles[metadata.ROOT].KeyIDs, id) {
-			signers = append(signers, old)
-		}
-	}
-	root.Signed.Version = r.root.Signed.Version + 1
-	root.Signed.Expires = r.expiry(r.o.Lifetimes.Root)
-	trial := *root
-	if _, err := sign(ctx, &trial, signers...); err != nil {
-		return err
-	}
-	if err := r.root.VerifyDelegate(metadata.ROOT, &trial); err != nil {
-		return fault.Newf(fault.Invalid, "TUF rotation: the old root keys at hand do not reach the old threshold: %w", err)
-	}
-	// The new root comes first, since nothing verifies the new keys without it.
-	// Until the three small files below it follow, clients find the old ones
-	// signed by keys that count no more, refuse, and keep what they had.
-	if err := r.writeRoot(ctx, root, root.Signed.Version, signers); err != nil {
-		return err
-	}
-	r.o.Roles, r.resign = next, true
-	if r.targets == nil {
-		return nil
-	}
-	return r.publish(ctx, r.targets)
-}
+// Rotate replaces the signers of all roles at once: a new root, signed by the
+// old root keys (which must be at hand) and by the new ones, and then everything
+// below it. Clients follow from any earlier root. One that is in the middle of
+// an update may refuse, and succeeds when it asks again: [Repository.SetRoles]
+// has a way without that.
+func (r *Repository) Rotate(ctx context.Context, next Roles) error { return r.SetRoles(ctx, next) }
 
 // Run refreshes now and then every hour until ctx ends. Errors are logged, and
 // tried again.

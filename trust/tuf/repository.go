@@ -33,6 +33,11 @@ type Roles struct {
 	Targets       crypto.Signer
 	Snapshot      crypto.Signer
 	Timestamp     crypto.Signer
+	// Cosigners sign targets, snapshot and timestamp too, while one key follows
+	// another; Listed says that the root names them for these roles. See
+	// [Repository.SetRoles].
+	Cosigners []crypto.Signer
+	Listed    bool
 }
 
 // Lifetimes say how long metadata is valid. Past half of it, [Repository.Refresh]
@@ -48,8 +53,12 @@ func DefaultLifetimes() Lifetimes {
 
 // Options configure a repository.
 type Options struct {
-	Dir       string // its folder; made when absent
-	Roles     Roles
+	Dir   string // its folder; made when absent
+	Roles Roles
+	// Before are root keys of earlier times that are at hand. With them, a root
+	// that does not name the signers of Roles is followed by one that does, as
+	// after a rotation that was cut short; without them, it is refused.
+	Before    []crypto.Signer
 	Lifetimes Lifetimes    // zero fields take their default
 	Clock     clock.Clock  // nil: the system's
 	Logger    *slog.Logger // nil: none
@@ -110,6 +119,9 @@ func NewRepository(ctx context.Context, o Options) (*Repository, error) {
 	if err := r.load(versions); err != nil {
 		return nil, err
 	}
+	if len(o.Before) > 0 {
+		return r, r.setRoles(ctx, o.Roles, o.Before)
+	}
 	return r, r.checkSigners()
 }
 
@@ -129,9 +141,12 @@ func (r *Repository) create(ctx context.Context) error {
 func setRoles(root *metadata.RootType, roles Roles) error {
 	root.Keys, root.Roles = map[string]*metadata.Key{}, map[string]*metadata.Role{}
 	for name, signers := range map[string][]crypto.Signer{
-		metadata.ROOT: roles.Root, metadata.TARGETS: {roles.Targets}, metadata.SNAPSHOT: {roles.Snapshot}, metadata.TIMESTAMP: {roles.Timestamp},
+		metadata.ROOT: roles.Root, metadata.TARGETS: roles.named(roles.Targets), metadata.SNAPSHOT: roles.named(roles.Snapshot), metadata.TIMESTAMP: roles.named(roles.Timestamp),
 	} {
-		role := &metadata.Role{Threshold: len(signers), KeyIDs: []string{}}
+		role := &metadata.Role{Threshold: 1, KeyIDs: []string{}}
+		if name == metadata.ROOT {
+			role.Threshold = len(signers)
+		}
 		for _, s := range signers {
 			key, id, err := tufKey(s)
 			if err != nil {
@@ -222,7 +237,7 @@ func (r *Repository) publish(ctx context.Context, t *metadata.Metadata[metadata.
 	t.Signed.Version = r.nextVersion(t.Signed.Version)
 	t.Signed.Expires = r.expiry(r.o.Lifetimes.Targets)
 	t.ClearSignatures()
-	b, err := sign(ctx, t, r.o.Roles.Targets)
+	b, err := sign(ctx, t, r.o.Roles.online(r.o.Roles.Targets)...)
 	if err != nil {
 		return err
 	}
@@ -241,7 +256,7 @@ func (r *Repository) publishSnapshot(ctx context.Context) error {
 	s.Signed.Version = r.nextVersion(s.Signed.Version)
 	s.Signed.Expires = r.expiry(r.o.Lifetimes.Snapshot)
 	s.Signed.Meta = map[string]*metadata.MetaFiles{"targets.json": {Version: r.targets.Signed.Version}}
-	b, err := sign(ctx, s, r.o.Roles.Snapshot)
+	b, err := sign(ctx, s, r.o.Roles.online(r.o.Roles.Snapshot)...)
 	if err != nil {
 		return err
 	}
@@ -260,7 +275,7 @@ func (r *Repository) publishTimestamp(ctx context.Context) error {
 	t.Signed.Version = r.nextVersion(t.Signed.Version)
 	t.Signed.Expires = r.expiry(r.o.Lifetimes.Timestamp)
 	t.Signed.Meta = map[string]*metadata.MetaFiles{"snapshot.json": {Version: r.snapshot.Signed.Version}}
-	b, err := sign(ctx, t, r.o.Roles.Timestamp)
+	b, err := sign(ctx, t, r.o.Roles.online(r.o.Roles.Timestamp)...)
 	if err != nil {
 		return err
 	}
