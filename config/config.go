@@ -93,6 +93,8 @@ type Keys struct {
 	// Places maps roles to the URIs of keys that do not lie in the data folder:
 	// awskms://, gcpkms://, azurekms://, hashivault://, plugin+NAME://, pkcs11:.
 	Places map[string]string `yaml:"places"`
+	// Rotation says when keys are followed by others.
+	Rotation KeyRotation `yaml:"rotation"`
 }
 
 // keyRoles are the roles whose keys can lie elsewhere. The registry's is not
@@ -113,6 +115,9 @@ func (k *Keys) validate() error {
 		k.Unlock = k.Passphrase
 	}
 	k.Passphrase = ""
+	if err := k.Rotation.validate(); err != nil {
+		return err
+	}
 	for role, uri := range k.Places {
 		if role == "registry" {
 			return fault.Newf(fault.Invalid, "keys.places.registry: this key cannot lie elsewhere, since other keys are derived from it; it is sealed with the files (keys.unlock)")
@@ -191,6 +196,7 @@ func Default() Config {
 		APIVersion: APIVersion,
 		Kind:       "Config",
 		Server:     Server{Listen: "127.0.0.1:8484", ShutdownGrace: 15 * time.Second},
+		Keys:       Keys{Rotation: defaultRotation()},
 		Registry:   Registry{MaxUploads: 64, MaxManifest: 4 << 20, ExchangeLife: 15 * time.Minute},
 		Identity:   Identity{RobotMaxLife: 90 * 24 * time.Hour},
 		Verify:     Verify{MaxValidity: 24 * time.Hour},

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"maps"
 	"sync"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"assay/attestation"
+	"assay/authority/rotation"
 	"assay/store"
 	"assay/trust"
 	"assay/trust/tuf"
@@ -27,6 +27,7 @@ type trustState struct {
 	verifier  *verify.Verifier // of all bundles
 	staleFrom time.Time        // a list in it is too old from then on; zero: never
 	targets   map[string][]byte
+	keys      []rotation.Key // the site's own
 
 	epoch, revision int64 // of the database that it was made from
 }
@@ -41,6 +42,7 @@ type trustDraft struct {
 	own     trust.Parts            // the own authorities, which become the own root
 	verify  verify.VerifierOptions // foreign roots, keys and checks; the own root comes first
 	targets map[string][]byte      // what TUF publishes beside the trusted root
+	keys    []rotation.Key
 	// staleFrom is when the earliest list ends; see endsAt.
 	staleFrom time.Time
 }
@@ -62,7 +64,9 @@ type trustLoader struct {
 // trustLoaders are the parts of trust, in the order in which they are put
 // together.
 func (s *Server) trustLoaders() []trustLoader {
-	return []trustLoader{}
+	return []trustLoader{
+		{trust.DocAuthority, s.loadAuthorities},
+	}
 }
 
 // live is the part of a server that holds its trust state.
@@ -125,7 +129,7 @@ func (s *Server) takeTrust(ctx context.Context, always bool) func(tx *store.Tx) 
 }
 
 func (s *Server) makeTrust(ctx context.Context, tx *store.Tx) (*trustState, error) {
-	d := &trustDraft{own: s.ownParts(), targets: map[string][]byte{}, verify: verify.VerifierOptions{Clock: s.clock}}
+	d := &trustDraft{targets: map[string][]byte{}, verify: verify.VerifierOptions{Clock: s.clock}}
 	if err := s.configuredTrust(d); err != nil {
 		return nil, err
 	}
@@ -147,27 +151,15 @@ func (s *Server) makeTrust(ctx context.Context, tx *store.Tx) (*trustState, erro
 	if err != nil {
 		return nil, err
 	}
-	return &trustState{root: root, verifier: v, staleFrom: d.staleFrom, targets: d.targets}, nil
+	return &trustState{root: root, verifier: v, staleFrom: d.staleFrom, targets: d.targets, keys: d.keys}, nil
 }
 
-// ownParts are the site's own authorities.
-func (s *Server) ownParts() trust.Parts {
-	// All keys of a site are made at its first start, with the CA's root; the
-	// rotation of one will give it a window of its own.
-	from := s.ownWindow()
-	chain := func(url string, c []*x509.Certificate) []trust.Authority {
-		return []trust.Authority{{URL: url, Operator: s.operators, Chain: c, Window: from}}
+// ownWindow begins with the site's first authority.
+func (t *trustState) ownWindow() trust.Window {
+	if in := rotation.Of(t.keys, rotation.CA); len(in) > 0 {
+		return trust.Window{Start: in[0].Start}
 	}
-	return trust.Parts{
-		Logs:   []trust.Log{{URL: s.public + "/rekor", Operator: s.operators, Key: s.tlog.Public(), Window: from}},
-		CTLogs: []trust.Log{{URL: s.public + "/ct", Operator: s.operators, Key: s.ct.Log().Public(), Window: from}},
-		CAs:    chain(s.public+"/fulcio", s.material.CAChain),
-		TSAs:   chain(s.public+"/tsa", s.material.TSAChain),
-	}
-}
-
-func (s *Server) ownWindow() trust.Window {
-	return trust.Window{Start: s.material.CAChain[len(s.material.CAChain)-1].NotBefore.UTC()}
+	return trust.Window{}
 }
 
 // publishTrust publishes the state in force by TUF. What failed is tried again
@@ -179,8 +171,11 @@ func (s *Server) publishTrust(ctx context.Context) error {
 	if s.live.published == t {
 		return nil
 	}
+	if err := s.publishTUFKeys(ctx, t.keys); err != nil {
+		return err
+	}
 	service := func(path string) []tuf.Service {
-		return []tuf.Service{{URL: s.public + path, Operator: s.operators, Window: s.ownWindow()}}
+		return []tuf.Service{{URL: s.public + path, Operator: s.operators, Window: t.ownWindow()}}
 	}
 	targets := maps.Clone(t.targets)
 	config, err := tuf.SigningConfig{
@@ -191,6 +186,10 @@ func (s *Server) publishTrust(ctx context.Context) error {
 	}
 	targets[tuf.TargetTrustedRoot], targets[tuf.TargetSigningConfig] = t.root.Bytes(), config
 	if _, err := s.tuf.Publish(ctx, targets); err != nil {
+		return err
+	}
+	// Only what clients can know of signs.
+	if err := s.useKeys(ctx, t.keys); err != nil {
 		return err
 	}
 	s.live.published = t

@@ -15,6 +15,7 @@ import (
 
 	"assay/api"
 	"assay/artifact"
+	"assay/authority/rotation"
 	"assay/client"
 	"assay/config"
 	"assay/event"
@@ -73,34 +74,35 @@ func newOnlineKey(ctx context.Context, keys keyStore) (crypto.Signer, error) {
 // tufRoles says which keys sign the TUF repository. With an offline root the
 // root's keys are elsewhere, and the online key is the one that the newest root
 // names; a root is never made here.
-func (s *Server) tufRoles(ctx context.Context, keys *keyring.Folder) (tuf.Roles, error) {
+func (s *Server) tufRoles(ctx context.Context, keys *keyring.Folder) (roles tuf.Roles, before []crypto.Signer, err error) {
 	dir := s.data.join("tuf")
 	var online crypto.Signer
-	var err error
 	if s.cfg.Trust.OfflineRoot == "" {
-		root, err := keys.LoadOrCreate(ctx, keyTUFRoot)
+		for _, r := range []rotation.Role{rotation.TUFRoot, rotation.TUFOnline} {
+			if _, err := s.ownKey(ctx, keys, r); err != nil {
+				return roles, nil, err
+			}
+		}
+		rows, err := s.own.keeper.List(ctx)
 		if err != nil {
-			return tuf.Roles{}, err
+			return roles, nil, err
 		}
-		if online, err = keys.LoadOrCreate(ctx, keyTUFOnline); err != nil {
-			return tuf.Roles{}, err
-		}
-		return tuf.Roles{Root: []crypto.Signer{root}, Targets: online, Snapshot: online, Timestamp: online}, nil
+		return s.tufRows(ctx, rows)
 	}
 	if err := s.placeRoot(dir); err != nil {
-		return tuf.Roles{}, err
+		return roles, nil, err
 	}
 	newest, err := tuf.Newest(dir)
 	if err != nil {
-		return tuf.Roles{}, err
+		return roles, nil, err
 	}
 	if err := s.refuseRootKey(ctx, keys, newest); err != nil {
-		return tuf.Roles{}, err
+		return roles, nil, err
 	}
 	if online, err = s.namedOnline(ctx, keys, newest); err != nil {
-		return tuf.Roles{}, err
+		return roles, nil, err
 	}
-	return tuf.Roles{Targets: online, Snapshot: online, Timestamp: online}, nil
+	return tuf.Roles{Targets: online, Snapshot: online, Timestamp: online}, nil, nil
 }
 
 // namedOnline is the online key here that a root names.

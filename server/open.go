@@ -15,6 +15,7 @@ import (
 
 	"assay/api"
 	"assay/authority"
+	"assay/authority/rotation"
 	"assay/blob"
 	"assay/config"
 	"assay/event"
@@ -56,7 +57,7 @@ type parts struct {
 	blobs       blob.Store
 	events      *event.Log
 	backlog     prometheus.Gauge
-	auditKey    crypto.Signer
+	own         ownKeys
 	desired     atomic.Pointer[config.Desired]
 	loading     sync.Mutex        // held while documents are put in force
 	documents   [sha256.Size]byte // fingerprint of those in force
@@ -89,6 +90,7 @@ func (s *Server) open(ctx context.Context) error {
 		do   func(context.Context, *keyring.Folder) error
 	}{
 		{"database", s.openStore},
+		{"keys", s.openRotation},
 		{"authorities", s.openAuthorities},
 		{"logs", s.openLogs},
 		{"trust", s.openTrust},
@@ -137,7 +139,7 @@ func (s *Server) openStore(ctx context.Context, _ *keyring.Folder) error {
 
 func (s *Server) openAuthorities(ctx context.Context, keys *keyring.Folder) error {
 	var err error
-	if s.material, err = authority.Init(ctx, keys, authority.InitOptions{Dir: s.data.join("ca"), Name: s.data.site.Host, Clock: s.clock, Logger: s.log}); err != nil {
+	if err = s.openMaterial(ctx, keys); err != nil {
 		return err
 	}
 	if s.issuer, err = authority.NewIssuer(authority.IssuerOptions{
@@ -165,23 +167,24 @@ func (s *Server) openAuthorities(ctx context.Context, keys *keyring.Folder) erro
 }
 
 func (s *Server) openLogs(ctx context.Context, keys *keyring.Folder) error {
-	signer, err := keys.LoadOrCreate(ctx, keyLog)
+	log, err := s.openLogKeys(ctx, keys, rotation.Log)
 	if err != nil {
 		return err
 	}
 	// Rekor's clients take the host name alone as the origin.
 	if s.tlog, err = tlog.Open(ctx, tlog.Options{
-		Dir: s.data.join("log"), Origin: s.data.site.Host, Signer: signer, DB: s.db, Deduplicate: true,
+		Dir: s.data.join("log"), Origin: s.data.site.Host, Signer: log.Signer, Cosigners: log.Cosigners, Past: log.Past, DB: s.db, Deduplicate: true,
 		Clock: s.clock, Logger: s.log, Registerer: s.reg,
 	}); err != nil {
 		return err
 	}
 	s.onClose("log", s.tlog.Close)
-	if signer, err = keys.LoadOrCreate(ctx, keyCT); err != nil {
+	promises, err := s.openLogKeys(ctx, keys, rotation.CT)
+	if err != nil {
 		return err
 	}
 	if s.ct, err = ct.Open(ctx, ct.Options{
-		Options: tlog.Options{Dir: s.data.join("ct"), Origin: s.data.site.Host + "/ct", Signer: signer, DB: s.db, Clock: s.clock, Logger: s.log, Registerer: s.reg, Name: "ct"},
+		Options: tlog.Options{Dir: s.data.join("ct"), Origin: s.data.site.Host + "/ct", Signer: promises.Signer, Cosigners: promises.Cosigners, Past: promises.Past, DB: s.db, Clock: s.clock, Logger: s.log, Registerer: s.reg, Name: "ct"},
 		Issuers: s.material.CAChain,
 	}); err != nil {
 		return err
@@ -190,9 +193,11 @@ func (s *Server) openLogs(ctx context.Context, keys *keyring.Folder) error {
 	if s.rekor, err = rekor.New(s.tlog, rekor.Options{ReadEntries: s.readLog, Logger: s.log, Registerer: s.reg}); err != nil {
 		return err
 	}
-	if s.auditKey, err = keys.LoadOrCreate(ctx, keyAudit); err != nil {
+	audit, err := s.ownKey(ctx, keys, rotation.Audit)
+	if err != nil {
 		return err
 	}
+	s.own.audit.Store(&auditKey{audit})
 	s.ca, err = authority.NewCA(authority.CAOptions{
 		Chain: s.material.CAChain, Signer: s.material.CASigner, SCT: s.ct, Verifier: s.verifier, DB: s.db,
 		Clock: s.clock, Logger: s.log, Registerer: s.reg,
@@ -207,11 +212,11 @@ func (s *Server) openTrust(ctx context.Context, keys *keyring.Folder) error {
 		return fault.Wrap(fault.Invalid, err)
 	}
 	s.operators = u.Hostname()
-	roles, err := s.tufRoles(ctx, keys)
+	roles, before, err := s.tufRoles(ctx, keys)
 	if err != nil {
 		return err
 	}
-	if s.tuf, err = tuf.NewRepository(ctx, tuf.Options{Dir: s.data.join("tuf"), Roles: roles, Clock: s.clock, Logger: s.log}); err != nil {
+	if s.tuf, err = tuf.NewRepository(ctx, tuf.Options{Dir: s.data.join("tuf"), Roles: roles, Before: before, Clock: s.clock, Logger: s.log}); err != nil {
 		return err
 	}
 	return s.reloadTrust(ctx)
@@ -224,7 +229,7 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 		return err
 	}
 	s.onClose("blobs", closeBlobs)
-	decisionKey, err := keys.LoadOrCreate(ctx, keyDecision)
+	decisionKey, err := s.ownKey(ctx, keys, rotation.Decision)
 	if err != nil {
 		return err
 	}
@@ -237,11 +242,11 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 	if s.engine, err = s.newEngine(decisionKey); err != nil {
 		return err
 	}
-	registryKey, err := keys.LoadOrCreate(ctx, keyRegistry)
+	registryKey, err := s.ownKey(ctx, keys, rotation.Registry)
 	if err != nil {
 		return err
 	}
-	tokenKey, err := derive(registryKey, "assay registry token key v1")
+	tokenKey, err := derive(registryKey, useTokenKey)
 	if err != nil {
 		return err
 	}
@@ -271,6 +276,10 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 		Credentials: s.credentials, Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Clock: s.clock, Logger: s.log,
 	})
+	// The rows of all keys are there now, and all parts that use them.
+	if err := s.reloadTrust(ctx); err != nil {
+		return err
+	}
 	return s.reload(ctx)
 }
 

@@ -82,18 +82,30 @@ func (s *Server) ownKey(ctx context.Context, keys *keyring.Folder, role rotation
 	if err != nil {
 		return nil, err
 	}
-	return key, s.adopt(ctx, role, key, nil)
+	return key, s.adopt(ctx, first{role, key, nil})
 }
 
-// adopt writes a role's first row. All keys of a site are made at its first
-// start, with the CA's root, and their windows begin with that.
-func (s *Server) adopt(ctx context.Context, role rotation.Role, key crypto.Signer, chain []*x509.Certificate) error {
-	k, err := rotation.Describe(role, firstNames[role], key, chain, s.material.CAChain[len(s.material.CAChain)-1].NotBefore.UTC())
-	if err != nil {
-		return err
+// first is a key that a site begins with.
+type first struct {
+	role  rotation.Role
+	key   crypto.Signer
+	chain []*x509.Certificate
+}
+
+// adopt writes the first rows of roles, together. All keys of a site are made at
+// its first start, with the CA's root, and their windows begin with that.
+func (s *Server) adopt(ctx context.Context, keys ...first) error {
+	start := s.material.CAChain[len(s.material.CAChain)-1].NotBefore.UTC()
+	var rows []rotation.Key
+	for _, f := range keys {
+		k, err := rotation.Describe(f.role, firstNames[f.role], f.key, f.chain, start)
+		if err != nil {
+			return err
+		}
+		s.keep(k.Name, f.key)
+		rows = append(rows, k)
 	}
-	s.keep(k.Name, key)
-	return s.own.keeper.Adopt(ctx, []rotation.Key{k})
+	return s.own.keeper.Adopt(ctx, rows)
 }
 
 func (s *Server) keep(name string, key crypto.Signer) {
@@ -131,14 +143,14 @@ func (s *Server) openMaterial(ctx context.Context, keys *keyring.Folder) error {
 	if err != nil {
 		return err
 	}
-	first := 0
+	begun := 0
 	for _, k := range rows {
 		if (k.Role == rotation.CA || k.Role == rotation.TSA || k.Role == rotation.OIDC) && k.Number == 1 && !k.Gone {
-			first++
+			begun++
 		}
 	}
 	s.material = &authority.Material{}
-	if first == 3 || len(rows) == 0 {
+	if begun == 3 || len(rows) == 0 {
 		// Also when the rows are there: keys and files that do not belong together
 		// are noticed.
 		if s.material, err = authority.Init(ctx, keys, authority.InitOptions{Dir: s.data.join("ca"), Name: s.data.site.Host, Clock: s.clock, Logger: s.log}); err != nil {
@@ -146,10 +158,10 @@ func (s *Server) openMaterial(ctx context.Context, keys *keyring.Folder) error {
 		}
 	}
 	if len(rows) == 0 {
-		return errors.Join(
-			s.adopt(ctx, rotation.CA, s.material.CASigner, s.material.CAChain),
-			s.adopt(ctx, rotation.TSA, s.material.TSASigner, s.material.TSAChain),
-			s.adopt(ctx, rotation.OIDC, s.material.OIDC, nil),
+		return s.adopt(ctx,
+			first{rotation.CA, s.material.CASigner, s.material.CAChain},
+			first{rotation.TSA, s.material.TSASigner, s.material.TSAChain},
+			first{rotation.OIDC, s.material.OIDC, nil},
 		)
 	}
 	for _, r := range []struct {
@@ -540,4 +552,3 @@ func (r rotationStore) Retire(ctx context.Context, name string) error {
 	}
 	return nil
 }
-

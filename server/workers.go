@@ -34,6 +34,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 	for name, run := range map[string]func(context.Context) error{
 		"sealer":      sealer.Run,
 		"TUF":         s.tuf.Run,
+		"keys":        s.own.keeper.Run,
 		"root":        s.atOnceAndEvery(time.Hour, s.watchRoot),
 		"heads":       s.every(publishEvery, s.publishHeads),
 		"registry":    s.registry.Run, // evidence not handed on yet, uploads that were left
@@ -105,13 +106,14 @@ func (s *Server) publishHeads(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pub, err := x509.MarshalPKIXPublicKey(s.auditKey.Public())
+	key := s.own.audit.Load()
+	pub, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
 		return err
 	}
 	for _, h := range heads {
 		sum := sha256.Sum256(h.Text())
-		sig, err := s.auditKey.Sign(rand.Reader, sum[:], crypto.SHA256)
+		sig, err := key.Sign(rand.Reader, sum[:], crypto.SHA256)
 		if err != nil {
 			return err
 		}
