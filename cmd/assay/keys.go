@@ -11,7 +11,7 @@ import (
 )
 
 func (a *app) keysCommand() *cobra.Command {
-	return group("keys", "The site's own keys, and keys to sign with", a.keysList())
+	return group("keys", "The site's own keys, and keys to sign with", a.keysList(), a.keysGenerate(), a.keysEncrypt(), a.keysReencrypt(), a.keysUnlockMethods())
 }
 
 func (a *app) keysList() *cobra.Command {

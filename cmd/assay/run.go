@@ -40,7 +40,7 @@ With --image the products become an OCI image, which is pushed and attested.`,
 			if err != nil {
 				return err
 			}
-			signer, err := s.signing(&f)
+			signer, err := s.signing(ctx, &f)
 			if err != nil {
 				return err
 			}

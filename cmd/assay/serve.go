@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) upCommand() *cobra.Command {
-	var listen, publicURL, logLevel string
+	var listen, publicURL, logLevel, unlock string
 	cmd := &cobra.Command{
 		Use:   "up [--data DIR] [--listen ADDR]",
 		Short: "Start everything on this machine, with embedded storage",
@@ -46,6 +46,9 @@ and TLS see "assay serve".`,
 			if publicURL != "" {
 				cfg.Server.PublicURL = publicURL
 			}
+			if unlock != "" {
+				cfg.Keys.Unlock = unlock
+			}
 			if os.Getenv("ASSAY_LOG_LEVEL") == "" {
 				cfg.Log.Level = "warn"
 			}
@@ -60,6 +63,7 @@ and TLS see "assay serve".`,
 	}
 	cmd.Flags().StringVar(&listen, "listen", "", "address to listen on (default 127.0.0.1:8484; port 0 takes a free one)")
 	cmd.Flags().StringVar(&publicURL, "public-url", "", "the address that clients use, when it is another")
+	cmd.Flags().StringVar(&unlock, "unlock", "", "seal the key files, and what opens them: file:PATH outside the data folder, credential:NAME, env:NAME, prompt:, or a KMS key (assay keys unlock-methods)")
 	cmd.Flags().StringVar(&logLevel, "log-level", "", "debug, info, warn or error (default warn)")
 	return cmd
 }
@@ -111,7 +115,7 @@ func (a *app) serve(ctx context.Context, cfg config.Config, local bool) error {
 		handler = slog.NewTextHandler(a.stderr, opts)
 	}
 	log := slog.New(handler)
-	s, err := server.New(ctx, cfg, server.Options{Version: version(), Logger: log, Local: local})
+	s, err := server.New(ctx, cfg, server.Options{Version: version(), Logger: log, Local: local, Prompt: a.prompt("Passphrase of the keys: ")})
 	if err != nil {
 		return err
 	}

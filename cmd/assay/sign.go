@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -32,7 +33,7 @@ type signFlags struct {
 }
 
 func (f *signFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.key, "key", "", "sign with this private key (PEM file) instead of keyless")
+	cmd.Flags().StringVar(&f.key, "key", "", "sign with this private key instead of keyless: a PEM file, cosign.key, pkcs11:…, or a KMS key (awskms://…, NAME://… by sigstore-kms-NAME)")
 	cmd.Flags().StringVar(&f.passphrase, "key-passphrase-file", "", "file with the passphrase of an encrypted key: cosign's, PKCS #8 or our own (COSIGN_PASSWORD)")
 	cmd.Flags().StringVar(&f.token, "identity-token", "", "OIDC token of audience sigstore, or a file that holds one (SIGSTORE_ID_TOKEN)")
 	cmd.Flags().StringVar(&f.subject, "subject", "", "with --data: the local identity to sign as, for example me@example.com (ASSAY_SUBJECT)")
@@ -40,32 +41,53 @@ func (f *signFlags) register(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.upload, "upload", true, "store the bundle: beside the image, or with the server for files and digests")
 }
 
+// openKey opens what --key names.
+func (f *signFlags) openKey(ctx context.Context) (crypto.Signer, error) {
+	if keyring.IsKeyURI(f.key) {
+		key, err := keyring.OpenURI(ctx, f.key, nil)
+		if err != nil {
+			return nil, fmt.Errorf("--key: %w", err)
+		}
+		return key, nil
+	}
+	passphrase, err := passphraseFile("--key-passphrase-file", f.passphrase)
+	if err != nil {
+		return nil, err
+	}
+	key, err := keyring.OpenURI(ctx, f.key, passphrase)
+	if err != nil {
+		return nil, usagef("--key: %w", err)
+	}
+	return key, nil
+}
+
+// passphraseFile reads a key's passphrase from a file, or from the variable
+// that cosign reads.
+func passphraseFile(flag, path string) ([]byte, error) {
+	if path == "" {
+		return []byte(os.Getenv("COSIGN_PASSWORD")), nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, usagef("%s: %w", flag, err)
+	}
+	passphrase := []byte(strings.TrimRight(string(b), "\r\n"))
+	if len(passphrase) == 0 {
+		return nil, usagef("%s %s is empty", flag, path)
+	}
+	return passphrase, nil
+}
+
 // signing makes a signer from the flags.
-func (s *session) signing(f *signFlags) (*client.Signing, error) {
+func (s *session) signing(ctx context.Context, f *signFlags) (*client.Signing, error) {
 	sig := &client.Signing{HTTP: s.http}
 	if s.status != nil {
 		sig.Fulcio, sig.Rekor, sig.TSA = s.status.Services.Fulcio, s.status.Services.Rekor, s.status.Services.TSA
 	}
 	if f.key != "" {
-		var passphrase []byte
-		if f.passphrase != "" {
-			b, err := os.ReadFile(f.passphrase)
-			if err != nil {
-				return nil, usagef("--key-passphrase-file: %w", err)
-			}
-			if passphrase = []byte(strings.TrimRight(string(b), "\r\n")); len(passphrase) == 0 {
-				return nil, usagef("--key-passphrase-file %s is empty", f.passphrase)
-			}
-		}
-		if passphrase == nil {
-			passphrase = []byte(os.Getenv("COSIGN_PASSWORD"))
-		}
-		key, err := keyring.LoadFile(f.key, passphrase)
-		if err != nil {
-			return nil, usagef("--key: %w", err)
-		}
-		sig.Key = key
-		return sig, nil
+		var err error
+		sig.Key, err = f.openKey(ctx)
+		return sig, err
 	}
 	if s.status == nil {
 		return nil, usagef("keyless signing needs a server: give --server URL or --data DIR; or sign with --key FILE")
@@ -96,7 +118,10 @@ file's is stored with the server and, with --bundle, in a file.`,
   assay sign --server https://assay.example --bundle app.sigstore.json ./app
 
   # with a key, no server at all
-  assay sign --key key.pem --upload=false --bundle app.sigstore.json ./app`,
+  assay sign --key key.pem --upload=false --bundle app.sigstore.json ./app
+
+  # with a key that never leaves its KMS
+  assay sign --key hashivault://release --data ./data 127.0.0.1:8484/team/app:v1`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
@@ -108,7 +133,7 @@ file's is stored with the server and, with --bundle, in a file.`,
 			if err != nil {
 				return err
 			}
-			signer, err := s.signing(&f)
+			signer, err := s.signing(ctx, &f)
 			if err != nil {
 				return err
 			}
@@ -167,7 +192,7 @@ TYPE is a predicate type URI or one of the short names: ` + strings.Join(shortTy
 			if err != nil {
 				return err
 			}
-			signer, err := s.signing(&f)
+			signer, err := s.signing(ctx, &f)
 			if err != nil {
 				return err
 			}

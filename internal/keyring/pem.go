@@ -102,6 +102,20 @@ func marshal(key crypto.Signer, s *seal) ([]byte, error) {
 	}), nil
 }
 
+// MarshalCosign writes a key in the encrypted form of cosign generate-key-pair:
+// PKCS #8 in NaCl's secretbox under scrypt.
+func MarshalCosign(key crypto.Signer, passphrase []byte) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := encrypted.Encrypt(der, passphrase)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: typeSigstore, Bytes: sealed}), nil
+}
+
 // Parse reads a PEM private key.
 func Parse(data, passphrase []byte) (crypto.Signer, error) {
 	return parse(data, &seal{passphrase: passphrase})
