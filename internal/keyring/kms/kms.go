@@ -238,8 +238,8 @@ func (k *Key) call(ctx context.Context, stdin io.Reader, args *common.MethodArgs
 		return nil, fault.Newf(fault.Unavailable, "key %s: run %s: %w", k.uri, k.plugin, runErr)
 	}
 	var resp common.PluginResp
-	if err := json.Unmarshal(out.Bytes(), &resp); err != nil {
-		return nil, fault.Newf(fault.Unavailable, "key %s: the plugin %s answered no JSON of protocol %s (%s)", k.uri, k.plugin, common.ProtocolVersion, said(noise.String()))
+	if err := json.Unmarshal(out.b.Bytes(), &resp); err != nil {
+		return nil, fault.Newf(fault.Unavailable, "key %s: the plugin %s answered no JSON of protocol %s (%s)", k.uri, k.plugin, common.ProtocolVersion, said(noise.b.String()))
 	}
 	if resp.ErrorMessage != "" {
 		return nil, fault.Newf(fault.Unavailable, "key %s: %s", k.uri, said(resp.ErrorMessage))
@@ -247,24 +247,25 @@ func (k *Key) call(ctx context.Context, stdin io.Reader, args *common.MethodArgs
 	return &resp, nil
 }
 
-// capped keeps the first bytes that are written to it.
+// capped keeps the first bytes that are written to it. The buffer is no embedded
+// one, whose ReadFrom would go past the cap.
 type capped struct {
-	bytes.Buffer
+	b     bytes.Buffer
 	limit int
 	over  bool
 	full  func()
 }
 
 func (c *capped) Write(p []byte) (int, error) {
-	if room := c.limit - c.Len(); len(p) > room {
+	if room := c.limit - c.b.Len(); len(p) > room {
 		c.over = true
 		if c.full != nil {
 			c.full()
 		}
-		c.Buffer.Write(p[:room])
+		_, _ = c.b.Write(p[:room])
 		return len(p), nil
 	}
-	return c.Buffer.Write(p)
+	return c.b.Write(p)
 }
 
 // secretName is what variables with secrets are called: VAULT_TOKEN,
