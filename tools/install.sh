@@ -17,7 +17,7 @@ set -euo pipefail
 shopt -s inherit_errexit
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
-debian=(postgresql skopeo)
+debian=(postgresql skopeo softhsm2)
 flags=(-trimpath -ldflags='-s -w') # no path of the builder, no debug tables
 
 say() { printf 'tools: %s\n' "$*" >&2; }
@@ -149,6 +149,34 @@ install_postgresql() {
 	printf '%s\n' "$dir"
 }
 
+# SoftHSM, a PKCS #11 token in software: its package is unpacked into the cache,
+# which needs no root and leaves the machine as it is.
+install_softhsm2() (
+	dir=$root/softhsm2-debian
+	if command -v flock >/dev/null; then
+		exec 9>"$root/.softhsm2.lock"
+		flock 9
+	fi
+	if [[ ! -x $dir/usr/bin/softhsm2-util ]]; then
+		command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
+			die "softhsm2: there is no apt-get here: unpack Debian's softhsm2 and libsofthsm2 into $dir"
+		say "softhsm2: unpacking Debian packages softhsm2 libsofthsm2"
+		tmp=$(mktemp -d -- "$root/.softhsm2.XXXXXX")
+		trap 'rm -rf -- "$tmp"' EXIT
+		cd -- "$tmp"
+		apt-get -qq download softhsm2 libsofthsm2 >&2 9>&- ||
+			die "softhsm2: apt-get could not download softhsm2 and libsofthsm2; as root: apt-get update"
+		for deb in ./*.deb; do
+			dpkg-deb -x "$deb" "$tmp/root"
+		done
+		missing=$(ldd "$tmp"/root/usr/lib/*/softhsm/libsofthsm2.so | grep 'not found' || true)
+		[[ -z $missing ]] || die "softhsm2: libraries are missing: $missing"
+		mv -T -- "$tmp/root" "$dir" || die "softhsm2: could not be moved to $dir"
+		say "softhsm2: ready"
+	fi
+	printf '%s\n' "$dir/usr/bin"
+)
+
 list() {
 	local name state
 	root=$(cache_root)
@@ -163,6 +191,9 @@ list() {
 	state=-
 	! command -v skopeo >/dev/null || state=ready
 	printf '%-14s %-6s %s\n' skopeo "$state" 'Debian package skopeo'
+	state=-
+	[[ ! -x $root/softhsm2-debian/usr/bin/softhsm2-util ]] || state=ready
+	printf '%-14s %-6s %s\n' softhsm2 "$state" 'Debian packages softhsm2, libsofthsm2, unpacked'
 }
 
 main() {
@@ -194,6 +225,7 @@ main() {
 		case $name in
 		skopeo) dirs+=("$(install_skopeo)") ;;
 		postgresql) dirs+=("$(install_postgresql)") ;;
+		softhsm2) dirs+=("$(install_softhsm2)") ;;
 		*) dirs+=("$(install_module "$name")") ;;
 		esac
 	done
