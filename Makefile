@@ -6,8 +6,10 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LDFLAGS  := -s -w -X main.release=$(VERSION)
 BUILD    := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 COUNT    ?= 1
+# The frozen module with a CAVP and CMVP record (https://go.dev/doc/security/fips140).
+GOFIPS140 ?= v1.0.0
 
-.PHONY: build cross demo test bench lint e2e fuzz clean
+.PHONY: build cross plugins pkcs11 fips demo test bench lint e2e fuzz clean
 
 build: ## bin/assay, static
 	$(BUILD) -o bin/assay ./cmd/assay
@@ -17,15 +19,26 @@ cross: ## the server for linux/arm64, the command line for macOS and Windows
 	GOOS=darwin GOARCH=arm64 $(BUILD) -o bin/assay-darwin-arm64 ./cmd/assay
 	GOOS=windows GOARCH=amd64 $(BUILD) -o bin/assay-windows-amd64.exe ./cmd/assay
 
+plugins: ## the executables for keys of AWS, GCP, Azure and Vault: bin/sigstore-kms-*
+	mkdir -p bin && cp -- "$$(tools/install.sh kms-plugins)"/sigstore-kms-* bin/
+
+pkcs11: ## bin/assay-pkcs11, with PKCS #11 tokens: needs a C compiler and links libc
+	CGO_ENABLED=1 $(GO) build -tags pkcs11 -trimpath -ldflags '$(LDFLAGS)' -o bin/assay-pkcs11 ./cmd/assay
+
+fips: ## bin/assay-fips, with Go's FIPS 140-3 module, which is in force by default
+	GOFIPS140=$(GOFIPS140) $(BUILD) -o bin/assay-fips ./cmd/assay
+
 demo: build ## the main flow on real input; bin/demo.json is its summary
 	$(GO) run ./examples/demo -assay bin/assay -out bin/demo.json
 
 test: ## every package, on SQLite and on a throwaway PostgreSQL
 	PATH="$$(tools/install.sh postgresql):$$PATH" $(GO) test -count=$(COUNT) ./...
 
-e2e: build ## real clients against the real binary
+e2e: build fips pkcs11 ## real clients against the real binary
 	PATH="$$(tools/install.sh versitygw):$$PATH" ASSAY_REQUIRE_S3=1 $(GO) test -count=1 ./blob/s3/...
-	PATH="$$(tools/install.sh cosign crane oras skopeo conformance postgresql versitygw):$$PATH" ASSAY_REQUIRE_S3=1 \
+	PATH="$$(tools/install.sh softhsm2):$$PATH" ASSAY_REQUIRE_SOFTHSM=1 CGO_ENABLED=1 $(GO) test -tags pkcs11 -count=1 ./internal/keyring/...
+	PATH="$$(tools/install.sh cosign crane oras skopeo conformance postgresql versitygw kms-plugins transit softhsm2):$$PATH" ASSAY_REQUIRE_S3=1 \
+		ASSAY_FIPS_BIN=$(CURDIR)/bin/assay-fips ASSAY_PKCS11_BIN=$(CURDIR)/bin/assay-pkcs11 \
 		ASSAY_BIN=$(CURDIR)/bin/assay $(GO) test -tags e2e -count=1 -timeout 30m ./e2e/...
 
 bench: build ## figures as JSON lines in bin/bench.json; compare, do not quote

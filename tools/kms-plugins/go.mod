@@ -1,4 +1,4 @@
-module assay/plugins
+module assay/tools/kms-plugins
 
 go 1.26.0
 
@@ -92,4 +92,11 @@ require (
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260203192932-546029d2fa20 // indirect
 	google.golang.org/grpc v1.79.3 // indirect
 	google.golang.org/protobuf v1.36.11 // indirect
+)
+
+tool (
+	assay/tools/kms-plugins/sigstore-kms-awskms
+	assay/tools/kms-plugins/sigstore-kms-azurekms
+	assay/tools/kms-plugins/sigstore-kms-gcpkms
+	assay/tools/kms-plugins/sigstore-kms-hashivault
 )

@@ -3,7 +3,7 @@
 package main
 
 import (
-	"assay/plugins/internal/plugin"
+	"assay/tools/kms-plugins/internal/plugin"
 
 	_ "github.com/sigstore/sigstore/pkg/signature/kms/hashivault" // the provider
 )
