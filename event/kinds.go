@@ -47,6 +47,10 @@ const (
 	TrustChanged        Kind = "trust.changed"
 	TrustRootImported   Kind = "trust.root.imported"
 	TrustRootExpiring   Kind = "trust.root.expiring"
+	TrustRevoked        Kind = "trust.revoked"
+	RevocationAffects   Kind = "revocation.affects"
+	SignerFirstSeen     Kind = "signer.first_seen"
+	SignerUnlogged      Kind = "signer.unlogged"
 	KeyCreated          Kind = "key.created"
 	KeyRotated          Kind = "key.rotated"
 	KeyRetired          Kind = "key.retired"
@@ -156,6 +160,17 @@ func Kinds() []KindInfo {
 			{"version", "of the root"}, {"expires", "when it expires"}, {"hash", "of the file"}, {"signatures", "of distinct root keys"}}},
 		{TrustRootExpiring, Alert, "The TUF root nears its expiry and its keys are not on this server: people must sign the next one.", []Field{
 			{"version", "of the root"}, {"expires", "when it expires"}, {"days", "left, whole"}}},
+		{TrustRevoked, Audit, "Something is trusted no more; the trust epoch rose.", []Field{
+			{"target", "key, identity, certificate, builder, log range or artifact"}, {"kind", "which of them"}, {"since", "RFC 3339"},
+			{"reason", "why"}, {"version", "of the list"}, {"log_index", "of the list in the transparency log"},
+			{"artifacts", "how many lose evidence"}, {"attestations", "how many count no more"}}},
+		{RevocationAffects, Domain, "An artifact lost evidence by a revocation, or is revoked itself. The first 1,000 of a revocation are told, those that lose most first.", []Field{
+			{"version", "of the list"}, {"attestations", "how many of its bundles count no more"}}},
+		{SignerFirstSeen, Audit, "An issuer, an identity or a key signed in a repository for the first time. The event's digest is what was signed.", []Field{
+			{"repository", "repository name"}, {"what", "issuer, identity or key"}, {"who", "which"}, {"issuer", "of an identity"}, {"id", "record, att_..."}}},
+		{SignerUnlogged, Alert, "One of our identities signed what our own log does not hold: its key or its issuer may be in other hands.", []Field{
+			{"id", "record, att_..."}, {"issuer", "signer's issuer"}, {"identity", "signer's subject"}, {"root", "that it verified under"},
+			{"log_id", "log that holds it, if any"}, {"repository", "where it was pushed"}}},
 		{KeyCreated, Audit, "A key was made.", []Field{
 			{"role", "what it signs"}, {"fingerprint", "SHA-256 of the public key"}, {"algorithm", "for example ECDSA P-256"},
 			{"name", "in the key store"}, {"reason", "compromised, when the key before it is"}}},

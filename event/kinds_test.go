@@ -17,7 +17,7 @@ import (
 var update = flag.Bool("update", false, "write docs/events.md anew")
 
 func TestKinds(t *testing.T) {
-	form := regexp.MustCompile(`^[a-z]+(\.[a-z]+)+$`)
+	form := regexp.MustCompile(`^[a-z]+(\.[a-z]+(_[a-z]+)*)+$`)
 	field := regexp.MustCompile(`^[a-z]+(_[a-z]+)*$`)
 	seen := map[event.Kind]bool{}
 	for _, k := range event.Kinds() {

@@ -75,6 +75,11 @@ type Options struct {
 	// Epoch tells the trust epoch; nil: trust.Epoch. Bytes that were verified
 	// under the current epoch are not verified again.
 	Epoch func(ctx context.Context, tx *store.Tx) (int64, error)
+	// Own says of an OIDC issuer that its identities are the site's, and OwnLog of
+	// a log (ID in hex) that it is. Evidence by such an identity that no such log
+	// holds raises an alert. nil: nothing is.
+	Own    func(issuer string) bool
+	OwnLog func(id string) bool
 	// Registry is where Referrer reads pushed manifests and layers; nil: from
 	// Blobs, by digest.
 	Registry RegistrySource
@@ -92,6 +97,8 @@ type Store struct {
 	verifier Verifier
 	epoch    func(ctx context.Context, tx *store.Tx) (int64, error)
 	registry RegistrySource
+	own      func(issuer string) bool
+	ownLog   func(id string) bool
 	now      clock.Clock
 	log      *slog.Logger
 	met      *metrics
@@ -127,7 +134,7 @@ func New(o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		db: o.DB, blobs: o.Blobs, verifier: o.Verifier, epoch: o.Epoch, registry: o.Registry,
+		db: o.DB, blobs: o.Blobs, verifier: o.Verifier, epoch: o.Epoch, registry: o.Registry, own: o.Own, ownLog: o.OwnLog,
 		now: o.Clock, log: o.Logger, met: met, limits: o.Limits.withDefaults(),
 	}
 	if s.registry == nil {

@@ -45,6 +45,8 @@ type prepared struct {
 	payload  []byte
 	inline   bool
 	signed   string   // what was signed, see signedKey
+	made     maker    // what a revocation may name besides the signer
+	unlogged bool     // by one of our identities, and in no log of ours
 	kept     []Record // of the bundle that is kept in its place; nil: none
 }
 
@@ -164,7 +166,7 @@ func hasSubject(records []Record, d artifact.Digest) bool {
 func (s *Store) addOrigin(ctx context.Context, k known, from Origin) error {
 	if !k.origin {
 		err := s.db.Update(ctx, func(tx *store.Tx) error {
-			return insertOrigin(ctx, tx, k.row.ID, store.Micros(k.row.IngestedAt), from)
+			return putOrigin(ctx, tx, &k.row, store.Micros(k.row.IngestedAt), from)
 		})
 		if err != nil {
 			s.met.ingested.WithLabelValues(resultError).Inc()
@@ -240,6 +242,7 @@ func (s *Store) prepare(id string, sub submission, v *trust.Verified, epoch int6
 	if v.TrustedTime.IsZero() {
 		p.record.TrustedTime = time.Time{}
 	}
+	p.made, p.unlogged = makerOf(v), s.unlogged(v)
 	if v.Statement != nil {
 		p.record.PredicateType = v.Statement.PredicateType
 	}
@@ -321,8 +324,13 @@ func put(ctx context.Context, tx *store.Tx, p *prepared, from Origin) (isNew boo
 	if err := insertSubjects(ctx, tx, r.ID, at, p.subjects); err != nil {
 		return false, err
 	}
-	if err := insertOrigin(ctx, tx, r.ID, at, from); err != nil || !isNew {
+	if err := putOrigin(ctx, tx, r, at, from); err != nil || !isNew {
 		return isNew, err
+	}
+	if p.unlogged {
+		if err := alertUnlogged(ctx, tx, p, from); err != nil {
+			return false, err
+		}
 	}
 	body := ingestedBody{ID: r.ID, PredicateType: r.PredicateType, Issuer: r.Signer.Issuer, Identity: r.Signer.Subject,
 		Subjects: len(p.subjects), Source: from.Source, Repository: from.Repository}

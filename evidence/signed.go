@@ -122,5 +122,5 @@ func putCopy(ctx context.Context, tx *store.Tx, p *prepared, holder string, from
 		return fault.Newf(fault.Internal, "evidence %s has no subject", holder)
 	}
 	p.kept = records
-	return insertOrigin(ctx, tx, holder, store.Micros(records[0].IngestedAt), from)
+	return putOrigin(ctx, tx, &records[0], store.Micros(records[0].IngestedAt), from)
 }

@@ -20,6 +20,7 @@ import (
 //   - evidence_subject: the strong digests that a bundle is about.
 //   - evidence_origin: the repositories that a bundle was pushed to.
 //   - evidence_rejection: the newest refusals of each subject, for people.
+//   - evidence_seen: who has signed in a repository before.
 //   - evidence_signed: which bundle stands for a signature (signedKey), so that
 //     copies of it are not kept.
 //
@@ -80,6 +81,26 @@ CREATE TABLE evidence_signed (
 	signed TEXT NOT NULL PRIMARY KEY,
 	id     TEXT NOT NULL
 );
+`, `
+-- What a revocation may name besides the signer. NULL: not looked up yet, of
+-- bundles that came before these columns did (Store.Backfill).
+ALTER TABLE evidence_bundle ADD COLUMN serial TEXT;
+ALTER TABLE evidence_bundle ADD COLUMN authority TEXT;
+ALTER TABLE evidence_bundle ADD COLUMN builder TEXT;
+CREATE INDEX evidence_bundle_by_key ON evidence_bundle (key, trusted_time, id);
+CREATE INDEX evidence_bundle_by_signer ON evidence_bundle (issuer, identity, trusted_time, id) WHERE identity <> '';
+CREATE INDEX evidence_bundle_by_serial ON evidence_bundle (serial, authority, id) WHERE serial <> '';
+CREATE INDEX evidence_bundle_by_builder ON evidence_bundle (builder, trusted_time, id) WHERE builder <> '';
+CREATE INDEX evidence_bundle_by_index ON evidence_bundle (log_id, log_index, id) WHERE log_id <> '';
+CREATE INDEX evidence_bundle_unfilled ON evidence_bundle (id) WHERE serial IS NULL;
+-- Who signed in a repository before: an issuer, an identity, a key.
+CREATE TABLE evidence_seen (
+	repository TEXT NOT NULL,
+	what       TEXT NOT NULL,
+	who        TEXT NOT NULL,
+	at         BIGINT NOT NULL,
+	PRIMARY KEY (repository, what, who)
+);
 `}}
 
 const bundleColumns = `b.scheme, b.predicate_type, b.issuer, b.identity, b.key, b.root, b.trusted_time, b.time_source,
@@ -132,10 +153,10 @@ func insertBundle(ctx context.Context, tx *store.Tx, p *prepared, from Origin) (
 		content = p.raw
 	}
 	n, err := tx.Exec(ctx, `INSERT INTO evidence_bundle (id, scheme, predicate_type, issuer, identity, key, root, trusted_time, time_source,
-			log_id, log_index, legacy, size, trust_epoch, ingested_at, repository, source, payload, content)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
+			log_id, log_index, legacy, size, trust_epoch, ingested_at, repository, source, payload, content, serial, authority, builder)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
 		r.ID, string(r.Scheme), r.PredicateType, r.Signer.Issuer, r.Signer.Subject, r.Signer.Key, r.Root, r.TrustedTime, r.TimeSource,
-		r.LogID, r.LogIndex, r.Legacy, r.Size, r.TrustEpoch, tx.Now(), from.Repository, from.Source, p.payload, content)
+		r.LogID, r.LogIndex, r.Legacy, r.Size, r.TrustEpoch, tx.Now(), from.Repository, from.Source, p.payload, content, p.made.serial, p.made.authority, p.made.builder)
 	return n == 1, err
 }
 

@@ -45,9 +45,22 @@ func LoadFromTUF(ctx context.Context, o ClientOptions) (*trust.Root, error) {
 
 // FetchTarget fetches one target, as [LoadFromTUF] does the trusted root. One
 // that the repository does not have is fault.NotFound.
-func FetchTarget(ctx context.Context, o ClientOptions, name string) ([]byte, error) {
+func FetchTarget(ctx context.Context, o ClientOptions, name string) (b []byte, err error) {
+	err = fetching(ctx, o, func(up *update) error {
+		info, err := up.find(ctx, name)
+		if err == nil {
+			b, err = up.fetch(ctx, name, info)
+		}
+		return err
+	})
+	return b, err
+}
+
+// fetching refreshes the cache of a repository, alone, and lets do fetch from
+// it.
+func fetching(ctx context.Context, o ClientOptions, do func(*update) error) error {
 	if o.CacheDir == "" || len(o.Root) == 0 {
-		return nil, fault.Newf(fault.Invalid, "TUF client: want a root to begin with, and a cache folder to remember versions in")
+		return fault.Newf(fault.Invalid, "TUF client: want a root to begin with, and a cache folder to remember versions in")
 	}
 	if o.TargetsURL == "" {
 		o.TargetsURL = strings.TrimSuffix(o.URL, "/") + "/targets"
@@ -55,32 +68,28 @@ func FetchTarget(ctx context.Context, o ClientOptions, name string) ([]byte, err
 	for _, at := range []string{o.URL, o.TargetsURL} {
 		u, err := url.Parse(at)
 		if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" {
-			return nil, fault.Newf(fault.Invalid, "TUF client: URL %.120q, want http or https", at)
+			return fault.Newf(fault.Invalid, "TUF client: URL %.120q, want http or https", at)
 		}
 	}
 	// The cache belongs to this anchor: another one starts afresh.
 	sum := sha256.Sum256(o.Root)
 	dir := filepath.Join(o.CacheDir, hex.EncodeToString(sum[:8]))
 	if err := durable.MkdirAll(filepath.Join(dir, "targets"), 0o700); err != nil {
-		return nil, err
+		return err
 	}
 	lock, err := lockCache(ctx, filepath.Join(dir, "lock"))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = lock.Close() }()
 	up, err := newUpdate(o, dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := up.refresh(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	info, err := up.find(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	return up.fetch(ctx, name, info)
+	return do(up)
 }
 
 // lockCache waits for another process that fetches.

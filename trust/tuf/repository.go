@@ -186,6 +186,9 @@ func (r *Repository) writeRoot(ctx context.Context, root *metadata.Metadata[meta
 	if err := r.write("root.json", b); err != nil {
 		return err
 	}
+	if r.root != nil {
+		r.older = append(r.older, r.root)
+	}
 	r.root, r.rootBytes = root, b
 	r.o.Logger.Info("TUF root published", "version", version, "expires", root.Signed.Expires)
 	return nil
