@@ -51,6 +51,8 @@ type Options struct {
 	Keys        func() []client.Key // the site's own keys, public halves only
 	Clock       clock.Clock
 	Logger      *slog.Logger
+	// Revocations is the site's list.
+	Revocations Revocations
 }
 
 // API serves /api/v1.

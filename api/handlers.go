@@ -38,7 +38,7 @@ var (
 // table is the API, a row a route.
 func (a *API) table() []Route {
 	bundle := RawBytes{bundleTypes[0]}
-	return []Route{
+	return append([]Route{
 		{Method: "GET", Path: "/api/v1/openapi.json", Summary: "This description", Out: RawBytes{"application/json"}, Status: 200, handle: a.openAPI},
 		{Method: "GET", Path: "/api/v1/status", Summary: "What this server is", Out: client.Status{}, Status: 200, handle: a.status},
 		{Method: "POST", Path: "/api/v1/verify", Summary: "May this artifact run here, and how do we know?", Action: identity.ActVerify,
@@ -62,7 +62,7 @@ func (a *API) table() []Route {
 		{Method: "GET", Path: "/api/v1/keys", Summary: "The site's own keys: where they lie, since when, and in which time they count", Action: identity.ActReadAudit, Out: client.List[client.Key]{}, Status: 200, handle: a.keys},
 		{Method: "GET", Path: "/api/v1/trust/export", Summary: "The trusted root for offline verifiers", Out: RawBytes{"application/json"}, Status: 200, handle: a.trustExport},
 		{Method: "GET", Path: "/api/v1/trust/tuf-root", Summary: "The first TUF root.json", Out: RawBytes{"application/json"}, Status: 200, handle: a.tufRoot},
-	}
+	}, a.revocationRoutes()...)
 }
 
 func (a *API) openAPI(w http.ResponseWriter, _ *http.Request) {

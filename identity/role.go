@@ -21,7 +21,8 @@ const (
 	ActApply         Action = "apply"          // change configuration, roles and policies
 	ActReadAudit     Action = "read-audit"     // read the audit trail
 	ActOperate       Action = "operate"        // quarantine, scrub, collect garbage, back up
-	ActAdmin         Action = "admin"          // keys, trust roots, revocation
+	ActRevoke        Action = "revoke"         // take trust from keys, identities, builders, artifacts
+	ActAdmin         Action = "admin"          // keys, trust roots, taking revocations back
 )
 
 // Role is a named set of actions.
@@ -61,11 +62,11 @@ var roleTable = []struct {
 	{RolePublisher, []Action{ActPull, ActReadEvidence, ActVerify, ActSign, ActWriteEvidence, ActCreate, ActPush}},
 	{RoleDeployer, []Action{ActPull, ActReadEvidence, ActVerify, ActDeploy}},
 	{RoleApprover, []Action{ActPull, ActReadEvidence, ActVerify, ActReadLog, ActApprove}},
-	{RoleOperator, []Action{ActPull, ActReadEvidence, ActVerify, ActReadLog, ActDelete, ActOperate}},
+	{RoleOperator, []Action{ActPull, ActReadEvidence, ActVerify, ActReadLog, ActDelete, ActOperate, ActRevoke}},
 	{RoleAuditor, []Action{ActReadEvidence, ActVerify, ActReadLog, ActReadAudit}},
 	{RoleAdmin, []Action{
 		ActPull, ActCreate, ActPush, ActDelete, ActSign, ActReadLog, ActReadEvidence, ActWriteEvidence,
-		ActVerify, ActDeploy, ActApprove, ActApply, ActReadAudit, ActOperate, ActAdmin,
+		ActVerify, ActDeploy, ActApprove, ActApply, ActReadAudit, ActOperate, ActRevoke, ActAdmin,
 	}},
 }
 

@@ -192,6 +192,25 @@ type Rejected struct {
 type Trust struct {
 	Roots []string `json:"roots"` // names of the roots in use, sorted
 	Stale bool     `json:"stale"` // a root or list is older than its own limit; always a deny
+	// Revocations say of each root whether a list of revocations was asked; sorted
+	// by root.
+	Revocations []Revocations `json:"revocations,omitempty"`
+	// Revoked is set when the artifact itself is revoked; always a deny.
+	Revoked *Revoked `json:"revoked,omitempty"`
+}
+
+// Revocations is the state of one root's list. Its version is not in it: that
+// rises with every renewal, and what is known stays the same.
+type Revocations struct {
+	Root    string `json:"root"`
+	State   string `json:"state"`             // "current", "stale" or "not_configured"
+	Entries string `json:"entries,omitempty"` // "sha256:" and hex, of what is revoked; absent when not configured
+}
+
+// Revoked says since when an artifact is revoked, and why.
+type Revoked struct {
+	Since  string `json:"since"` // RFC 3339
+	Reason string `json:"reason"`
 }
 
 // Normalize fills what must not be absent and sorts what has no order of its
@@ -204,6 +223,7 @@ func (f *Facts) Normalize() {
 	f.Rejected = orEmpty(f.Rejected)
 	f.Trust.Roots = orEmpty(f.Trust.Roots)
 	slices.Sort(f.Trust.Roots)
+	slices.SortStableFunc(f.Trust.Revocations, func(a, b Revocations) int { return strings.Compare(a.Root, b.Root) })
 	slices.Sort(f.Subject.Tags)
 	slices.SortStableFunc(f.Signatures, func(a, b Signature) int { return compareEvidence(&a.Evidence, &b.Evidence) })
 	slices.SortStableFunc(f.Attestations, func(a, b Attestation) int {

@@ -319,6 +319,9 @@ func (ev *evaluation) state() {
 		c.Status, c.Found, c.Mend = Fail, c.Found+"; stale", "assay doctor"
 	}
 	ev.add(c)
+	if r := ev.facts.Trust.Revoked; r != nil {
+		ev.add(Check{Name: "trust/revoked", Status: Fail, Expected: "an artifact that is not revoked", Found: "revoked since " + clip(r.Since, 40) + ": " + clip(r.Reason, 300), Mend: "assay revocations list"})
+	}
 	ev.profile()
 }
 

@@ -4,14 +4,17 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"assay/attestation"
 	"assay/authority/rotation"
+	"assay/identity"
 	"assay/store"
 	"assay/trust"
+	"assay/trust/revocation"
 	"assay/trust/tuf"
 	"assay/verify"
 )
@@ -19,6 +22,10 @@ import (
 // trustPoll is how often the database is asked whether another replica changed
 // trust: what is revoked there is refused here within a second.
 const trustPoll = 400 * time.Millisecond
+
+// revocationsPoll is how often it is looked whether the list has to be signed
+// anew: many times within its validity, also when that failed at first.
+const revocationsPoll = time.Minute
 
 // trustState is what this process verifies with at an instant. It is immutable:
 // a change makes another one, which all doors ask from then on.
@@ -28,6 +35,8 @@ type trustState struct {
 	staleFrom time.Time        // a list in it is too old from then on; zero: never
 	targets   map[string][]byte
 	keys      []rotation.Key // the site's own
+	// revocations is the site's list; nil before the first one was made.
+	revocations *revocation.Signed
 
 	epoch, revision int64 // of the database that it was made from
 }
@@ -43,8 +52,10 @@ type trustDraft struct {
 	verify  verify.VerifierOptions // foreign roots, keys and checks; the own root comes first
 	targets map[string][]byte      // what TUF publishes beside the trusted root
 	keys    []rotation.Key
-	// staleFrom is when the earliest list ends; see endsAt.
-	staleFrom time.Time
+	// staleFrom is when the earliest part of it ends, revocation lists apart; see
+	// endsAt.
+	staleFrom   time.Time
+	revocations *revocation.Signed
 }
 
 // endsAt notes that something in the draft is too old from at on.
@@ -66,6 +77,7 @@ type trustLoader struct {
 func (s *Server) trustLoaders() []trustLoader {
 	return []trustLoader{
 		{trust.DocAuthority, s.loadAuthorities},
+		{trust.DocRevocations, s.loadRevocations},
 	}
 }
 
@@ -151,7 +163,9 @@ func (s *Server) makeTrust(ctx context.Context, tx *store.Tx) (*trustState, erro
 	if err != nil {
 		return nil, err
 	}
-	return &trustState{root: root, verifier: v, staleFrom: d.staleFrom, targets: d.targets, keys: d.keys}, nil
+	return &trustState{
+		root: root, verifier: v, staleFrom: d.staleFrom, targets: d.targets, keys: d.keys, revocations: d.revocations,
+	}, nil
 }
 
 // ownWindow begins with the site's first authority.
@@ -212,4 +226,32 @@ func (s *Server) loadedEpoch(ctx context.Context, tx *store.Tx) (int64, error) {
 		return 0, err
 	}
 	return trust.Epoch(ctx, tx)
+}
+
+// ownIssuer says whether an issuer's identities are the site's: its own and
+// those that are registered.
+func (s *Server) ownIssuer(issuer string) bool {
+	if issuer == s.issuer.URL() {
+		return true
+	}
+	d := s.desired.Load()
+	return d != nil && slices.ContainsFunc(d.Issuers, func(c identity.IssuerConfig) bool { return c.URL == issuer })
+}
+
+// ownLog says whether a log, by its ID in hex, is the site's.
+func (s *Server) ownLog(id string) bool { return s.trust().root.HasLog(id) }
+
+// backfill looks up what older evidence does not say yet of who made it.
+func (s *Server) backfill(ctx context.Context) error {
+	for ctx.Err() == nil {
+		n, err := s.evidence.Backfill(ctx, 256)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			break
+		}
+	}
+	<-ctx.Done()
+	return nil
 }

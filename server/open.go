@@ -219,7 +219,10 @@ func (s *Server) openTrust(ctx context.Context, keys *keyring.Folder) error {
 	if s.tuf, err = tuf.NewRepository(ctx, tuf.Options{Dir: s.data.join("tuf"), Roles: roles, Before: before, Clock: s.clock, Logger: s.log}); err != nil {
 		return err
 	}
-	return s.reloadTrust(ctx)
+	if err := s.reloadTrust(ctx); err != nil {
+		return err
+	}
+	return s.ensureRevocations(ctx)
 }
 
 func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
@@ -234,7 +237,7 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 		return err
 	}
 	if s.evidence, err = evidence.New(evidence.Options{
-		DB: s.db, Blobs: s.blobs, Verifier: liveVerifier{s}, Epoch: s.loadedEpoch, Clock: s.clock, Logger: s.log, Registerer: s.reg,
+		DB: s.db, Blobs: s.blobs, Verifier: liveVerifier{s}, Epoch: s.loadedEpoch, Own: s.ownIssuer, OwnLog: s.ownLog, Clock: s.clock, Logger: s.log, Registerer: s.reg,
 	}); err != nil {
 		return err
 	}
@@ -275,6 +278,7 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
 		Credentials: s.credentials, Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Clock: s.clock, Logger: s.log,
+		Revocations: revocations{s},
 	})
 	// The rows of all keys are there now, and all parts that use them.
 	if err := s.reloadTrust(ctx); err != nil {

@@ -41,6 +41,9 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 		"documents":   s.followDocuments,
 		"credentials": s.credentials.Run,
 		"trust":       s.every(trustPoll, s.followTrust),
+		"revoked":     s.every(revocationsPoll, s.renewRevocations),
+		"redecide":    s.redecide,
+		"backfill":    s.backfill,
 	} {
 		wg.Go(func() { s.keepRunning(ctx, name, run) })
 	}

@@ -3,6 +3,7 @@ package trust
 import (
 	"crypto"
 	"crypto/x509"
+	"encoding/hex"
 	"fmt"
 
 	commonpb "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
@@ -160,4 +161,15 @@ func (r *Root) Parts() Parts {
 	}
 	p.Logs, p.CTLogs, p.CAs, p.TSAs = logs(r.logs), logs(r.ctlogs), auths(r.cas), auths(r.tsas)
 	return p
+}
+
+// HasLog says whether a transparency log, by its ID in hex, is one of the root's,
+// whatever its window.
+func (r *Root) HasLog(id string) bool {
+	for _, l := range r.logs {
+		if hex.EncodeToString([]byte(l.id)) == id {
+			return true
+		}
+	}
+	return false
 }

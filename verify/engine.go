@@ -197,14 +197,15 @@ func (e *Engine) decideOnce(ctx context.Context, t Target, scope policy.Scope, p
 		return nil, err
 	}
 	g := &gathering{target: t, verifier: state.Verifier, builders: e.builders, policy: p, cache: e.verdicts, epoch: state.Epoch, never: e.keys.Load().own}
-	if err := g.gather(ctx, e.o.Source, scope, state.Stale); err != nil {
+	now := e.o.Clock().UTC().Truncate(time.Microsecond)
+	if err := g.gather(ctx, e.o.Source, scope, state.Stale, now); err != nil {
 		return nil, err
 	}
 	facts, err := canonical(g.facts)
 	if err != nil {
 		return nil, err
 	}
-	now := e.o.Clock().UTC().Truncate(time.Microsecond)
+	now = e.o.Clock().UTC().Truncate(time.Microsecond)
 	res, err := p.Evaluate(ctx, g.facts, now)
 	if err != nil {
 		return nil, err

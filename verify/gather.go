@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"assay/evidence"
 	"assay/internal/fault"
@@ -14,12 +15,13 @@ import (
 
 // gather reads the evidence from the source and makes facts of it. The error is
 // that something could not be found out (fault.Undecided and the like).
-func (g *gathering) gather(ctx context.Context, src EvidenceSource, scope policy.Scope, stale bool) error {
+func (g *gathering) gather(ctx context.Context, src EvidenceSource, scope policy.Scope, stale bool, now time.Time) error {
 	g.digests = g.target.set()
 	g.facts = &policy.Facts{
 		Schema: policy.FactsSchema, Subject: g.target.Subject(), Scope: scope,
 		Trust: policy.Trust{Roots: g.verifier.RootNames(), Stale: stale},
 	}
+	g.enterRevocations(now)
 	items, truncated, err := src.Evidence(ctx, g.target.Digest)
 	if err != nil {
 		return err

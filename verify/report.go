@@ -105,10 +105,10 @@ func Offline(ctx context.Context, t Target, src EvidenceSource, o OfflineOptions
 		o.Scope.ID = "offline"
 	}
 	g := &gathering{target: t, verifier: o.Verifier, builders: b, policy: o.Policy}
-	if err := g.gather(ctx, src, o.Scope, o.Stale); err != nil {
+	now := o.Clock().UTC()
+	if err := g.gather(ctx, src, o.Scope, o.Stale, now); err != nil {
 		return nil, undecided(err)
 	}
-	now := o.Clock().UTC()
 	facts, err := canonical(g.facts)
 	if err != nil {
 		return nil, undecided(err)

@@ -14,6 +14,7 @@ import (
 	"assay/trust"
 	"assay/trust/delegation"
 	"assay/trust/foreign"
+	"assay/trust/revocation"
 )
 
 // VerifierOptions are what bundles are verified with.
@@ -29,6 +30,9 @@ type VerifierOptions struct {
 	// Checks judge what a bundle proved, under every root and key, in order; the
 	// first error refuses the bundle.
 	Checks []trust.Check
+	// Lists are the revocation lists, each by the name of the root that it covers.
+	// All count for every bundle. A root without one is "not configured".
+	Lists  map[string]*revocation.Signed
 	Limits attestation.Limits // caps before any cryptography; zero: defaults
 	Clock  clock.Clock        // nil: clock.System
 }
@@ -41,6 +45,7 @@ type Verifier struct {
 	domains  []domain  // under which bundles are verified
 	keys     []keyring // who may sign without a certificate
 	notation []*foreign.Root
+	revoked  *revocation.Set // nil: no list
 }
 
 // NewVerifier makes a verifier. Neither a root nor a key is fault.Invalid.
@@ -52,6 +57,14 @@ func NewVerifier(o VerifierOptions) (*Verifier, error) {
 		o.Clock = clock.System
 	}
 	v := &Verifier{o: o}
+	if len(o.Lists) > 0 {
+		var lists []*revocation.List
+		for _, l := range o.Lists {
+			lists = append(lists, l.List)
+		}
+		v.revoked = revocation.NewSet(lists...)
+		v.o.Checks = append(slices.Clone(o.Checks), v.revoked.Check)
+	}
 	for _, r := range o.Roots {
 		v.names = append(v.names, r.Name())
 		v.domains = append(v.domains, domain{root: r})

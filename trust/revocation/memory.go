@@ -81,7 +81,7 @@ func (m Memory) read(domain string) (*Signed, error) {
 	if err := l.Validate(); err != nil {
 		return nil, fault.Newf(fault.Tampered, "%s: %w", m.path(domain), err)
 	}
-	return &Signed{List: l}, nil
+	return &Signed{List: l, entries: l.EntriesDigest(), index: -1}, nil
 }
 
 // lock waits for another process.

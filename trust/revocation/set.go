@@ -203,16 +203,17 @@ func (e *Entry) refusal(at time.Time) error {
 	return refuse(CodeRevoked, "%.300s is revoked since %s (%.200s), and %s", e.Text(), stamp(e.InvalidSince.Time), e.Reason, when)
 }
 
-// Artifact gives the entry that revokes one of the digests as an artifact at
-// now, or nil: signatures do not help it, whenever they were made.
-func (s *Set) Artifact(digests artifact.DigestSet, now time.Time) *Entry {
+// Artifact gives the entry that revokes one of the digests as an artifact, or
+// nil. It holds from its invalid_since on by the clock: signatures do not help,
+// whenever they were made.
+func (s *Set) Artifact(digests artifact.DigestSet) (found *Entry) {
 	if s == nil || !s.digests {
 		return nil
 	}
 	for _, d := range digests.Strong() {
-		if e := s.exact[artifactOf(d)]; e != nil && !now.Before(e.InvalidSince.Time) {
-			return e
+		if e := s.exact[artifactOf(d)]; e != nil {
+			found = earlier(found, e)
 		}
 	}
-	return nil
+	return found
 }

@@ -51,11 +51,13 @@ type Proof struct {
 // Signed is a list with its signatures and their log entries. Make one with
 // [Open] or [Seal].
 type Signed struct {
-	List   *List
-	Root   bool // signed by the threshold of root keys
-	LogIDs []string
-	raw    []byte
-	signer []string // fingerprints of the authority's keys that signed
+	List    *List
+	Root    bool // signed by the threshold of root keys
+	LogIDs  []string
+	raw     []byte
+	signer  []string // fingerprints of the authority's keys that signed
+	entries string   // digest of the entries
+	index   int64    // of the first signature in its log; -1: none
 }
 
 type wireSigned struct {
@@ -63,6 +65,19 @@ type wireSigned struct {
 	Envelope  jsontext.Value `json:"envelope"`
 	Proofs    []Proof        `json:"proofs"`
 }
+
+// LogIndex is where the log holds the first signature; nil where that is not
+// known.
+func (s *Signed) LogIndex() *int64 {
+	if s.index < 0 {
+		return nil
+	}
+	i := s.index
+	return &i
+}
+
+// Entries is [List.EntriesDigest].
+func (s *Signed) Entries() string { return s.entries }
 
 // Bytes is the document as it was read or made.
 func (s *Signed) Bytes() []byte { return s.raw }
@@ -151,13 +166,14 @@ func Open(ctx context.Context, b []byte, a Authority, root *trust.Root) (*Signed
 	if env.PayloadType != PayloadType {
 		return nil, refuse(CodeMalformed, "signed revocation list: payload type %.80q, want %s", env.PayloadType, PayloadType)
 	}
-	s := &Signed{raw: b}
+	s := &Signed{raw: b, index: -1}
 	if err := s.openSigners(ctx, env, w.Proofs, a, root); err != nil {
 		return nil, err
 	}
 	if s.List, err = ParseList(env.Payload); err != nil {
 		return nil, refuse(CodeMalformed, "%w", err)
 	}
+	s.entries = s.List.EntriesDigest()
 	return s, nil
 }
 
@@ -171,7 +187,7 @@ func (s *Signed) openSigners(ctx context.Context, env *attestation.Envelope, pro
 	var unlogged error
 	online, offline := 0, map[string]bool{}
 	for _, m := range matches {
-		id, err := logged(ctx, env, m.Signature, keys[m.Key], proofs, root)
+		v, err := logged(ctx, env, m.Signature, keys[m.Key], proofs, root)
 		if err != nil {
 			unlogged = err
 			continue
@@ -180,7 +196,10 @@ func (s *Signed) openSigners(ctx context.Context, env *attestation.Envelope, pro
 		if err != nil {
 			return err
 		}
-		s.LogIDs, s.signer = append(s.LogIDs, id), append(s.signer, fp)
+		s.LogIDs, s.signer = append(s.LogIDs, v.LogID), append(s.signer, fp)
+		if s.index < 0 {
+			s.index = v.LogIndex
+		}
 		if contains(a.Online, fp) {
 			online++
 		}
@@ -198,6 +217,19 @@ func (s *Signed) openSigners(ctx context.Context, env *attestation.Envelope, pro
 	return refuse(CodeSigner, "revocation list: signed by %d keys of the offline root, want %d, and not by the online key", len(offline), a.RootThreshold)
 }
 
+// SignedByRoot says whether a threshold of the authority's root keys signed an
+// envelope. The error is fault.Unverified and says how many are missing.
+func SignedByRoot(env *attestation.Envelope, a Authority) error {
+	n := 0
+	if m, err := attestation.VerifyDSSE(env, a.Root...); err == nil {
+		n = len(m)
+	}
+	if a.RootThreshold < 1 || n < a.RootThreshold {
+		return refuse(CodeSigner, "revocation list: signed by %d keys of the offline root, want %d", n, a.RootThreshold)
+	}
+	return nil
+}
+
 func contains(keys []crypto.PublicKey, fingerprint string) bool {
 	for _, k := range keys {
 		if fp, err := trust.KeyFingerprint(k); err == nil && fp == fingerprint {
@@ -208,9 +240,9 @@ func contains(keys []crypto.PublicKey, fingerprint string) bool {
 }
 
 // logged verifies the proofs of one signature: a log of the root holds it.
-func logged(ctx context.Context, env *attestation.Envelope, sig int, key crypto.PublicKey, proofs []Proof, root *trust.Root) (logID string, err error) {
+func logged(ctx context.Context, env *attestation.Envelope, sig int, key crypto.PublicKey, proofs []Proof, root *trust.Root) (v *trust.Verified, err error) {
 	if len(proofs) > len(env.Signatures) {
-		return "", fault.Newf(fault.Unverified, "%d proofs of %d signatures", len(proofs), len(env.Signatures))
+		return nil, fault.Newf(fault.Unverified, "%d proofs of %d signatures", len(proofs), len(env.Signatures))
 	}
 	digest := artifact.SHA256Of(env.PAE())
 	err = fault.Newf(fault.Unverified, "signature %d has no log entry", sig)
@@ -230,15 +262,14 @@ func logged(ctx context.Context, env *attestation.Envelope, sig int, key crypto.
 		if b, err = attestation.NewMessageBundle(m, digest, env.Signatures[sig].Sig); err != nil {
 			continue
 		}
-		var v *trust.Verified
 		v, err = root.VerifyBundle(ctx, b, trust.VerifyOptions{
 			Artifact: digest.Set(), Keys: []trust.Key{{Public: key}}, Thresholds: &trust.Thresholds{TLog: 1},
 		})
 		if err == nil {
-			return v.LogID, nil
+			return v, nil
 		}
 	}
-	return "", err
+	return nil, err
 }
 
 // Follow says whether next may take the place of before, the newest list of its

@@ -107,3 +107,10 @@ func FetchTargets(ctx context.Context, o ClientOptions, names ...string) (target
 	})
 	return targets, root, err
 }
+
+// Online is the signer of the targets role.
+func (r *Repository) Online() crypto.Signer {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.o.Roles.Targets
+}
