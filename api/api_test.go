@@ -113,7 +113,7 @@ func (s *site) fill(st client.Status) {
 	var docs strings.Builder
 	for name, g := range map[string]string{
 		"other": "role: admin, scope: \"other/**\"", "viewer": "role: viewer, scope: \"**\"", "signer": "role: signer, scope: \"**\"",
-		"auditor": "role: auditor, scope: \"**\"", "admin": "role: admin, scope: \"**\"", "team": "role: viewer, scope: \"team/**\"",
+		"auditor": "role: auditor, scope: \"**\"", "operator": "role: operator, scope: \"**\"", "admin": "role: admin, scope: \"**\"", "team": "role: viewer, scope: \"team/**\"",
 	} {
 		fmt.Fprintf(&docs, "apiVersion: assay/v1\nkind: Grant\nmetadata: {name: %s}\nspec: {issuer: %q, subject: %s@example.com, %s}\n---\n", name, s.issuer, name, g)
 		a, err := s.admin.Mint(ctx, client.TokenRequest{Subject: name + "@example.com", Audience: "assay-api", TTL: 300})
@@ -187,6 +187,12 @@ func (s *site) request(method, path string) (query string, header map[string]str
 		return "", map[string]string{"Content-Type": "application/vnd.dev.sigstore.bundle.v0.3+json"}, s.bundle
 	case "POST /api/v1/apply":
 		return "?dry_run=true", map[string]string{"Content-Type": "application/yaml"}, []byte(fmt.Sprintf(policyDoc, s.issuer))
+	case "POST /api/v1/trust/revocations":
+		return "", map[string]string{"Content-Type": "application/json"},
+			[]byte(`{"entries":[{"kind":"artifact","digest":"` + string(s.digest) + `","invalid_since":"1970-01-01T00:00:00Z","reason":"a test"}],"plan":true}`)
+	case "PUT /api/v1/trust/revocations":
+		return "", map[string]string{"Content-Type": "application/vnd.dsse.envelope.v1+json"},
+			[]byte(`{"payloadType":"application/vnd.assay.revocations.v1+json","payload":"e30=","signatures":[{"sig":"AA=="}]}`)
 	}
 	return "", nil, nil
 }
@@ -236,9 +242,11 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"post /api/v1/verify": "viewer", "get /api/v1/decisions": "viewer", "get /api/v1/decisions/{id}": "viewer",
 		"post /api/v1/evidence": "signer", "get /api/v1/evidence": "viewer", "get /api/v1/evidence/{id}": "team",
 		"post /api/v1/apply": "admin", "get /api/v1/log/entries/{index}": "viewer", "get /api/v1/events": "auditor", "get /api/v1/keys": "auditor",
+		"post /api/v1/trust/revocations": "operator", "put /api/v1/trust/revocations": "admin",
 	}
 	public := map[string]bool{
 		"get /api/v1/openapi.json": true, "get /api/v1/status": true, "get /api/v1/trust/export": true, "get /api/v1/trust/tuf-root": true,
+		"get /api/v1/trust/revocations": true, "get /api/v1/trust/revocations/signed": true,
 	}
 	for path, ops := range s.doc.Paths {
 		for method, op := range ops {
@@ -261,7 +269,9 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 
 				status, h, b := ask(s.tokens[role])
 				s.holds(t, route, status, h, b)
-				if status/100 != 2 {
+				// Only the offline root makes what this one takes: see server's tests.
+				unsigned := route == "put /api/v1/trust/revocations" && bytes.Contains(b, []byte("signed by 0 keys of the offline root"))
+				if status/100 != 2 && !unsigned {
 					t.Errorf("with role %q: %d %s", role, status, b)
 				}
 				if h.Get("X-Content-Type-Options") != "nosniff" || !strings.Contains(h.Get("Content-Security-Policy"), "sandbox") || h.Get("Cache-Control") != "no-store" {

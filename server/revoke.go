@@ -139,6 +139,10 @@ func (s *Server) ensureRevocations(ctx context.Context) error {
 // renewRevocations signs the list anew well before it ends, and when the online
 // key is another one. It says the same as before; only its version rises.
 func (s *Server) renewRevocations(ctx context.Context) error {
+	return s.renewRevocationsAt(ctx, s.clock())
+}
+
+func (s *Server) renewRevocationsAt(ctx context.Context, now time.Time) error {
 	signed := s.trust().revocations
 	if signed == nil {
 		return s.ensureRevocations(ctx)
@@ -148,7 +152,7 @@ func (s *Server) renewRevocations(ctx context.Context) error {
 		return err
 	}
 	l := signed.List
-	if s.clock().Add(revocation.OnlineValidity/2).Before(l.Expires.Time) && l.Use == revocation.Online && (signed.Root || signed.SignedBy(online)) {
+	if now.Add(revocation.OnlineValidity/2).Before(l.Expires.Time) && l.Use == revocation.Online && (signed.Root || signed.SignedBy(online)) {
 		return nil
 	}
 	b, err := s.sealRevocations(ctx, l.Version+1, revocation.Online, l.Entries)
