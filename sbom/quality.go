@@ -29,7 +29,7 @@ type aspect struct {
 	has    func(c *Component) bool
 }
 
-var aspects = []aspect{
+var aspects = [...]aspect{
 	{"identified", 30, "a package URL", func(c *Component) bool { return c.PURL.Type != "" }},
 	{"versioned", 25, "a version", func(c *Component) bool { return c.Version != "" && c.Version != "(devel)" && c.Version != "UNKNOWN" }},
 	{"licensed", 10, "a licence that is a valid SPDX expression", func(c *Component) bool {
@@ -47,25 +47,48 @@ var aspects = []aspect{
 // Judge scores a document: the minimum elements of an SBOM (NTIA 2021), and what
 // matching against advisories needs.
 func Judge(d *Document) Quality {
-	q := Quality{Incomplete: d.Incomplete}
-	packages := d.Packages()
-	for _, a := range aspects {
-		part := QualityPart{Name: a.name, Weight: a.weight, Of: len(packages)}
-		for i := range packages {
-			if a.has(&packages[i]) {
-				part.Have++
-			} else if part.Reason == "" {
-				part.Reason = fmt.Sprintf("without %s: %s", a.want, clip(packages[i].FullName(), 100))
-			}
+	var t tally
+	for i := range d.Components {
+		t.component(&d.Components[i])
+	}
+	for _, dep := range d.Dependencies {
+		t.edges += len(dep.On)
+	}
+	return t.judge(d.Header)
+}
+
+// tally counts, as components pass, what a score is made of.
+type tally struct {
+	packages, edges int
+	have            [len(aspects)]int
+	lacking         [len(aspects)]string // the first package that lacks it
+}
+
+func (t *tally) component(c *Component) {
+	if !c.IsPackage() {
+		return
+	}
+	t.packages++
+	for i, a := range aspects {
+		if a.has(c) {
+			t.have[i]++
+		} else if t.lacking[i] == "" {
+			t.lacking[i] = clip(c.FullName(), 100)
+		}
+	}
+}
+
+func (t *tally) judge(head Header) Quality {
+	q := Quality{Incomplete: head.Incomplete}
+	for i, a := range aspects {
+		part := QualityPart{Name: a.name, Weight: a.weight, Of: t.packages, Have: t.have[i]}
+		if part.Have < part.Of {
+			part.Reason = fmt.Sprintf("without %s: %s", a.want, t.lacking[i])
 		}
 		if more := part.Of - part.Have - 1; more > 0 {
 			part.Reason += fmt.Sprintf(" and %d more", more)
 		}
 		q.Parts = append(q.Parts, part)
-	}
-	edges := 0
-	for _, dep := range d.Dependencies {
-		edges += len(dep.On)
 	}
 	one := func(name string, weight int, ok bool, reason string) {
 		part := QualityPart{Name: name, Weight: weight, Of: 1, Have: 1}
@@ -74,20 +97,20 @@ func Judge(d *Document) Quality {
 		}
 		q.Parts = append(q.Parts, part)
 	}
-	one("related", 10, edges > 0 || len(packages) < 2, "no dependencies between packages: direct and transitive cannot be told apart")
-	one("subject", 5, len(d.Roots) > 0, "it does not say what it describes")
-	one("dated", 5, !d.Created.IsZero() && len(d.Tools)+len(d.Authors) > 0, "it does not say when and by what it was made")
-	one("whole", 5, len(d.Incomplete) == 0 && len(d.Problems) == 0, "parts are missing or were not understood")
+	one("related", 10, t.edges > 0 || t.packages < 2, "no dependencies between packages: direct and transitive cannot be told apart")
+	one("subject", 5, len(head.Roots) > 0, "it does not say what it describes")
+	one("dated", 5, !head.Created.IsZero() && len(head.Tools)+len(head.Authors) > 0, "it does not say when and by what it was made")
+	one("whole", 5, len(head.Incomplete) == 0 && len(head.Problems) == 0, "parts are missing or were not understood")
 	for i, p := range q.Parts {
 		switch {
 		case p.Of > 0:
 			q.Score += p.Weight * p.Have * 1000 / p.Of
-		case len(packages) == 0:
+		case t.packages == 0:
 			q.Parts[i].Reason = "no packages in it"
 		}
 	}
 	q.Score /= 1000
-	if len(packages) == 0 {
+	if t.packages == 0 {
 		q.Score = 0
 	}
 	return q
