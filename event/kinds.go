@@ -32,6 +32,8 @@ const (
 	ArtifactRevoked     Kind = "artifact.revoked"
 	AttestationIngested Kind = "attestation.ingested"
 	AttestationRejected Kind = "attestation.rejected"
+	SBOMIndexed         Kind = "sbom.indexed"
+	SBOMRefused         Kind = "sbom.refused"
 	DecisionMade        Kind = "decision.made"
 	DecisionChanged     Kind = "decision.changed"
 	CertificateIssued   Kind = "certificate.issued"
@@ -122,6 +124,11 @@ func Kinds() []KindInfo {
 			{"repository", "where it was pushed"}}},
 		{AttestationRejected, Audit, "Evidence did not verify and was not stored.", []Field{
 			{"source", "where it came from"}, {"repository", "where it was pushed"}, {"code", "short reason"}, {"reason", "why"}}},
+		{SBOMIndexed, Domain, "A bill of materials was read and is searched and matched from now on. The event's digest is what it describes.", []Field{
+			{"attestation", "record, att_..."}, {"format", "of the document"}, {"packages", "how many it names"}, {"quality", "score, 0 to 100"},
+			{"incomplete", "it does not claim, or cannot, to hold everything"}}},
+		{SBOMRefused, Domain, "A signed bill of materials could not be read; it counts as absent. The event's digest is what it describes.", []Field{
+			{"attestation", "record, att_..."}, {"reason", "why"}}},
 		{DecisionMade, Domain, "A digest was decided upon for a scope.", []Field{
 			{"id", "decision, dec_..."}, {"scope", "scope's id"}, {"verdict", "allow or deny"}, {"mode", "audit, warn or enforce"},
 			{"policy", "policy hash"}, {"facts", "facts hash"}, {"valid_until", "RFC 3339"}}},

@@ -62,16 +62,23 @@ type tally struct {
 	packages, edges int
 	have            [len(aspects)]int
 	lacking         [len(aspects)]string // the first package that lacks it
+	bits            map[string]uint8     // which aspects a ref has: what is described is taken out again
 }
 
 func (t *tally) component(c *Component) {
 	if !c.IsPackage() {
 		return
 	}
+	if t.bits == nil {
+		t.bits = map[string]uint8{}
+	}
 	t.packages++
+	bits := uint8(0)
+	defer func() { t.bits[c.Ref] = bits }()
 	for i, a := range aspects {
 		if a.has(c) {
 			t.have[i]++
+			bits |= 1 << i
 		} else if t.lacking[i] == "" {
 			t.lacking[i] = clip(c.FullName(), 100)
 		}
@@ -79,6 +86,15 @@ func (t *tally) component(c *Component) {
 }
 
 func (t *tally) judge(head Header) Quality {
+	for _, r := range head.Roots {
+		if bits, is := t.bits[r]; is {
+			delete(t.bits, r)
+			t.packages--
+			for i := range aspects {
+				t.have[i] -= int(bits >> i & 1)
+			}
+		}
+	}
 	q := Quality{Incomplete: head.Incomplete}
 	for i, a := range aspects {
 		part := QualityPart{Name: a.name, Weight: a.weight, Of: t.packages, Have: t.have[i]}

@@ -59,8 +59,11 @@ func Stream(r io.Reader, lim Limits, v Visitor) (Header, error) {
 	buffered := bufio.NewReaderSize(limited, 64<<10)
 	s := &stream{r: buffered, lim: lim, visit: v, refs: map[string]struct{}{}}
 	err := s.read()
-	if limited.exceeded {
+	switch {
+	case limited.exceeded:
 		err = fault.Newf(fault.TooLarge, "the document has more than %d bytes: raise the limit, or split it", lim.Bytes)
+	case limited.failed != nil: // not the document's fault
+		return Header{}, fmt.Errorf("read SBOM: %w", limited.failed)
 	}
 	if err != nil {
 		if fault.KindOf(err) == fault.Internal && !errors.Is(err, errVisitor) {
@@ -204,6 +207,7 @@ type limitedReader struct {
 	r          io.Reader
 	left, most int64
 	exceeded   bool
+	failed     error // of the reader below
 }
 
 func (l *limitedReader) Read(p []byte) (int, error) {
@@ -220,6 +224,9 @@ func (l *limitedReader) Read(p []byte) (int, error) {
 	}
 	n, err := l.r.Read(p)
 	l.left -= int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		l.failed = err
+	}
 	return n, err
 }
 

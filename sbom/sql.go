@@ -1,0 +1,129 @@
+package sbom
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"strings"
+
+	"assay/internal/fault"
+	"assay/store"
+)
+
+// Migrations are the tables of stored bills of materials.
+//
+//   - sbom_document: one row for each (attestation, subject): what a document
+//     says of itself, and how far it is read (state: 0 is being read, 1 is in
+//     force, 2 was refused, with why in problem).
+//   - sbom_component: each distinct component once, whoever names it. id is made
+//     of key, so that it is the same everywhere.
+//   - sbom_occurrence: which component stands in which document, whether its root
+//     needs it itself (direct: 1, 0, or -1 when nobody can tell) and through which
+//     component it is reached (via; 0 from the root).
+//   - sbom_digest: files and packages by digest.
+//   - sbom_pending: attestations to be read, in order.
+var Migrations = store.Migrations{Name: "sbom", Steps: []string{`
+CREATE TABLE sbom_document (
+	id           BIGINT NOT NULL PRIMARY KEY,
+	attestation  TEXT   NOT NULL,
+	subject      TEXT   NOT NULL,
+	state        BIGINT NOT NULL,
+	problem      TEXT   NOT NULL,
+	format       TEXT   NOT NULL,
+	spec_version TEXT   NOT NULL,
+	document     TEXT   NOT NULL,
+	name         TEXT   NOT NULL,
+	created      BIGINT NOT NULL,
+	ingested     BIGINT NOT NULL,
+	packages     BIGINT NOT NULL,
+	quality      BIGINT NOT NULL,
+	parts        TEXT   NOT NULL,
+	incomplete   TEXT   NOT NULL,
+	issuer       TEXT   NOT NULL,
+	identity     TEXT   NOT NULL,
+	UNIQUE (attestation, subject)
+);
+CREATE INDEX sbom_document_subject ON sbom_document (subject, id);
+CREATE TABLE sbom_component (
+	id             BIGINT NOT NULL PRIMARY KEY,
+	key            TEXT   NOT NULL,
+	package        TEXT   NOT NULL,
+	name           TEXT   NOT NULL,
+	version        TEXT   NOT NULL,
+	type           TEXT   NOT NULL,
+	source_name    TEXT   NOT NULL,
+	source_version TEXT   NOT NULL
+);
+CREATE INDEX sbom_component_package ON sbom_component (package, version);
+CREATE INDEX sbom_component_name ON sbom_component (name, version);
+CREATE TABLE sbom_occurrence (
+	document  BIGINT NOT NULL,
+	component BIGINT NOT NULL,
+	direct    BIGINT NOT NULL,
+	via       BIGINT NOT NULL,
+	license   TEXT   NOT NULL,
+	PRIMARY KEY (document, component)
+);
+CREATE INDEX sbom_occurrence_component ON sbom_occurrence (component, document);
+CREATE INDEX sbom_occurrence_license ON sbom_occurrence (license, document) WHERE license <> '';
+CREATE TABLE sbom_digest (
+	digest    TEXT   NOT NULL,
+	document  BIGINT NOT NULL,
+	name      TEXT   NOT NULL,
+	PRIMARY KEY (digest, document, name)
+);
+CREATE INDEX sbom_digest_document ON sbom_digest (document);
+CREATE TABLE sbom_pending (
+	attestation TEXT   NOT NULL PRIMARY KEY,
+	asked       BIGINT NOT NULL,
+	tries       BIGINT NOT NULL
+);`}}
+
+// The states of a stored document.
+const (
+	stateReading = 0
+	stateInForce = 1
+	stateRefused = 2
+)
+
+// chunk is how many rows one transaction writes: a large document must not keep
+// all others waiting.
+const chunk = 2_000
+
+// insert writes rows with few statements; the conflict clause comes behind.
+func insert(ctx context.Context, tx *store.Tx, into string, columns int, rows [][]any, conflict string) error {
+	const most = 50
+	one := "(" + strings.TrimSuffix(strings.Repeat("?,", columns), ",") + ")"
+	for len(rows) > 0 {
+		n := min(most, len(rows))
+		args := make([]any, 0, n*columns)
+		for _, r := range rows[:n] {
+			if len(r) != columns {
+				return fault.Newf(fault.Internal, "insert %s: %d values for %d columns", into, len(r), columns)
+			}
+			args = append(args, r...)
+		}
+		q := "INSERT INTO " + into + " VALUES " + strings.TrimSuffix(strings.Repeat(one+",", n), ",") + " " + conflict
+		if _, err := tx.Exec(ctx, q, args...); err != nil {
+			return err
+		}
+		rows = rows[n:]
+	}
+	return nil
+}
+
+// componentID is made of the key, so that it needs no look-up.
+func componentID(key string) int64 {
+	sum := sha256.Sum256([]byte(key))
+	id := int64(binary.BigEndian.Uint64(sum[:8]) >> 1)
+	return max(id, 1)
+}
+
+// componentKey is what makes two components one: the package URL without where it
+// was fetched from, or the name and version where there is none.
+func componentKey(c *Component) string {
+	if p := c.PURL.Component().String(); p != "" {
+		return p
+	}
+	return "name:" + c.Type + ":" + c.FullName() + "@" + c.Version
+}
