@@ -247,6 +247,13 @@ func (a *API) apply(w http.ResponseWriter, r *http.Request) {
 // applyDocuments plans and carries out in one transaction, so that two applies
 // at once end as one after the other. What would not compile is not stored.
 func (a *API) applyDocuments(r *http.Request, wanted []config.Document, dryRun, prune bool) (*client.ApplyAnswer, error) {
+	return a.applyChange(r, dryRun, func(stored []config.Document) ([]config.Document, []config.Change, error) {
+		return wanted, config.Plan(stored, wanted, prune), nil
+	})
+}
+
+// applyChange carries out what change plans, from what is stored.
+func (a *API) applyChange(r *http.Request, dryRun bool, change func(stored []config.Document) (wanted []config.Document, plan []config.Change, err error)) (*client.ApplyAnswer, error) {
 	ctx := r.Context()
 	answer := &client.ApplyAnswer{DryRun: dryRun}
 	run := a.o.DB.Update
@@ -258,7 +265,10 @@ func (a *API) applyDocuments(r *http.Request, wanted []config.Document, dryRun, 
 		if err != nil {
 			return err
 		}
-		plan := config.Plan(stored, wanted, prune)
+		wanted, plan, err := change(stored)
+		if err != nil {
+			return err
+		}
 		desired, err := config.Compile(config.After(stored, wanted, plan), a.o.Site)
 		if err != nil {
 			return err

@@ -103,6 +103,9 @@ func problem(schemas map[string]any) map[string]any {
 }
 
 func content(v any, schemas map[string]any) map[string]any {
+	if v == nil {
+		return map[string]any{}
+	}
 	if raw, ok := v.(RawBytes); ok {
 		all := map[string]any{}
 		for _, media := range raw {

@@ -64,7 +64,7 @@ log: {level: debug, format: text}
 	}
 	want.Data = "/elsewhere"
 	want.Server.Listen, want.Server.ShutdownGrace, want.Server.TLS.Certificate = "127.0.0.1:1", time.Minute, "c.pem"
-	want.Registry = Registry{MaxUploads: 7, MaxManifest: 9}
+	want.Registry = Registry{MaxUploads: 7, MaxManifest: 9, ExchangeLife: 15 * time.Minute}
 	want.Tlog.Public = false
 	want.Log.Level = "error"
 	want.Keys.Passphrase = "file:/x"

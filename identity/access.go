@@ -374,6 +374,35 @@ func (a *Access) AllowPattern(ctx context.Context, p Principal, act Action, scop
 	return nil
 }
 
+// Somewhere answers whether p may do act to anything at all: who may list what
+// then is held against each scope by itself.
+func (a *Access) Somewhere(p Principal, act Action) error {
+	if p.Kind == KindSystem {
+		return nil
+	}
+	if s := a.snap.Load(); s != nil && s.somewhere(&p, act) {
+		return nil
+	}
+	if p.IsAnonymous() {
+		return fault.Newf(fault.Unauthenticated, "%s: no credentials were given; log in with a token of the audience that this door asks for", act)
+	}
+	return fault.Newf(fault.Denied, "%.300s may not %s anywhere: it needs at least role %s; an admin grants it with assay apply", p.Actor(), act, leastRole(act))
+}
+
+func (s *snapshot) somewhere(p *Principal, act Action) bool {
+	// The scopes that grants have are the only ones that can be covered.
+	for _, g := range s.grants {
+		if g.Issuer != p.Issuer || !slices.Contains(g.Role.Actions(), act) {
+			continue
+		}
+		name := strings.ReplaceAll(strings.ReplaceAll(g.Scope, "**", "a"), "*", "a")
+		if s.allows(p, act, Repository(name)) {
+			return true
+		}
+	}
+	return false
+}
+
 // leastRole names the role with the fewest rights that has an action.
 func leastRole(act Action) string {
 	if roles := rolesFor(act); len(roles) > 0 {

@@ -50,6 +50,10 @@ type IssuerConfig struct {
 	// AllowPrivate lets discovery reach private and loopback addresses.
 	// Link-local and metadata addresses are refused all the same.
 	AllowPrivate bool `json:"allow_private,omitempty" yaml:"allow_private,omitempty"`
+	// Login offers this issuer to people who log in with assay login: as a public
+	// client, with PKCE, whose client_id for each purpose is the aud claim of
+	// that purpose.
+	Login bool `json:"login,omitempty" yaml:"login,omitempty"`
 	// SubjectDomain is, for type uri, the scheme and host that every subject
 	// must have, for example "https://ci.example.com".
 	SubjectDomain string `json:"subject_domain,omitempty" yaml:"subject_domain,omitempty"`

@@ -68,6 +68,7 @@ func (s *Server) adminHandler() http.Handler {
 	})
 	mux.Handle("GET /rekor/", http.StripPrefix("/rekor", s.rekor))
 	mux.HandleFunc("POST /v1/token", s.mint)
+	mux.HandleFunc("POST /v1/break-glass", s.breakGlass)
 	s.ceremonyHandler(mux)
 	owner := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mux.ServeHTTP(w, r.WithContext(identity.WithPrincipal(r.Context(), identity.System(peerName(r)))))
@@ -122,3 +123,48 @@ func peerName(r *http.Request) string {
 }
 
 type peerKey struct{}
+
+// breakGlass answers POST /v1/break-glass: client.BreakGlassRequest to
+// client.BreakGlassAnswer. It is on the admin socket and nowhere else: whoever
+// opens that owns the data folder, and only wants a token for what asks for one.
+func (s *Server) breakGlass(w http.ResponseWriter, r *http.Request) {
+	token, err := s.openGlass(w, r)
+	if err != nil {
+		api.WriteError(w, r, s.log, err)
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	api.WriteJSON(w, http.StatusOK, token)
+}
+
+func (s *Server) openGlass(w http.ResponseWriter, r *http.Request) (*client.BreakGlassAnswer, error) {
+	if s.cfg.Identity.NoBreakGlass {
+		return nil, fault.Newf(fault.Denied, "break-glass is turned off at this site (identity.no_break_glass)")
+	}
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 64<<10))
+	if err != nil {
+		return nil, fault.Newf(fault.TooLarge, "break-glass request: %w", err)
+	}
+	var q client.BreakGlassRequest
+	if err := strictjson.Unmarshal(b, &q, strictjson.RejectUnknown()); err != nil {
+		return nil, fault.Newf(fault.Invalid, "break-glass request: %w", err)
+	}
+	aud := identity.Audience(q.Audience)
+	if aud != identity.AudienceAPI && aud != identity.AudienceRegistry {
+		return nil, fault.Newf(fault.Invalid, "break-glass: audience %.40q, want %s or %s", q.Audience, identity.AudienceAPI, identity.AudienceRegistry)
+	}
+	if q.TTL < 1 || q.TTL > maxTokenSeconds {
+		return nil, fault.Newf(fault.Invalid, "break-glass: ttl_seconds %d: want from 1 to %d", q.TTL, maxTokenSeconds)
+	}
+	ttl := time.Duration(q.TTL) * time.Second
+	subject, err := s.credentials.BreakGlass(r.Context(), q.Reason, ttl, peerName(r))
+	if err != nil {
+		return nil, err
+	}
+	s.log.Warn("break-glass: a local administrator's token was handed out", "subject", subject, "peer", peerName(r), "reason", q.Reason)
+	token, err := s.issuer.Mint(r.Context(), authority.MintRequest{Subject: subject, Audience: aud, TTL: ttl, By: peerName(r)})
+	if err != nil {
+		return nil, err
+	}
+	return &client.BreakGlassAnswer{Token: token, Subject: subject, Expires: s.clock().Add(ttl).UTC()}, nil
+}

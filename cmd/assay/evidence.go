@@ -57,6 +57,7 @@ func (a *app) evidenceCommand() *cobra.Command {
 		},
 	}
 	list.Flags().StringVar(&f.PredicateType, "type", "", "only this predicate type (a URI)")
+	complete(list, "type", predicateTypes()...)
 	list.Flags().StringVar(&f.Issuer, "issuer", "", "only signers of this OIDC issuer")
 	list.Flags().StringVar(&f.Identity, "identity", "", "only this signer")
 	list.Flags().StringVar(&f.After, "after", "", "continue after this cursor")
@@ -108,4 +109,13 @@ func (a *app) evidenceCommand() *cobra.Command {
 	}
 	add.Flags().StringVar(&repository, "repository", "", "whose evidence it is; without one a role of scope ** is needed")
 	return group("evidence", "What is known of an artifact", list, get, add)
+}
+
+// predicateTypes are the types that --type is likely to be.
+func predicateTypes() []string {
+	var out []string
+	for _, p := range predicateNames {
+		out = append(out, p.uri)
+	}
+	return out
 }

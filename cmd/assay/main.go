@@ -23,7 +23,7 @@ const (
 	exitPanic = 70
 )
 
-func main() { os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() { os.Exit(Main(helperArgs(os.Args), os.Stdin, os.Stdout, os.Stderr)) }
 
 // Main runs one command line and gives its exit code. A panic is 70 and never
 // success (CVE-2026-44310).

@@ -51,7 +51,7 @@ unmodified cosign, and ask with "assay verify".`,
 	f.StringVar(&a.caFile, "ca-file", "", "PEM file of authorities for the server's TLS, besides the system's (ASSAY_CA_FILE)")
 	f.StringVar(&a.configFile, "client-config", "", "the command line's own settings (ASSAY_CLIENT_CONFIG; default CONFIG_DIR/assay/client.yaml)")
 
-	root.AddGroup(&cobra.Group{ID: "artifact", Title: "Artifacts:"}, &cobra.Group{ID: "server", Title: "Server:"}, &cobra.Group{ID: "trust", Title: "Trust and log:"})
+	root.AddGroup(&cobra.Group{ID: "artifact", Title: "Artifacts:"}, &cobra.Group{ID: "server", Title: "Server:"}, &cobra.Group{ID: "access", Title: "Access:"}, &cobra.Group{ID: "trust", Title: "Trust and log:"})
 	add := func(group string, cmds ...*cobra.Command) {
 		for _, c := range cmds {
 			c.GroupID = group
@@ -59,11 +59,13 @@ unmodified cosign, and ask with "assay verify".`,
 		}
 	}
 	add("artifact", a.runCommand(), a.pushCommand(), a.signCommand(), a.attestCommand(), a.verifyCommand(), a.evidenceCommand())
-	add("server", a.upCommand(), a.serveCommand(), a.applyCommand(), a.tokenCommand(), a.doctorCommand())
+	add("server", a.upCommand(), a.serveCommand(), a.applyCommand(), a.getCommand(), a.deleteCommand(), a.tokenCommand(), a.doctorCommand())
+	add("access", a.loginCommand(), a.logoutCommand(), a.robotCommand(), a.accessCommand(), a.breakGlassCommand(), a.helperCommand())
 	add("trust", a.logCommand(), a.trustCommand(), a.keysCommand())
 	root.AddCommand(a.versionCommand(), a.manCommand())
 	strictBuiltins(root)
 	walk(root, func(c *cobra.Command) { c.Args = usageArgs(c.Args) })
+	complete(root, "output", "table", "json", "yaml")
 	return root
 }
 

@@ -210,7 +210,7 @@ func (s *session) api() *client.Client {
 	return &client.Client{Base: s.base, HTTP: s.http, Token: func(ctx context.Context) (string, error) {
 		token, err := s.tokenFor(ctx, "assay-api")
 		if err == nil && token == "" {
-			s.app.hint = "no token of audience assay-api was at hand: set ASSAY_API_TOKEN, or in GitHub Actions grant permissions: id-token: write"
+			s.app.hint = "no token of audience assay-api was at hand: assay login, or set ASSAY_API_TOKEN, or in GitHub Actions grant permissions: id-token: write"
 		}
 		return token, err
 	}}
@@ -232,6 +232,15 @@ func (s *session) tokenFor(ctx context.Context, audience string) (string, error)
 	}
 	if s.admin != nil {
 		return s.mint(ctx, audience)
+	}
+	if s.base != "" && audience != "sigstore" {
+		host, err := s.host()
+		if err != nil {
+			return "", err
+		}
+		if _, t, err := savedToken(ctx, s.app, host, audience); err != nil || t != "" {
+			return t, err
+		}
 	}
 	return githubToken(ctx, audience)
 }

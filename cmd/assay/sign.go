@@ -210,6 +210,7 @@ TYPE is a predicate type URI or one of the short names: ` + strings.Join(shortTy
 	f.register(cmd)
 	cmd.Flags().StringVar(&predicate, "predicate", "", "the predicate, a JSON file; - is standard input")
 	cmd.Flags().StringVar(&predicateType, "type", "", "the predicate's type")
+	complete(cmd, "type", shortTypes()...)
 	return cmd
 }
 

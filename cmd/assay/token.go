@@ -51,6 +51,7 @@ them.`,
 	}
 	cmd.Flags().StringVar(&subject, "subject", "", "who the token is for, for example me@example.com")
 	cmd.Flags().StringVar(&audience, "audience", "assay-registry", "what it is for: sigstore, assay-registry or assay-api")
+	complete(cmd, "audience", "assay-registry", "sigstore", "assay-api")
 	cmd.Flags().DurationVar(&ttl, "ttl", 5*time.Minute, "how long it lives, at most 10m")
 	return cmd
 }
