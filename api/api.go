@@ -49,6 +49,7 @@ type Options struct {
 	Host        func() string                   // of this registry, as it stands in references
 	Status      func(ctx context.Context) client.Status
 	Keys        func() []client.Key // the site's own keys, public halves only
+	Rotate      func(ctx context.Context, role string, q client.RotateKeyRequest) (client.Key, error)
 	Clock       clock.Clock
 	Logger      *slog.Logger
 	// Revocations is the site's list.

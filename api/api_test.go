@@ -145,6 +145,7 @@ func (s *site) fill(st client.Status) {
 		}
 	}
 	s.ids["/api/v1/robots/{name}/rotate"], s.ids["/api/v1/robots/{name}"], s.ids["/api/v1/documents/{kind}/{name}"] = "rotated/rotate", "deleted", "Grant/team"
+	s.ids["/api/v1/keys/{role}/rotate"] = "audit/rotate"
 	_, _, doc := s.do("GET", "/api/v1/openapi.json", "", nil, nil)
 	if err := json.Unmarshal(doc, &s.doc); err != nil {
 		s.t.Fatal(err)
@@ -195,6 +196,8 @@ func (s *site) request(method, path string) (query string, header map[string]str
 		return "?digest=" + string(s.digest), nil, nil
 	case "POST /api/v1/evidence":
 		return "", map[string]string{"Content-Type": "application/vnd.dev.sigstore.bundle.v0.3+json"}, s.bundle
+	case "POST /api/v1/keys/{role}/rotate":
+		return "", map[string]string{"Content-Type": "application/json"}, []byte(`{}`)
 	case "POST /api/v1/apply":
 		return "?dry_run=true", map[string]string{"Content-Type": "application/yaml"}, []byte(fmt.Sprintf(policyDoc, s.issuer))
 	case "POST /api/v1/trust/revocations":
@@ -263,6 +266,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"get /api/v1/robots": "admin", "post /api/v1/robots": "admin", "post /api/v1/robots/{name}/rotate": "admin", "delete /api/v1/robots/{name}": "admin",
 		"get /api/v1/revocations": "auditor", "post /api/v1/revocations": "admin", "get /api/v1/documents": "admin", "delete /api/v1/documents/{kind}/{name}": "admin",
 		"post /api/v1/trust/revocations": "operator", "put /api/v1/trust/revocations": "admin",
+		"post /api/v1/keys/{role}/rotate": "admin",
 	}
 	public := map[string]bool{
 		"get /api/v1/openapi.json": true, "get /api/v1/status": true, "get /api/v1/trust/export": true, "get /api/v1/trust/tuf-root": true,

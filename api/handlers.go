@@ -60,6 +60,8 @@ func (a *API) table() []Route {
 			Query: []Param{{"kind", "of event"}, {"digest", "concerned"}, {"actor", "who"}, {"after", "sequence number"}, {"limit", "at most 1000"}},
 			Out:   client.List[json.RawMessage]{}, Status: 200, handle: a.events},
 		{Method: "GET", Path: "/api/v1/keys", Summary: "The site's own keys: where they lie, since when, and in which time they count", Action: identity.ActReadAudit, Out: client.List[client.Key]{}, Status: 200, handle: a.keys},
+		{Method: "POST", Path: "/api/v1/keys/{role}/rotate", Summary: "Have the key of a role followed by another", Action: identity.ActAdmin,
+			In: client.RotateKeyRequest{}, Out: client.Key{}, Status: 200, handle: a.rotateKey},
 		{Method: "GET", Path: "/api/v1/trust/export", Summary: "The trusted root for offline verifiers", Out: RawBytes{"application/json"}, Status: 200, handle: a.trustExport},
 		{Method: "GET", Path: "/api/v1/trust/tuf-root", Summary: "The first TUF root.json", Out: RawBytes{"application/json"}, Status: 200, handle: a.tufRoot},
 	}, a.revocationRoutes()...)

@@ -16,6 +16,14 @@ type Key struct {
 	Created     time.Time `json:"created"`
 	Age         int64     `json:"age_seconds"`
 	Window      KeyWindow `json:"window,omitzero"`
+
+	State     string    `json:"state,omitempty"`      // pending, active, retiring, retired; "" for keys that are never rotated
+	TakesOver time.Time `json:"takes_over,omitzero"`  // of a pending key: when it begins to sign
+	Rotates   time.Time `json:"rotates,omitzero"`     // of an active key: when the schedule makes the next one
+	Expires   time.Time `json:"expires,omitzero"`     // of its certificate, or of the TUF root
+	Reason    string    `json:"reason,omitempty"`     // compromised: why it, or the key before it, had to go
+	Waits     string    `json:"waits,omitempty"`      // what keeps its rotation
+	PublicKey []byte    `json:"public_key,omitempty"` // SubjectPublicKeyInfo in DER
 }
 
 // KeyWindow is the time in which what a key signs counts; a zero End is open.

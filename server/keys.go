@@ -72,6 +72,7 @@ func (s *Server) listKeys() []client.Key {
 		if e.Where == "file" && s.keys.Sealed() {
 			k.Where = "file, sealed"
 		}
+		s.ownState(&k)
 		out = append(out, k)
 	}
 	return out
