@@ -58,6 +58,12 @@ func (l *logBuffer) String() string {
 // serve`, where nobody may do anything, unless local.
 func newSite(t *testing.T, local bool, change func(*config.Config)) *testSite {
 	t.Helper()
+	return newSiteWith(t, local, change, nil)
+}
+
+// newSiteWith is newSite with other options.
+func newSiteWith(t *testing.T, local bool, change func(*config.Config), options func(*Options)) *testSite {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "assay-site-") //nolint:usetesting // a socket's path is short
 	if err != nil {
 		t.Fatal(err)
@@ -70,6 +76,9 @@ func newSite(t *testing.T, local bool, change func(*config.Config)) *testSite {
 	}
 	s := &testSite{t: t, cfg: cfg, logs: &logBuffer{}}
 	s.opts = Options{Version: "test", Local: local, Logger: slog.New(slog.NewJSONHandler(s.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	if options != nil {
+		options(&s.opts)
+	}
 	s.start()
 	return s
 }
