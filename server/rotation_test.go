@@ -131,7 +131,7 @@ func TestDrill(t *testing.T) {
 	load := &drill{testSite: s, first: first, all: []signed{old}}
 	stop := load.start(overlap)
 	for _, role := range rotation.Roles() {
-		if k := s.rotates(role, client.RotateRequest{}); k.State != "pending" || k.TakesOver.IsZero() {
+		if k := s.rotates(role, client.RotateKeyRequest{}); k.State != "pending" || k.TakesOver.IsZero() {
 			t.Errorf("%s: %+v", role, k)
 		}
 		time.Sleep(50 * time.Millisecond) // the load goes on beside
@@ -352,7 +352,7 @@ func TestThreat_Bundle_KeyAfterItsWindow(t *testing.T) {
 			since := clk.now().UTC().Truncate(time.Second)
 			clk.pass(time.Minute)
 			stolen := must("stolen")
-			k := s.rotates(role, client.RotateRequest{Reason: rotation.ReasonCompromised, Since: since})
+			k := s.rotates(role, client.RotateKeyRequest{Reason: rotation.ReasonCompromised, Since: since})
 			if k.State != "active" || k.Reason != rotation.ReasonCompromised {
 				t.Errorf("%+v", k)
 			}
