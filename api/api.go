@@ -50,6 +50,8 @@ type Options struct {
 	Status      func(ctx context.Context) client.Status
 	Keys        func() []client.Key // the site's own keys, public halves only
 	Rotate      func(ctx context.Context, role string, q client.RotateKeyRequest) (client.Key, error)
+	Foreign     ForeignTrust // imported roots of trust
+	Delegations Delegations  // what was handed to teams and vendors
 	Clock       clock.Clock
 	Logger      *slog.Logger
 	// Revocations is the site's list.
@@ -66,7 +68,7 @@ type API struct {
 // New makes the API.
 func New(o Options) *API {
 	a := &API{o: o, mux: http.NewServeMux()}
-	a.routes = append(a.table(), a.accessRoutes()...)
+	a.routes = append(append(a.table(), a.accessRoutes()...), a.trustRoutes()...)
 	methods := map[string][]string{}
 	for _, r := range a.routes {
 		a.mux.HandleFunc(r.Method+" "+r.Path, a.strictQuery(r))

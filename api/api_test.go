@@ -38,6 +38,7 @@ type site struct {
 	admin  *client.Client
 	doc    document
 	bundle []byte
+	sig    *client.Signing // as signer@example.com
 	digest artifact.Digest
 	ids    map[string]string // of path parameters
 	tokens map[string]string // by role
@@ -98,6 +99,7 @@ func (s *site) fill(st client.Status) {
 		a, err := s.admin.Mint(ctx, client.TokenRequest{Subject: "signer@example.com", Audience: "sigstore", TTL: 60})
 		return a.Token, err
 	}}
+	s.sig = sig
 	s.digest = artifact.SHA256Of([]byte("content"))
 	b, err := sig.Blob(ctx, s.digest)
 	if err != nil {
@@ -215,7 +217,7 @@ func (s *site) request(method, path string) (query string, header map[string]str
 	case "DELETE /api/v1/documents/{kind}/{name}":
 		return "?dry_run=true", nil, nil
 	}
-	return "", nil, nil
+	return s.trustRequest(method, path)
 }
 
 // TestDocument: the description in the repository is what the server gives, and
@@ -267,11 +269,15 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"get /api/v1/revocations": "auditor", "post /api/v1/revocations": "admin", "get /api/v1/documents": "admin", "delete /api/v1/documents/{kind}/{name}": "admin",
 		"post /api/v1/trust/revocations": "operator", "put /api/v1/trust/revocations": "admin",
 		"post /api/v1/keys/{role}/rotate": "admin",
+		"post /api/v1/trust/roots":        "admin", "delete /api/v1/trust/roots/{name}": "admin", "post /api/v1/trust/delegations": "admin",
+		"post /api/v1/trust/delegations/signed": "signer", "delete /api/v1/trust/delegations": "admin",
 	}
 	public := map[string]bool{
 		"get /api/v1/openapi.json": true, "get /api/v1/status": true, "get /api/v1/trust/export": true, "get /api/v1/trust/tuf-root": true,
 		"get /api/v1/trust/revocations": true, "get /api/v1/trust/revocations/signed": true,
-		"get /api/v1/login": true,
+		"get /api/v1/login":       true,
+		"get /api/v1/trust/roots": true, "get /api/v1/trust/roots/{name}": true, "get /api/v1/trust/foreign-roots": true,
+		"get /api/v1/trust/delegations": true, "get /api/v1/trust/delegations/export": true,
 	}
 	for path, ops := range s.doc.Paths {
 		for method, op := range ops {
@@ -285,11 +291,11 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 					t.Errorf("security %v in the description", op.Security)
 				}
 				verb := strings.ToUpper(method)
+				query, header, body := s.request(verb, path)
 				at := path
 				if i := strings.IndexByte(path, '{'); i >= 0 {
 					at = path[:i] + s.ids[path]
 				}
-				query, header, body := s.request(verb, path)
 				ask := func(token string) (int, http.Header, []byte) { return s.do(verb, at+query, token, header, body) }
 
 				status, h, b := ask(s.tokens[role])

@@ -47,6 +47,10 @@ const (
 	PolicyApplied       Kind = "policy.applied"
 	ConfigApplied       Kind = "config.applied"
 	TrustChanged        Kind = "trust.changed"
+	RootImported        Kind = "trust.root.imported"
+	RootRemoved         Kind = "trust.root.removed"
+	DelegationMade      Kind = "trust.delegation.made"
+	DelegationRemoved   Kind = "trust.delegation.removed"
 	TrustRootImported   Kind = "trust.root.imported"
 	TrustRootExpiring   Kind = "trust.root.expiring"
 	TrustRevoked        Kind = "trust.revoked"
@@ -161,6 +165,15 @@ func Kinds() []KindInfo {
 			{"name", "policy's name"}, {"hash", "its hash now"}, {"from", "its hash before"}}},
 		{ConfigApplied, Audit, "Configuration was applied.", []Field{
 			{"what", "repositories, roles, issuers, ..."}, {"added", "names"}, {"changed", "names"}, {"removed", "names"}}},
+		{RootImported, Audit, "A foreign root of trust counts from now on, or was changed.", []Field{
+			{"name", "of the root"}, {"type", "sigstore, keys, x509 or notation"}, {"version", "of the document"}, {"namespaces", "repositories it counts for"}}},
+		{RootRemoved, Audit, "A foreign root of trust counts no more.", []Field{
+			{"name", "of the root"}, {"version", "of the removal"}}},
+		{DelegationMade, Audit, "A part of what the organisation may sign was handed to identities or keys, or that was changed.", []Field{
+			{"name", "of the delegation"}, {"version", "of the document"}, {"patterns", "repositories"}, {"predicate_types", "what may be signed"},
+			{"expires", "RFC 3339"}, {"log_index", "in the transparency log"}}},
+		{DelegationRemoved, Audit, "A delegation was ended.", []Field{
+			{"name", "of the delegation"}, {"version", "of the removal"}, {"log_index", "in the transparency log"}}},
 		{TrustChanged, Audit, "A root, a revocation or a delegation changed; the trust epoch rose.", []Field{
 			{"what", "root, revocation or delegation"}, {"name", "which"}, {"epoch", "the epoch now"}, {"hash", "of the new document"}}},
 		{TrustRootImported, Audit, "A TUF root that was signed offline was published.", []Field{

@@ -14,6 +14,7 @@ import (
 	"assay/identity"
 	"assay/store"
 	"assay/trust"
+	"assay/trust/delegation"
 	"assay/trust/revocation"
 	"assay/trust/tuf"
 	"assay/verify"
@@ -38,6 +39,9 @@ type trustState struct {
 	// revocations is the site's list; nil before the first one was made.
 	revocations *revocation.Signed
 
+	foreign     []importedRoot  // in force
+	delegations *delegation.Set // all
+
 	epoch, revision int64 // of the database that it was made from
 }
 
@@ -51,6 +55,7 @@ type trustDraft struct {
 	own     trust.Parts            // the own authorities, which become the own root
 	verify  verify.VerifierOptions // foreign roots, keys and checks; the own root comes first
 	targets map[string][]byte      // what TUF publishes beside the trusted root
+	foreign []importedRoot         // those of verify.Foreign, for people
 	keys    []rotation.Key
 	// staleFrom is when the earliest part of it ends, revocation lists apart; see
 	// endsAt.
@@ -78,6 +83,8 @@ func (s *Server) trustLoaders() []trustLoader {
 	return []trustLoader{
 		{trust.DocAuthority, s.loadAuthorities},
 		{trust.DocRevocations, s.loadRevocations},
+		{trust.DocRoot, s.loadForeign},
+		{trust.DocDelegation, s.loadDelegations}, // the last: it needs the own authorities, whole
 	}
 }
 
@@ -165,6 +172,7 @@ func (s *Server) makeTrust(ctx context.Context, tx *store.Tx) (*trustState, erro
 	}
 	return &trustState{
 		root: root, verifier: v, staleFrom: d.staleFrom, targets: d.targets, keys: d.keys, revocations: d.revocations,
+		foreign: d.foreign, delegations: d.verify.Delegations,
 	}, nil
 }
 
@@ -216,6 +224,11 @@ type liveVerifier struct{ s *Server }
 // Verify is that of the state in force.
 func (v liveVerifier) Verify(ctx context.Context, b *attestation.Bundle) (*trust.Verified, error) {
 	return v.s.trust().verifier.Verify(ctx, b)
+}
+
+// VerifyNotation is that of the state in force.
+func (v liveVerifier) VerifyNotation(ctx context.Context, raw []byte) (*trust.Verified, error) {
+	return v.s.trust().verifier.VerifyNotation(ctx, raw)
 }
 
 // loadedEpoch is the trust epoch as tx, a read-only one, has it; what is newer

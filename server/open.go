@@ -277,7 +277,7 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, Engine: s.engine, Log: s.tlog, Events: s.events,
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
 		Credentials: s.credentials, Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
-		Host: s.host, Status: s.status, Keys: s.listKeys, Rotate: s.rotate, Clock: s.clock, Logger: s.log,
+		Host: s.host, Status: s.status, Keys: s.listKeys, Foreign: foreignTrust{s}, Delegations: delegations{s}, Rotate: s.rotate, Clock: s.clock, Logger: s.log,
 		Revocations: revocations{s},
 	})
 	// The rows of all keys are there now, and all parts that use them.

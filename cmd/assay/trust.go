@@ -74,7 +74,7 @@ network at all. Carry it by a way that you trust.`,
 			return a.printRoot(r)
 		},
 	}
-	return group("trust", "Roots of trust", append([]*cobra.Command{export, root, inspect}, a.ceremonyCommands()...)...)
+	return group("trust", "Roots of trust", append([]*cobra.Command{export, root, inspect, a.trustImport(), a.trustRoots(), a.trustDelegate(), a.trustDelegations()}, a.ceremonyCommands()...)...)
 }
 
 func (a *app) writeOut(path string, b []byte) error {

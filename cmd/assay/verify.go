@@ -34,6 +34,9 @@ type verifyFlags struct {
 	ignoreTlog        bool
 	content           bool
 	subject           string
+	foreignRoots      string
+	delegations       string
+	minimum           minimum
 }
 
 func (a *app) verifyCommand() *cobra.Command {
@@ -74,10 +77,13 @@ Exit codes: 0 allowed, 1 denied, 2 could not decide, 64 usage.`,
 			if err != nil {
 				return err
 			}
+			if err := f.minimum.settle(a, cmd); err != nil {
+				return err
+			}
 			ctx := cmd.Context()
 			if pol == nil {
-				if len(f.bundles) > 0 || len(f.roots) > 0 {
-					return usagef("--bundle and --trusted-root are for checks made here: say what must hold with --policy, --certificate-identity and --certificate-oidc-issuer, or --key")
+				if len(f.bundles) > 0 || len(f.roots) > 0 || f.foreignRoots+f.delegations != "" || f.minimum.given {
+					return usagef("--bundle, --trusted-root, --foreign-roots, --delegations and --min-… are for checks made here: say what must hold with --policy, --certificate-identity and --certificate-oidc-issuer, or --key")
 				}
 				return a.verifyByServer(ctx, &f, args[0])
 			}
@@ -96,6 +102,9 @@ Exit codes: 0 allowed, 1 denied, 2 could not decide, 64 usage.`,
 	fl.StringVar(&f.issuerRegexp, "certificate-oidc-issuer-regexp", "", "the OIDC issuer, RE2 anchored at both ends")
 	fl.StringVar(&f.key, "key", "", "the signer's public key (PEM file)")
 	fl.BoolVar(&f.ignoreTlog, "insecure-ignore-tlog", false, "with --key: accept a signature without log entry and timestamp")
+	fl.StringVar(&f.foreignRoots, "foreign-roots", "", "foreign_roots.json: imported roots, each for its namespaces (assay trust roots export)")
+	fl.StringVar(&f.delegations, "delegations", "", "delegations.json: what was handed to teams and vendors (assay trust delegations export)")
+	f.minimum.register(cmd)
 	fl.BoolVar(&f.content, "content", false, "of an image, also fetch every blob and hash it")
 	fl.StringVar(&f.subject, "subject", "", "with --data: the local identity to read the registry as")
 	return cmd
@@ -200,24 +209,8 @@ func (a *app) verifyHere(ctx context.Context, f *verifyFlags, text string, p *po
 		return undecided(err)
 	}
 	o := verify.VerifierOptions{Keys: keys}
-	for _, path := range f.roots {
-		r, err := readRoot(path)
-		if err != nil {
-			return err
-		}
-		o.Roots = append(o.Roots, r)
-	}
-	if f.ignoreTlog {
-		if len(keys) == 0 {
-			return usagef("--insecure-ignore-tlog goes with --key: a certificate lives ten minutes and means nothing without trusted time")
-		}
-		o.KeyThresholds = &trust.Thresholds{}
-	} else if len(o.Roots) == 0 {
-		r, err := s.root(ctx, "")
-		if err != nil {
-			return undecided(err)
-		}
-		o.Roots = append(o.Roots, r)
+	if err := s.trustHere(ctx, f, &o, &vt); err != nil {
+		return err
 	}
 	verifier, err := verify.NewVerifier(o)
 	if err != nil {

@@ -44,6 +44,9 @@ type Published struct {
 	Version int64 `json:"version"`
 	// Keys are PEM public keys of the organisation that may sign first links.
 	Keys []string `json:"keys"`
+	// Registry is the host of the publisher's own registry, whose repositories
+	// patterns name without it.
+	Registry string `json:"registry,omitempty"`
 	// Bundles are the Sigstore bundles of all delegations, removed ones too.
 	Bundles []json.RawMessage `json:"bundles"`
 }
@@ -428,4 +431,58 @@ func (p *Published) NewerThan(seen int64) error {
 		return fault.Newf(fault.Unverified, "delegations of version %d are older than version %d, which was seen before: somebody brings back what was changed", p.Version, seen)
 	}
 	return nil
+}
+
+// Draft reads a document whose version, and perhaps beginning, is not given yet.
+func Draft(b []byte) (*Document, error) {
+	var d Document
+	if err := strictjson.Unmarshal(b, &d, strictjson.RejectUnknown(), strictjson.WithMaxBytes(maxDocument)); err != nil {
+		return nil, fault.Newf(fault.KindOf(err), "delegation: %w", err)
+	}
+	trial := d
+	trial.Version = 1
+	if trial.NotBefore.IsZero() && !trial.Removed {
+		trial.NotBefore = trial.Expires.Add(-time.Second)
+	}
+	_, err := compile(&trial)
+	return &d, err
+}
+
+// Peek reads what a bundle claims to delegate; it verifies nothing.
+func Peek(bundle []byte) (*Document, error) {
+	_, d, err := read(bundle)
+	return d, err
+}
+
+// The states of a link.
+const (
+	StateHolds   = "holds"
+	StateExpired = "expired"
+	StateInvalid = "invalid"
+	StateRemoved = "removed"
+)
+
+// State says what the link is worth now.
+func (l *Link) State(now time.Time) string {
+	switch {
+	case l.Document.Removed:
+		return StateRemoved
+	case l.Err != nil:
+		return StateInvalid
+	case now.After(l.Expires()):
+		return StateExpired
+	}
+	return StateHolds
+}
+
+// Delegates are the document's, with the fingerprint of each key in place of
+// its text.
+func (l *Link) Delegates() []Delegate {
+	out := slices.Clone(l.Document.Delegates)
+	for i, fp := range l.c.keys {
+		if fp != "" {
+			out[i].Key = fp
+		}
+	}
+	return out
 }

@@ -401,6 +401,9 @@ type Published struct {
 	Schema  string            `json:"schema"`
 	Version int64             `json:"version"` // rises with every change; clients refuse a lower one than they saw
 	Roots   []json.RawMessage `json:"roots"`   // documents, removed ones too
+	// Registry is the host of the publisher's own registry, whose repositories
+	// patterns name without it.
+	Registry string `json:"registry,omitempty"`
 }
 
 // JSON writes the target in canonical form.
@@ -466,3 +469,14 @@ func CompileAll(docs [][]byte) ([]*Root, error) {
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// Draft reads a document whose version is not given yet; it is 1 until then.
+func Draft(b []byte) (*Document, error) {
+	var d Document
+	if err := strictjson.Unmarshal(b, &d, strictjson.RejectUnknown(), strictjson.WithMaxBytes(maxDocument)); err != nil {
+		return nil, fault.Newf(fault.KindOf(err), "foreign root: %w", err)
+	}
+	d.Version = 1
+	_, err := Compile(&d)
+	return &d, err
+}

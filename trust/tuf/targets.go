@@ -18,6 +18,8 @@ import (
 const (
 	TargetTrustedRoot   = "trusted_root.json"
 	TargetSigningConfig = "signing_config.v0.2.json"
+	TargetForeignRoots  = "foreign_roots.json" // package trust/foreign
+	TargetDelegations   = "delegations.json"   // package trust/delegation
 )
 
 const mediaTypeSigningConfig = "application/vnd.dev.sigstore.signingconfig.v0.2+json"
