@@ -28,6 +28,7 @@ import (
 type site struct {
 	t      testing.TB
 	data   string
+	env    []string // of the server, beside the clean one
 	cmd    *exec.Cmd
 	log    *lockedBuffer
 	exited chan error
@@ -91,7 +92,7 @@ func (s *site) start(listen string) {
 func (s *site) tryStart(listen string) error {
 	began := time.Now()
 	cmd := exec.Command(assayBin(s.t), "up", "--data", s.data, "--listen", listen, "-o", "json")
-	cmd.Env = cleanEnv()
+	cmd.Env = cleanEnv(s.env...)
 	s.log = &lockedBuffer{}
 	cmd.Stderr = s.log
 	// Killed with the test, however that ends.

@@ -69,7 +69,7 @@ type Keeper struct {
 
 const (
 	lease    = "key-rotation"
-	leaseFor = 2 * time.Minute
+	leaseFor = 15 * time.Second // given back after each step; this bounds the wait for one that died in it
 	actor    = "system:rotation"
 )
 

@@ -85,6 +85,7 @@ func (k *Keeper) Step(ctx context.Context) (changed bool, err error) {
 	if err != nil || !held {
 		return false, err
 	}
+	defer func() { err = errors.Join(err, k.o.DB.Release(context.WithoutCancel(ctx), lease, k.o.Holder)) }()
 	var errs []error
 	for range 16 { // a step can make another one due: made, published, in force
 		wrote, err := k.round(ctx, epoch)
