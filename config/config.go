@@ -293,6 +293,16 @@ func setScalar(v reflect.Value, text string) error {
 			return err
 		}
 		v.SetInt(n)
+	case v.Type() == reflect.TypeFor[map[string]string]():
+		m := map[string]string{}
+		for _, pair := range strings.Fields(text) {
+			name, value, ok := strings.Cut(pair, "=")
+			if _, twice := m[name]; !ok || name == "" || value == "" || twice {
+				return fmt.Errorf("want NAME=VALUE pairs with spaces between, each name once")
+			}
+			m[name] = value
+		}
+		v.Set(reflect.ValueOf(m))
 	default:
 		return fmt.Errorf("lists are set in the file only")
 	}

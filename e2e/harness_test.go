@@ -32,6 +32,7 @@ type site struct {
 	cmd    *exec.Cmd
 	log    *lockedBuffer
 	exited chan error
+	bin    string // another build than ASSAY_BIN's; "" is that
 
 	PublicURL string `json:"public_url"`
 	Services  struct {
@@ -91,7 +92,7 @@ func (s *site) start(listen string) {
 
 func (s *site) tryStart(listen string) error {
 	began := time.Now()
-	cmd := exec.Command(assayBin(s.t), "up", "--data", s.data, "--listen", listen, "-o", "json")
+	cmd := exec.Command(s.program(), "up", "--data", s.data, "--listen", listen, "-o", "json")
 	cmd.Env = cleanEnv(s.env...)
 	s.log = &lockedBuffer{}
 	cmd.Stderr = s.log
@@ -126,6 +127,14 @@ func (s *site) tryStart(listen string) error {
 	}
 	s.readyAfter = time.Since(began)
 	return nil
+}
+
+// program is the binary of this site.
+func (s *site) program() string {
+	if s.bin != "" {
+		return s.bin
+	}
+	return assayBin(s.t)
 }
 
 // kill is kill -9.
@@ -223,12 +232,12 @@ func refused(t testing.TB, words []string, env []string, program string, args ..
 // assay runs the site's own command line.
 func (s *site) assay(args ...string) string {
 	s.t.Helper()
-	return must(s.t, cleanEnv("ASSAY_DATA="+s.data), assayBin(s.t), args...)
+	return must(s.t, cleanEnv(append(s.env, "ASSAY_DATA="+s.data)...), s.program(), args...)
 }
 
 func (s *site) assayRefused(code int, words []string, args ...string) {
 	s.t.Helper()
-	r := run(s.t, cleanEnv("ASSAY_DATA="+s.data), assayBin(s.t), args...)
+	r := run(s.t, cleanEnv(append(s.env, "ASSAY_DATA="+s.data)...), s.program(), args...)
 	if r.code != code {
 		s.t.Errorf("assay %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), r.code, code, r.stdout, r.stderr)
 	}

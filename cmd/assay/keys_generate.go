@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/fips140"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -27,14 +28,16 @@ type generated struct {
 }
 
 func (a *app) keysGenerate() *cobra.Command {
-	var out, passphrase, uri, algorithm string
+	var out, passphrase, uri, algorithm, format string
 	cmd := &cobra.Command{
 		Use:   "generate [--out NAME | --kms URI]",
 		Short: "Make a key pair to sign with, as cosign's generate-key-pair does",
 		Long: `Make NAME.key and NAME.pub: an ECDSA P-256 key, encrypted in cosign's own form,
 so that assay and cosign sign with it alike. The passphrase comes from
 --passphrase-file, from COSIGN_PASSWORD, or from the terminal. Files that exist
-are never replaced.
+are never replaced. --format pkcs8 writes encrypted PKCS #8 instead, which
+openssl reads and cosign does not; it is the default in FIPS 140-3 mode, where
+cosign's form (scrypt, NaCl) is not approved.
 
 With --kms the key is made in a KMS by its plugin and never leaves it; NAME.pub
 alone is written. --algorithm is the plugin's own name of one, for example
@@ -44,6 +47,14 @@ rsa-2048 of Vault; the default is the plugin's.`,
   assay keys generate --kms awskms:///alias/unlock --algorithm RSA_2048 --out unlock`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case format == "" && fips140.Enabled():
+				format = "pkcs8"
+			case format == "":
+				format = "cosign"
+			case format != "cosign" && format != "pkcs8":
+				return usagef("--format %q: want cosign or pkcs8", clean(format))
+			}
 			if algorithm != "" && uri == "" {
 				return usagef("--algorithm goes with --kms; key files are ECDSA P-256, which every verifier reads")
 			}
@@ -73,7 +84,11 @@ rsa-2048 of Vault; the default is the plugin's.`,
 				if err != nil {
 					return err
 				}
-				b, err := keyring.MarshalCosign(key, secret)
+				marshal := keyring.MarshalCosign
+				if format == "pkcs8" {
+					marshal = keyring.MarshalEncrypted
+				}
+				b, err := marshal(key, secret)
 				if err != nil {
 					return err
 				}
@@ -100,6 +115,8 @@ rsa-2048 of Vault; the default is the plugin's.`,
 	}
 	cmd.Flags().StringVar(&out, "out", "assay", "name of the two files, without .key and .pub")
 	cmd.Flags().StringVar(&passphrase, "passphrase-file", "", "file with the passphrase that encrypts the key")
+	cmd.Flags().StringVar(&format, "format", "", "of the key file: cosign or pkcs8 (default cosign; pkcs8 in FIPS 140-3 mode)")
+	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"cosign", "pkcs8"}, cobra.ShellCompDirectiveNoFileComp)) // fails for flags that do not exist
 	cmd.Flags().StringVar(&uri, "kms", "", "make the key in a KMS: awskms://…, gcpkms://…, azurekms://…, hashivault://…, plugin+NAME://…")
 	cmd.Flags().StringVar(&algorithm, "algorithm", "", "with --kms: the plugin's name of an algorithm")
 	return cmd

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/fips140"
 	"fmt"
 	"io"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"runtime/debug"
 
 	"assay/internal/fault"
+	"assay/internal/keyring/pkcs11"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
@@ -32,6 +34,15 @@ type versionInfo struct {
 	Modified bool   `json:"modified,omitempty"`
 	Go       string `json:"go"`
 	Platform string `json:"platform"`
+	FIPS     *fips  `json:"fips140,omitempty"` // nil in builds without the module
+	PKCS11   bool   `json:"pkcs11,omitempty"`
+}
+
+// fips says what a build with Go's FIPS 140-3 module does here.
+type fips struct {
+	Module   string `json:"module"`   // its version, or "latest"
+	Enabled  bool   `json:"enabled"`  // its self-tests ran, and algorithms come from it
+	Enforced bool   `json:"enforced"` // GODEBUG=fips140=only: anything else fails
 }
 
 func (a *app) versionCommand() *cobra.Command {
@@ -41,7 +52,11 @@ func (a *app) versionCommand() *cobra.Command {
 		Example: "  assay version\n  assay version -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			v := versionInfo{Version: version(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+			v := versionInfo{Version: version(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, PKCS11: pkcs11.Available}
+			// "latest" without GOFIPS140 is what every build has, and says nothing.
+			if module := fips140.Version(); fips140.Enabled() || module != "latest" {
+				v.FIPS = &fips{Module: module, Enabled: fips140.Enabled(), Enforced: fips140.Enforced()}
+			}
 			if bi, ok := debug.ReadBuildInfo(); ok {
 				for _, s := range bi.Settings {
 					switch s.Key {
@@ -53,7 +68,19 @@ func (a *app) versionCommand() *cobra.Command {
 				}
 			}
 			return a.print(v, func(w io.Writer) {
-				fmt.Fprintf(w, "assay %s (%s, %s)\n", v.Version, v.Go, v.Platform)
+				more := ""
+				switch {
+				case v.FIPS != nil && v.FIPS.Enforced:
+					more = ", FIPS 140-3 module " + v.FIPS.Module + " and nothing else"
+				case v.FIPS != nil && v.FIPS.Enabled:
+					more = ", FIPS 140-3 module " + v.FIPS.Module
+				case v.FIPS != nil:
+					more = ", FIPS 140-3 module " + v.FIPS.Module + " switched off"
+				}
+				if v.PKCS11 {
+					more += ", PKCS #11"
+				}
+				fmt.Fprintf(w, "assay %s (%s, %s%s)\n", v.Version, v.Go, v.Platform, more)
 			})
 		},
 	}

@@ -116,6 +116,22 @@ func MarshalCosign(key crypto.Signer, passphrase []byte) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: typeSigstore, Bytes: sealed}), nil
 }
 
+// pkcs8Options are PBES2 with what FIPS 140-3 approves (RFC 8018, NIST SP
+// 800-132).
+var pkcs8Options = &pkcs8.Opts{
+	Cipher:  pkcs8.AES256CBC,
+	KDFOpts: pkcs8.PBKDF2Opts{SaltSize: 16, IterationCount: 600_000, HMACHash: crypto.SHA256},
+}
+
+// MarshalEncrypted writes a key as encrypted PKCS #8, which openssl reads.
+func MarshalEncrypted(key crypto.Signer, passphrase []byte) ([]byte, error) {
+	der, err := pkcs8.MarshalPrivateKey(key, passphrase, pkcs8Options)
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: typeEncrypted, Bytes: der}), nil
+}
+
 // Parse reads a PEM private key.
 func Parse(data, passphrase []byte) (crypto.Signer, error) {
 	return parse(data, &seal{passphrase: passphrase})
