@@ -200,7 +200,7 @@ func TestKeysPKCS11(t *testing.T) {
 		"--certificate-identity", "dev@example.com", "--certificate-oidc-issuer", s.Services.OIDC, blob)
 	// A key of the token signs on the command line too.
 	must(t, hsm, "openssl", "pkey", "-in", filepath.Join(dir, "release.pem"), "-pubout", "-out", filepath.Join(dir, "release.pub"))
-	s.assay("sign", "--key", uri("release"), "--bundle", filepath.Join(dir, "k.json"), blob)
+	s.assay("sign", "--key", uri("release"), "--upload=false", "--bundle", filepath.Join(dir, "k.json"), blob)
 	must(t, s.home("dev@example.com"), "cosign", "verify-blob", "--trusted-root", root, "--key", filepath.Join(dir, "release.pub"), "--bundle", filepath.Join(dir, "k.json"), blob)
 	log := s.log.String()
 	s.stop()
