@@ -23,6 +23,7 @@ import (
 	"assay/identity/credential"
 	"assay/internal/clock"
 	"assay/internal/fault"
+	"assay/sbom"
 	"assay/store"
 	"assay/tlog"
 	"assay/trust"
@@ -35,6 +36,7 @@ type Options struct {
 	Access      *identity.Access
 	Verifier    *identity.Verifier
 	Evidence    *evidence.Store
+	SBOMs       *sbom.Store
 	Credentials *credential.Store
 	Engine      *verify.Engine
 	Log         *tlog.Log

@@ -196,6 +196,10 @@ func (s *site) request(method, path string) (query string, header map[string]str
 		return "", map[string]string{"Content-Type": "application/json"}, []byte(`{"digest":"` + string(s.digest) + `"}`)
 	case "GET /api/v1/decisions":
 		return "?digest=" + string(s.digest), nil, nil
+	case "GET /api/v1/sboms":
+		return "?digest=" + string(s.digest), nil, nil
+	case "GET /api/v1/components":
+		return "?name=openssl", nil, nil
 	case "POST /api/v1/evidence":
 		return "", map[string]string{"Content-Type": "application/vnd.dev.sigstore.bundle.v0.3+json"}, s.bundle
 	case "POST /api/v1/keys/{role}/rotate":
@@ -264,6 +268,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 	needs := map[string]string{
 		"post /api/v1/verify": "viewer", "get /api/v1/decisions": "viewer", "get /api/v1/decisions/{id}": "viewer",
 		"post /api/v1/evidence": "signer", "get /api/v1/evidence": "viewer", "get /api/v1/evidence/{id}": "team",
+		"get /api/v1/sboms": "viewer", "get /api/v1/components": "viewer",
 		"post /api/v1/apply": "admin", "get /api/v1/log/entries/{index}": "viewer", "get /api/v1/events": "auditor", "get /api/v1/keys": "auditor",
 		"get /api/v1/robots": "admin", "post /api/v1/robots": "admin", "post /api/v1/robots/{name}/rotate": "admin", "delete /api/v1/robots/{name}": "admin",
 		"get /api/v1/revocations": "auditor", "post /api/v1/revocations": "admin", "get /api/v1/documents": "admin", "delete /api/v1/documents/{kind}/{name}": "admin",

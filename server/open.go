@@ -25,6 +25,7 @@ import (
 	"assay/internal/fault"
 	"assay/internal/keyring"
 	"assay/registry"
+	"assay/sbom"
 	"assay/store"
 	"assay/tlog"
 	"assay/tlog/ct"
@@ -52,6 +53,7 @@ type parts struct {
 	tuf         *tuf.Repository
 	live        live
 	evidence    *evidence.Store
+	sboms       *sbom.Store
 	engine      *verify.Engine
 	registry    *registry.Registry
 	blobs       blob.Store
@@ -68,7 +70,7 @@ type parts struct {
 // migrations are all tables of this binary, in the order of the floors.
 func migrations() []store.Migrations {
 	return []store.Migrations{
-		event.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations,
+		event.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations,
 		registry.Migrations, verify.Migrations, config.Migrations,
 	}
 }
@@ -241,6 +243,7 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 	}); err != nil {
 		return err
 	}
+	s.sboms = sbom.NewStore(s.db, sbom.Limits{})
 	s.onClose("evidence", s.evidence.Close)
 	if s.engine, err = s.newEngine(decisionKey); err != nil {
 		return err
@@ -274,7 +277,7 @@ func derive(key crypto.Signer, use string) ([]byte, error) {
 
 func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 	s.api = api.New(api.Options{
-		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, Engine: s.engine, Log: s.tlog, Events: s.events,
+		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Engine: s.engine, Log: s.tlog, Events: s.events,
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
 		Credentials: s.credentials, Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Foreign: foreignTrust{s}, Delegations: delegations{s}, Rotate: s.rotate, Clock: s.clock, Logger: s.log,

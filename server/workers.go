@@ -13,6 +13,7 @@ import (
 
 	"assay/event"
 	"assay/internal/fault"
+	"assay/sbom"
 	"assay/store"
 	"assay/tlog/rekor"
 )
@@ -44,6 +45,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 		"revoked":     s.every(revocationsPoll, s.renewRevocations),
 		"redecide":    s.redecide,
 		"backfill":    s.backfill,
+		"sboms":       (&sbom.Follower{Store: s.sboms, Events: s.events, Evidence: s.evidence, Logger: s.log}).Run,
 	} {
 		wg.Go(func() { s.keepRunning(ctx, name, run) })
 	}

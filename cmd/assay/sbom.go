@@ -1,0 +1,271 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"assay/artifact"
+	"assay/client"
+	"assay/sbom"
+
+	"github.com/spf13/cobra"
+)
+
+// sbomCommand is what is done with bills of materials.
+func (a *app) sbomCommand() *cobra.Command {
+	return group("sbom", "Bills of materials: convert, judge, compare, search",
+		a.sbomConvertCommand(), a.sbomShowCommand(), a.sbomDiffCommand(), a.sbomListCommand(), a.sbomSearchCommand())
+}
+
+// maxSBOM is how large a file the command line reads.
+const maxSBOM = 512 << 20
+
+// readSBOM reads a document of any format, or with --list the output of a
+// package manager.
+func (a *app) readSBOM(path, kind, distro string) (*sbom.Document, error) {
+	var in io.Reader = a.stdin
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, usagef("%w", err)
+		}
+		defer f.Close()
+		in = f
+	}
+	if kind != "" {
+		return sbom.ReadList(in, sbom.ListKind(kind), sbom.ListOptions{Distro: distro, Limits: sbom.Limits{Bytes: maxSBOM}})
+	}
+	return sbom.Read(in, sbom.Limits{Bytes: maxSBOM})
+}
+
+func listKinds() []string {
+	out := make([]string, len(sbom.ListKinds))
+	for i, k := range sbom.ListKinds {
+		out[i] = string(k)
+	}
+	return out
+}
+
+func fixed(values ...string) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return values, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func (a *app) sbomConvertCommand() *cobra.Command {
+	var to, kind, distro string
+	c := &cobra.Command{
+		Use:   "convert FILE",
+		Short: "Write a document in another format, or a package list as a document",
+		Long: `Reads CycloneDX 1.2 to 1.7 (JSON, XML), SPDX 2.2 and 2.3 (JSON, tag-value) and
+SPDX 3.0.1, and writes CycloneDX 1.6 or 1.7, SPDX 2.3 or SPDX 3.0.1. With --list it
+reads the output of a package manager, for systems that no scanner runs on; name
+their distribution with --distro, since advisories are by release.`,
+		Example: `  assay sbom convert --to spdx-json app.cdx.json
+  dpkg -l | assay sbom convert --list dpkg --distro debian-12 -
+  npm ls --all --json | assay sbom convert --list npm --to cyclonedx-json@1.7 -`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			format, version, err := sbom.ParseFormat(to)
+			if err != nil {
+				return usagef("--to: %w", err)
+			}
+			d, err := a.readSBOM(args[0], kind, distro)
+			if err != nil {
+				return err
+			}
+			for _, p := range d.Problems {
+				a.notef("note: %s\n", line(p))
+			}
+			return sbom.Write(a.stdout, d, format, version)
+		},
+	}
+	c.Flags().StringVar(&to, "to", string(sbom.CycloneDXJSON), "format, with @VERSION where there are several")
+	c.Flags().StringVar(&kind, "list", "", "FILE is the output of: "+strings.Join(listKinds(), ", "))
+	c.Flags().StringVar(&distro, "distro", "", "with --list: the distribution and its release, for example debian-12")
+	_ = c.RegisterFlagCompletionFunc("to", fixed("cyclonedx-json", "cyclonedx-json@1.7", "spdx-json", "spdx3-json"))
+	_ = c.RegisterFlagCompletionFunc("list", fixed(listKinds()...))
+	return c
+}
+
+// sbomView is what is shown of a document.
+type sbomView struct {
+	Format      string             `json:"format"`
+	SpecVersion string             `json:"spec_version"`
+	Name        string             `json:"name,omitempty"`
+	Packages    int                `json:"packages"`
+	Quality     client.SBOMQuality `json:"quality"`
+	Problems    []string           `json:"problems,omitempty"`
+}
+
+func (a *app) sbomShowCommand() *cobra.Command {
+	least := 0
+	c := &cobra.Command{
+		Use:     "show FILE",
+		Short:   "Judge a document: what it holds, how good it is and why",
+		Example: "  assay sbom show app.cdx.json\n  assay sbom show --min-quality 80 app.spdx.json || echo not good enough",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			d, err := a.readSBOM(args[0], "", "")
+			if err != nil {
+				return err
+			}
+			q := sbom.Judge(d)
+			v := sbomView{
+				Format: string(d.Format), SpecVersion: d.SpecVersion, Name: d.Name, Packages: len(d.Packages()), Problems: d.Problems,
+				Quality: client.SBOMQuality{Score: q.Score, Incomplete: q.Incomplete},
+			}
+			for _, p := range q.Parts {
+				v.Quality.Parts = append(v.Quality.Parts, client.SBOMQualityPart(p))
+			}
+			if err := a.print(v, func(w io.Writer) {
+				fmt.Fprintf(w, "format\t%s %s\nname\t%s\npackages\t%d\nquality\t%d of 100\n", v.Format, line(v.SpecVersion), line(v.Name), v.Packages, q.Score)
+				for _, p := range v.Quality.Parts {
+					fmt.Fprintf(w, "  %s\t%d of %d\t%s\n", p.Name, p.Have, p.Of, line(p.Reason))
+				}
+				for _, why := range q.Incomplete {
+					fmt.Fprintf(w, "incomplete\t%s\n", line(why))
+				}
+				for _, p := range v.Problems {
+					fmt.Fprintf(w, "problem\t%s\n", line(p))
+				}
+			}); err != nil {
+				return err
+			}
+			if q.Score < least {
+				a.notef("assay: quality %d is below %d\n", q.Score, least)
+				return &exitError{1}
+			}
+			return nil
+		},
+	}
+	c.Flags().IntVar(&least, "min-quality", 0, "end with 1 when the score is lower, 0 to 100")
+	return c
+}
+
+func (a *app) sbomDiffCommand() *cobra.Command {
+	quiet := false
+	c := &cobra.Command{
+		Use:     "diff BEFORE AFTER",
+		Short:   "Compare the packages of two documents, of any formats; ends with 1 when they differ",
+		Example: "  assay sbom diff v1.cdx.json v2.spdx.json\n  assay sbom diff -o json v1.cdx.json v2.cdx.json",
+		Args:    cobra.ExactArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			before, err := a.readSBOM(args[0], "", "")
+			if err != nil {
+				return err
+			}
+			after, err := a.readSBOM(args[1], "", "")
+			if err != nil {
+				return err
+			}
+			d := sbom.Diff(before, after)
+			if !quiet {
+				if err := a.print(d, func(w io.Writer) {
+					for _, part := range []struct {
+						mark string
+						all  []sbom.Change
+					}{{"+", d.Added}, {"-", d.Removed}, {"~", d.Changed}, {"licence", d.Licenses}} {
+						for _, c := range part.all {
+							fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", part.mark, line(c.Package), line(strings.Join(c.Before, " ")), line(strings.Join(c.After, " ")))
+						}
+					}
+					fmt.Fprintf(w, "same\t%d\n", d.Same)
+				}); err != nil {
+					return err
+				}
+			}
+			if !d.Empty() {
+				return &exitError{1}
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "print nothing")
+	return c
+}
+
+func (a *app) sbomListCommand() *cobra.Command {
+	var subject string
+	c := &cobra.Command{
+		Use:     "list DIGEST",
+		Short:   "Documents that the server holds about an artifact",
+		Example: "  assay sbom list sha256:3f…",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := artifact.ParseDigest(args[0])
+			if err != nil {
+				return usagef("%w", err)
+			}
+			s, err := a.connect(cmd.Context(), subject, "", true)
+			if err != nil {
+				return err
+			}
+			got, err := s.api().SBOMs(cmd.Context(), d)
+			if err != nil {
+				return err
+			}
+			return a.print(got, func(w io.Writer) {
+				fmt.Fprintln(w, "ATTESTATION\tFORMAT\tPACKAGES\tQUALITY\tSIGNER\tSTATE")
+				for _, one := range got {
+					state := "in force"
+					if one.Problem != "" {
+						state = "refused: " + one.Problem
+					} else if len(one.Quality.Incomplete) > 0 {
+						state = "in force, incomplete"
+					}
+					fmt.Fprintf(w, "%s\t%s %s\t%d\t%d\t%s\t%s\n", line(one.Attestation), line(one.Format), line(one.SpecVersion), one.Packages, one.Quality.Score, line(one.Identity), line(state))
+				}
+			})
+		},
+	}
+	c.Flags().StringVar(&subject, "subject", "", "with --data: the local identity to ask as")
+	return c
+}
+
+func (a *app) sbomSearchCommand() *cobra.Command {
+	var q client.ComponentQuery
+	var as string
+	c := &cobra.Command{
+		Use:   "search [PURL]",
+		Short: "Find components in everything that is stored",
+		Example: `  assay sbom search pkg:maven/org.apache.logging.log4j/log4j-core
+  assay sbom search --name 'openssl*' --version 3.0.11
+  assay sbom search --license AGPL-3.0-only -o json`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				q.PURL = args[0]
+			}
+			s, err := a.connect(cmd.Context(), as, "", true)
+			if err != nil {
+				return err
+			}
+			got, err := s.api().Components(cmd.Context(), q)
+			if err != nil {
+				return err
+			}
+			return a.print(got, func(w io.Writer) {
+				fmt.Fprintln(w, "COMPONENT\tLICENCE\tDEPENDENCY\tARTIFACT")
+				for _, one := range got.Items {
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", line(one.Component), line(one.License), line(one.Dependency), line(string(one.Subject)))
+				}
+				if got.Next != "" {
+					fmt.Fprintf(w, "more: --after %s\n", line(got.Next))
+				}
+			})
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&q.Name, "name", "", "the component's whole name, or its beginning and *")
+	f.StringVar(&q.Version, "version", "", "exactly this version")
+	f.StringVar(&q.License, "license", "", "an SPDX identifier that the licence names")
+	f.StringVar(&q.Digest, "digest", "", "of the component, ALGORITHM:HEX")
+	f.StringVar(&q.Subject, "in", "", "only in this artifact, sha256:…")
+	f.StringVar(&q.After, "after", "", "continue after this cursor")
+	f.IntVar(&q.Limit, "limit", 100, "at most so many")
+	f.StringVar(&as, "subject", "", "with --data: the local identity to ask as")
+	return c
+}
