@@ -39,7 +39,7 @@ type Options struct {
 	SBOMs       *sbom.Store
 	Credentials *credential.Store
 	Engine      *verify.Engine
-	Log         *tlog.Log
+	Log         func(ctx context.Context) (tlog.Checkpoint, *tlog.Tree, error) // a head of the log and its tree
 	Events      *event.Log
 	Root        func() *trust.Root     // the site's own trusted root
 	TUFRoot     func() ([]byte, error) // the first root.json

@@ -323,17 +323,22 @@ func (a *API) logEntry(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ctx := r.Context()
-	head := a.o.Log.Head()
-	if index >= head.Size {
-		a.fail(w, r, fault.Newf(fault.NotFound, "the log has %d entries", head.Size))
-		return
-	}
-	leaf, err := a.o.Log.Leaf(ctx, index)
+	head, tree, err := a.o.Log(ctx)
 	if err != nil {
 		a.fail(w, r, err)
 		return
 	}
-	proof, err := a.o.Log.InclusionProof(ctx, index, head.Size)
+	if index >= head.Size {
+		a.fail(w, r, fault.Newf(fault.NotFound, "the log has %d entries", head.Size))
+		return
+	}
+	rs, err := tree.Records(ctx, index, index+1)
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	leaf := rs[0].Leaf
+	proof, err := tree.InclusionProof(ctx, index, head.Size)
 	if err != nil {
 		a.fail(w, r, err)
 		return

@@ -108,26 +108,36 @@ func (i *Issuer) SetKeys(signer crypto.Signer, others ...crypto.PublicKey) error
 	if signer == nil {
 		return fault.Newf(fault.Invalid, "embedded issuer: want a key and a database")
 	}
-	next := &issuerKeys{signer: signer}
-	for _, pub := range append([]crypto.PublicKey{signer.Public()}, others...) {
-		alg, err := tokenAlgorithm(pub)
-		if err != nil {
-			return err
-		}
-		k := jose.JSONWebKey{Key: pub, Algorithm: string(alg), Use: "sig"}
-		thumb, err := k.Thumbprint(crypto.SHA256) // RFC 7638
-		if err != nil {
-			return fault.Wrap(fault.Invalid, err)
-		}
-		k.KeyID = base64.RawURLEncoding.EncodeToString(thumb)
-		next.keys = append(next.keys, k)
+	keys, err := TokenKeys(append([]crypto.PublicKey{signer.Public()}, others...)...)
+	if err != nil {
+		return err
 	}
+	next := &issuerKeys{signer: signer, keys: keys}
 	next.kid, next.alg = next.keys[0].KeyID, jose.SignatureAlgorithm(next.keys[0].Algorithm)
 	if err := next.documents(i.opts.URL); err != nil {
 		return err
 	}
 	i.current.Store(next)
 	return nil
+}
+
+// TokenKeys are public keys as tokens of the embedded issuer name them. A key
+// that cannot sign tokens is [fault.Invalid].
+func TokenKeys(pubs ...crypto.PublicKey) (out []jose.JSONWebKey, err error) {
+	for _, pub := range pubs {
+		alg, err := tokenAlgorithm(pub)
+		if err != nil {
+			return nil, err
+		}
+		k := jose.JSONWebKey{Key: pub, Algorithm: string(alg), Use: "sig"}
+		thumb, err := k.Thumbprint(crypto.SHA256) // RFC 7638
+		if err != nil {
+			return nil, fault.Wrap(fault.Invalid, err)
+		}
+		k.KeyID = base64.RawURLEncoding.EncodeToString(thumb)
+		out = append(out, k)
+	}
+	return out, nil
 }
 
 // documents writes the key set (RFC 7517) and the discovery document (OpenID

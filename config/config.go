@@ -65,6 +65,11 @@ type Server struct {
 	// X-Forwarded-For, for the audit trail and for limits; of all others that
 	// header means nothing.
 	TrustedProxies []string `yaml:"trusted_proxies"`
+	// Roles are what this process does of a site's work; empty: all of it.
+	// --roles overrides it.
+	Roles []string `yaml:"roles"`
+	// Peers are the other processes of a split site.
+	Peers Peers `yaml:"peers"`
 	// ShutdownGrace is how long requests may finish after a signal.
 	ShutdownGrace time.Duration `yaml:"shutdown_grace"`
 }
@@ -330,6 +335,9 @@ func (c *Config) Validate() error {
 		return fault.Newf(fault.Invalid, "server.listen %s is not loopback, and there is no TLS: tokens would cross the network in the clear; set server.tls.certificate and server.tls.key, or listen on 127.0.0.1 behind a proxy that has TLS", c.Server.Listen)
 	}
 	if err := c.validatePublicURL(host); err != nil {
+		return err
+	}
+	if err := c.validateRoles(); err != nil {
 		return err
 	}
 	if c.Server.Operations != "" {

@@ -12,6 +12,7 @@ import (
 	"assay/api"
 	"assay/authority"
 	"assay/client"
+	"assay/config"
 	"assay/identity"
 	"assay/internal/fault"
 	"assay/internal/strictjson"
@@ -63,12 +64,31 @@ type peerConn struct {
 // local issuer, each audited with the peer that asked.
 func (s *Server) adminHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("/api/v1/", func(w http.ResponseWriter, r *http.Request) {
-		s.api.ServeAdmin(w, r, peerName(r))
-	})
-	mux.Handle("GET /rekor/", http.StripPrefix("/rekor", s.rekor))
-	mux.HandleFunc("POST /v1/token", s.mint)
-	mux.HandleFunc("POST /v1/break-glass", s.breakGlass)
+	if s.has(config.RoleAPI) {
+		mux.HandleFunc("/api/v1/", func(w http.ResponseWriter, r *http.Request) {
+			s.api.ServeAdmin(w, r, peerName(r))
+		})
+	} else {
+		mux.Handle("/api/v1/", s.elsewhere(config.RoleAPI))
+		// The keys of this folder are rotated here.
+		keys := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.api.ServeAdmin(w, r, peerName(r)) })
+		mux.Handle("/api/v1/keys", keys)
+		mux.Handle("/api/v1/keys/", keys)
+		mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, r *http.Request) {
+			api.WriteJSON(w, http.StatusOK, s.status(r.Context()))
+		})
+	}
+	if s.has(config.RoleLog) {
+		mux.Handle("GET /rekor/", http.StripPrefix("/rekor", s.rekor))
+	} else {
+		mux.Handle("/rekor/", s.elsewhere(config.RoleLog))
+	}
+	if s.has(config.RoleSigner) {
+		mux.HandleFunc("POST /v1/token", s.mint)
+		mux.HandleFunc("POST /v1/break-glass", s.breakGlass)
+	} else {
+		mux.Handle("/v1/", s.elsewhere(config.RoleSigner))
+	}
 	s.ceremonyHandler(mux)
 	owner := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mux.ServeHTTP(w, r.WithContext(identity.WithPrincipal(r.Context(), identity.System(peerName(r)))))

@@ -153,6 +153,9 @@ func (s *Server) makeTrust(ctx context.Context, tx *store.Tx) (*trustState, erro
 		return nil, err
 	}
 	for _, l := range s.trustLoaders() {
+		if !s.decides() && l.kind != trust.DocAuthority {
+			continue // this process verifies no evidence, and lacks what lists are checked by
+		}
 		docs, err := trust.Documents(ctx, tx, l.kind)
 		if err != nil {
 			return nil, err
@@ -190,8 +193,8 @@ func (s *Server) publishTrust(ctx context.Context) error {
 	s.live.publish.Lock()
 	defer s.live.publish.Unlock()
 	t := s.trust()
-	if s.live.published == t {
-		return nil
+	if s.tuf == nil || s.live.published == t {
+		return nil // no repository: the process with role api has it
 	}
 	if err := s.publishTUFKeys(ctx, t.keys); err != nil {
 		return err
@@ -244,7 +247,7 @@ func (s *Server) loadedEpoch(ctx context.Context, tx *store.Tx) (int64, error) {
 // ownIssuer says whether an issuer's identities are the site's: its own and
 // those that are registered.
 func (s *Server) ownIssuer(issuer string) bool {
-	if issuer == s.issuer.URL() {
+	if issuer == s.local.URL {
 		return true
 	}
 	d := s.desired.Load()

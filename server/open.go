@@ -65,13 +65,14 @@ type parts struct {
 	documents   [sha256.Size]byte // fingerprint of those in force
 	ready       atomic.Bool
 	operators   string
+	rolesState
 }
 
 // migrations are all tables of this binary, in the order of the floors.
 func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations,
-		registry.Migrations, verify.Migrations, config.Migrations,
+		registry.Migrations, verify.Migrations, config.Migrations, vouchMigrations,
 	}
 }
 
@@ -90,14 +91,15 @@ func (s *Server) open(ctx context.Context) error {
 	steps := []struct {
 		name string
 		do   func(context.Context, *keyring.Folder) error
+		here bool // in a process of a split site: by its roles
 	}{
-		{"database", s.openStore},
-		{"keys", s.openRotation},
-		{"authorities", s.openAuthorities},
-		{"logs", s.openLogs},
-		{"trust", s.openTrust},
-		{"registry", s.openRegistry},
-		{"interface", s.openAPI},
+		{"database", s.openStore, true},
+		{"keys", s.openRotation, true},
+		{"authorities", s.openAuthorities, true},
+		{"logs", s.openLogs, true},
+		{"trust", s.openTrust, true},
+		{"registry", s.openRegistry, s.decides()},
+		{"interface", s.openAPI, true},
 	}
 	keys, err := s.openKeys(ctx)
 	if err != nil {
@@ -105,6 +107,9 @@ func (s *Server) open(ctx context.Context) error {
 	}
 	s.keys = keys
 	for _, step := range steps {
+		if !step.here {
+			continue
+		}
 		if err := step.do(ctx, keys); err != nil {
 			return fmt.Errorf("open %s: %w", step.name, err)
 		}
@@ -141,25 +146,25 @@ func (s *Server) openStore(ctx context.Context, _ *keyring.Folder) error {
 
 func (s *Server) openAuthorities(ctx context.Context, keys *keyring.Folder) error {
 	var err error
-	if err = s.openMaterial(ctx, keys); err != nil {
-		return err
+	if s.has(config.RoleSigner) {
+		err = s.openIssuer(ctx, keys)
+	} else {
+		err = s.takeSigner(ctx)
 	}
-	if s.issuer, err = authority.NewIssuer(authority.IssuerOptions{
-		URL: s.public + "/oidc", Signer: s.material.OIDC, DB: s.db, Clock: s.clock, Logger: s.log, Registerer: s.reg,
-	}); err != nil {
+	if err != nil {
 		return err
 	}
 	if s.access, err = identity.NewAccess(nil); err != nil {
 		return err
 	}
 	if s.credentials, err = credential.Open(ctx, credential.Options{
-		DB: s.db, Clock: s.clock, Logger: s.log, MaxLife: s.cfg.Identity.RobotMaxLife, Local: s.issuer.URL(), Changed: s.regrant,
+		DB: s.db, Clock: s.clock, Logger: s.log, MaxLife: s.cfg.Identity.RobotMaxLife, Local: s.local.URL, Changed: s.regrant,
 	}); err != nil {
 		return err
 	}
 	if s.verifier, err = identity.NewVerifier(identity.VerifierOptions{
-		Issuers: s.cfg.Identity.Issuers, Local: s.issuer.Local(), Check: s.credentials.Check, Clock: s.clock, Logger: s.log, Registerer: s.reg,
-	}); err != nil {
+		Issuers: s.cfg.Identity.Issuers, Local: s.local, Check: s.credentials.Check, Clock: s.clock, Logger: s.log, Registerer: s.reg,
+	}); err != nil || !s.has(config.RoleSigner) {
 		return err
 	}
 	s.tsa, err = authority.NewTSA(authority.TSAOptions{
@@ -168,7 +173,48 @@ func (s *Server) openAuthorities(ctx context.Context, keys *keyring.Folder) erro
 	return err
 }
 
+// openIssuer opens what this process signs with.
+func (s *Server) openIssuer(ctx context.Context, keys *keyring.Folder) error {
+	err := s.openMaterial(ctx, keys)
+	if err != nil {
+		return err
+	}
+	if s.issuer, err = authority.NewIssuer(authority.IssuerOptions{
+		URL: s.public + "/oidc", Signer: s.material.OIDC, DB: s.db, Clock: s.clock, Logger: s.log, Registerer: s.reg,
+	}); err != nil {
+		return err
+	}
+	s.local = s.issuer.Local()
+	return nil
+}
+
 func (s *Server) openLogs(ctx context.Context, keys *keyring.Folder) error {
+	var err error
+	switch {
+	case s.has(config.RoleLog):
+		err = s.openOwnLogs(ctx, keys)
+	case s.decides():
+		err = s.takeLog(ctx)
+	}
+	if err != nil || !s.has(config.RoleSigner) {
+		return err
+	}
+	var promises authority.PrecertLog = s.ct
+	if s.ct == nil {
+		promises = remoteCT{base: s.cfg.Server.Peers.Log, http: s.peerClient()}
+	}
+	s.ca, err = authority.NewCA(authority.CAOptions{
+		Chain: s.material.CAChain, Signer: s.material.CASigner, SCT: promises, Verifier: s.verifier, DB: s.db,
+		Clock: s.clock, Logger: s.log, Registerer: s.reg,
+	})
+	return err
+}
+
+// openOwnLogs opens the logs in this process's folder.
+func (s *Server) openOwnLogs(ctx context.Context, keys *keyring.Folder) error {
+	if err := s.leadLog(ctx); err != nil {
+		return err
+	}
 	log, err := s.openLogKeys(ctx, keys, rotation.Log)
 	if err != nil {
 		return err
@@ -200,11 +246,7 @@ func (s *Server) openLogs(ctx context.Context, keys *keyring.Folder) error {
 		return err
 	}
 	s.own.audit.Store(&auditKey{audit})
-	s.ca, err = authority.NewCA(authority.CAOptions{
-		Chain: s.material.CAChain, Signer: s.material.CASigner, SCT: s.ct, Verifier: s.verifier, DB: s.db,
-		Clock: s.clock, Logger: s.log, Registerer: s.reg,
-	})
-	return err
+	return nil
 }
 
 // openTrust builds the site's trusted root and publishes it by TUF.
@@ -214,6 +256,9 @@ func (s *Server) openTrust(ctx context.Context, keys *keyring.Folder) error {
 		return fault.Wrap(fault.Invalid, err)
 	}
 	s.operators = u.Hostname()
+	if !s.has(config.RoleAPI) {
+		return s.reloadTrust(ctx) // of which another process publishes the TUF repository
+	}
 	roles, before, err := s.tufRoles(ctx, keys)
 	if err != nil {
 		return err
@@ -277,7 +322,7 @@ func derive(key crypto.Signer, use string) ([]byte, error) {
 
 func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 	s.api = api.New(api.Options{
-		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Engine: s.engine, Log: s.tlog, Events: s.events,
+		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Engine: s.engine, Log: s.logSnapshot, Events: s.events,
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
 		Credentials: s.credentials, Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Foreign: foreignTrust{s}, Delegations: delegations{s}, Rotate: s.rotate, Clock: s.clock, Logger: s.log,

@@ -95,11 +95,11 @@ func (s *Server) proveSignature(ctx context.Context, digest, signature []byte, k
 	if err != nil {
 		return nil, nil, err
 	}
-	stamp, err := s.tsa.Timestamp(ctx, req)
+	stamp, err := s.stamp(ctx, req)
 	if err != nil {
 		return nil, nil, err
 	}
-	entry, err := s.rekor.Add(ctx, rekor.Request{Digest: digest, Signature: signature, PublicKey: pub})
+	entry, err := s.logSignature(ctx, rekor.Request{Digest: digest, Signature: signature, PublicKey: pub})
 	return entry, stamp, err
 }
 

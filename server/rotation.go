@@ -52,7 +52,7 @@ func (s *Server) openRotation(ctx context.Context, keys *keyring.Folder) error {
 	if s.own.keeper, err = rotation.New(rotation.Options{
 		DB: s.db, Keys: rotationStore{keys}, Chain: s.newChain, Apply: s.applyKeys, Schedule: s.cfg.Keys.Rotation.Schedule,
 		Place: s.keyPlace, Expires: s.keyExpires, Alerts: s.cfg.Keys.Rotation.Alerts, Archive: s.cfg.Keys.Rotation.Retired == "archive",
-		Clock: s.clock, Logger: s.log, Registerer: s.reg, Holder: uuid.NewString(),
+		Clock: s.clock, Logger: s.log, Registerer: s.reg, Holder: uuid.NewString(), Roles: s.heldRoles(),
 	}); err != nil {
 		return err
 	}
@@ -105,7 +105,19 @@ func (s *Server) adopt(ctx context.Context, keys ...first) error {
 		s.keep(k.Name, f.key)
 		rows = append(rows, k)
 	}
-	return s.own.keeper.Adopt(ctx, rows)
+	if err := s.own.keeper.Adopt(ctx, rows); err != nil {
+		return err
+	}
+	return s.vouchAll(ctx)
+}
+
+// vouchAll vouches for the rows of all keys that this process holds.
+func (s *Server) vouchAll(ctx context.Context) error {
+	rows, err := s.own.keeper.List(ctx)
+	if err != nil {
+		return err
+	}
+	return s.vouch(ctx, rows)
 }
 
 func (s *Server) keep(name string, key crypto.Signer) {
@@ -263,12 +275,12 @@ func (s *Server) tufRows(ctx context.Context, rows []rotation.Key) (roles tuf.Ro
 
 // loadAuthorities puts the site's own authorities into a draft, each with its
 // window; those that are retired too, so that history verifies.
-func (s *Server) loadAuthorities(_ context.Context, docs []trust.Document, d *trustDraft) error {
+func (s *Server) loadAuthorities(ctx context.Context, docs []trust.Document, d *trustDraft) error {
 	rows, err := rotation.Parse(docs)
 	if err != nil {
 		return err
 	}
-	if err := s.ours(rows); err != nil {
+	if err := s.ours(ctx, rows); err != nil {
 		return err
 	}
 	d.keys = rows
@@ -303,12 +315,15 @@ func (s *Server) loadAuthorities(_ context.Context, docs []trust.Document, d *tr
 
 // ours refuses rows of keys that this site's key folder has never known: who
 // writes the database alone does not make a key the site's.
-func (s *Server) ours(rows []rotation.Key) error {
-	known := map[string]string{}
-	for _, e := range s.keys.List() {
-		known[e.Name] = e.Fingerprint
-	}
+func (s *Server) ours(ctx context.Context, rows []rotation.Key) error {
+	known := s.knownKeys()
 	for _, k := range rows {
+		if !s.holds(k.Role) {
+			if err := s.vouched(ctx, k); err != nil {
+				return err
+			}
+			continue
+		}
 		pub, err := k.PublicKey()
 		if err != nil {
 			return err
@@ -329,6 +344,9 @@ func (s *Server) ours(rows []rotation.Key) error {
 
 // applyKeys brings this process and what it publishes to the rows.
 func (s *Server) applyKeys(ctx context.Context) (map[rotation.Role]string, error) {
+	if err := s.vouchAll(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.reloadTrust(ctx); err != nil {
 		return nil, err
 	}
@@ -366,6 +384,17 @@ func (s *Server) useKeys(ctx context.Context, rows []rotation.Key) error {
 	for _, role := range rotation.Roles() {
 		in := rotation.Of(rows, role)
 		if len(in) == 0 {
+			continue
+		}
+		if !s.holds(role) {
+			if role == rotation.OIDC {
+				errs = append(errs, s.takeTokenKeys(in))
+			}
+			if role == rotation.CA && s.ct != nil {
+				if chain, err := rotation.ActiveOf(in, role).Certificates(); err == nil {
+					s.ct.AddIssuers(chain)
+				}
+			}
 			continue
 		}
 		words := ""
@@ -409,10 +438,12 @@ func (s *Server) useRole(ctx context.Context, role rotation.Role, in []rotation.
 		if role == rotation.TSA {
 			return s.tsa != nil, s.tsa.SetChain(chain, signer)
 		}
-		if s.ca == nil || s.ct == nil {
+		if s.ca == nil {
 			return false, nil
 		}
-		s.ct.AddIssuers(chain)
+		if s.ct != nil {
+			s.ct.AddIssuers(chain)
+		}
 		return true, s.ca.SetChain(chain, signer)
 	case rotation.Log, rotation.CT:
 		keys, err := s.logKeys(ctx, in, role)

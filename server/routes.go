@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 
+	"assay/config"
 	"assay/identity"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -23,17 +24,38 @@ func (s *Server) routes() http.Handler {
 	below := func(name, prefix string, h http.Handler) {
 		mount(name, prefix+"/", http.StripPrefix(prefix, h))
 	}
-	mount("registry", "/v2/", s.registry)
-	mount("registry", "/v2", http.RedirectHandler("/v2/", http.StatusMovedPermanently))
-	mount("token", "/token", s.registry)
-	below("fulcio", "/fulcio", s.ca.Handler())
-	below("rekor", "/rekor", s.rekor)
-	below("ct", "/ct", s.ct.Handler(s.readLog))
-	below("oidc", "/oidc", s.issuer.Handler())
-	below("tuf", "/tuf", s.tuf.Handler())
-	mount("tsa", "/tsa", http.StripPrefix("/tsa", s.tsa.Handler()))
-	below("tsa", "/tsa", s.tsa.Handler())
-	mount("api", "/api/v1/", s.api)
+	// What another process of a split site does is answered with where it is.
+	of := func(role, name string, prefixes ...string) bool {
+		if s.has(role) {
+			return true
+		}
+		for _, p := range prefixes {
+			mount(name, p, s.elsewhere(role))
+		}
+		return false
+	}
+	if of(config.RoleRegistry, "registry", "/v2/", "/v2", "/token") {
+		mount("registry", "/v2/", s.registry)
+		mount("registry", "/v2", http.RedirectHandler("/v2/", http.StatusMovedPermanently))
+		mount("token", "/token", s.registry)
+	}
+	if of(config.RoleSigner, "fulcio", "/fulcio/", "/oidc/", "/tsa", "/tsa/") {
+		below("fulcio", "/fulcio", s.ca.Handler())
+		below("oidc", "/oidc", s.issuer.Handler())
+		mount("tsa", "/tsa", http.StripPrefix("/tsa", s.tsa.Handler()))
+		below("tsa", "/tsa", s.tsa.Handler())
+	}
+	if of(config.RoleLog, "rekor", "/rekor/", "/ct/") {
+		below("rekor", "/rekor", s.leaderOnly(s.rekor))
+		below("ct", "/ct", s.ct.Handler(s.readLog))
+		if s.peers != nil {
+			mount("internal", "/internal/v1/", s.peerHandler())
+		}
+	}
+	if of(config.RoleAPI, "api", "/api/v1/", "/tuf/") {
+		below("tuf", "/tuf", s.tuf.Handler())
+		mount("api", "/api/v1/", s.api)
+	}
 	if s.operations == nil {
 		// Metrics tell much of a site: off loopback they want a listener of
 		// their own (server.operations).
@@ -78,7 +100,11 @@ func (s *Server) operationsHandler() http.Handler {
 			http.Error(w, "not ready: see the server's log", http.StatusServiceUnavailable)
 			return
 		}
-		_, _ = w.Write([]byte("ready\n"))
+		answer := "ready\n"
+		if s.split() {
+			answer += "roles " + s.roleNames() + "\n"
+		}
+		_, _ = w.Write([]byte(answer))
 	})
 	return mux
 }

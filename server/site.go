@@ -10,6 +10,7 @@ import (
 	"assay/client"
 	"assay/config"
 	"assay/identity"
+	"assay/internal/fault"
 	"assay/store"
 	"assay/trust"
 )
@@ -56,7 +57,7 @@ func (s *Server) checkDesired(d *config.Desired) error {
 	if _, err := identity.NewAccess(s.grants(d)); err != nil {
 		return err
 	}
-	_, err := identity.NewVerifier(identity.VerifierOptions{Issuers: d.Issuers, Local: s.issuer.Local(), Clock: s.clock})
+	_, err := identity.NewVerifier(identity.VerifierOptions{Issuers: d.Issuers, Local: s.local, Clock: s.clock})
 	return err
 }
 
@@ -95,8 +96,8 @@ func (s *Server) grants(d *config.Desired) []identity.Grant {
 	grants := append(slices.Clone(d.Grants), s.credentials.Grants()...)
 	if s.opts.Local {
 		// Whoever gets a token of the local issuer owns the data folder.
-		grants = append(grants, identity.Grant{Issuer: s.issuer.URL(), Subject: "**", Role: identity.RolePublisher, Scope: "**"},
-			identity.Grant{Issuer: s.issuer.URL(), Subject: "**", Role: identity.RoleViewer, Scope: "**"})
+		grants = append(grants, identity.Grant{Issuer: s.local.URL, Subject: "**", Role: identity.RolePublisher, Scope: "**"},
+			identity.Grant{Issuer: s.local.URL, Subject: "**", Role: identity.RoleViewer, Scope: "**"})
 	}
 	return grants
 }
@@ -120,10 +121,10 @@ func (s *Server) host() string {
 func (s *Server) status(ctx context.Context) client.Status {
 	st := client.Status{
 		Version: s.opts.Version, PublicURL: s.public, Origin: s.data.site.Host, StartedAt: s.started,
-		LogSize: s.tlog.Head().Size,
+		LogSize: s.logSize(ctx),
 		Services: client.Services{
 			Fulcio: s.public + "/fulcio", Rekor: s.public + "/rekor", TSA: s.public + "/tsa/api/v1/timestamp",
-			TUF: s.public + "/tuf", OIDC: s.issuer.URL(),
+			TUF: s.public + "/tuf", OIDC: s.local.URL,
 		},
 	}
 	st.Services.Registry = s.host()
@@ -138,6 +139,9 @@ func (s *Server) status(ctx context.Context) client.Status {
 
 // resolve finds what a reference of this registry names, as p sees it.
 func (s *Server) resolve(ctx context.Context, p identity.Principal, repository, reference string) (api.Resolved, error) {
+	if s.registry == nil {
+		return api.Resolved{}, fault.Newf(fault.Unavailable, "tags are resolved by the process with role registry: name the digest")
+	}
 	d, err := s.registry.Resolve(ctx, p, repository, reference)
 	return api.Resolved{Digest: d.Digest, MediaType: d.MediaType}, err
 }

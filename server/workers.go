@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"assay/config"
 	"assay/event"
 	"assay/internal/fault"
 	"assay/sbom"
@@ -32,21 +33,31 @@ const publishEvery = 2 * time.Second
 func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 	var wg sync.WaitGroup
 	sealer := event.NewSealer(s.db, event.SealerOptions{Logger: s.log, Registerer: s.reg})
-	for name, run := range map[string]func(context.Context) error{
+	work := map[string]func(context.Context) error{
 		"sealer":      sealer.Run,
-		"TUF":         s.tuf.Run,
 		"keys":        s.own.keeper.Run,
-		"root":        s.atOnceAndEvery(time.Hour, s.watchRoot),
-		"heads":       s.every(publishEvery, s.publishHeads),
-		"registry":    s.registry.Run, // evidence not handed on yet, uploads that were left
 		"documents":   s.followDocuments,
 		"credentials": s.credentials.Run,
 		"trust":       s.every(trustPoll, s.followTrust),
-		"revoked":     s.every(revocationsPoll, s.renewRevocations),
-		"redecide":    s.redecide,
-		"backfill":    s.backfill,
-		"sboms":       (&sbom.Follower{Store: s.sboms, Events: s.events, Evidence: s.evidence, Logger: s.log}).Run,
-	} {
+	}
+	if s.has(config.RoleLog) {
+		work["heads"] = s.every(publishEvery, s.publishHeads)
+		if s.split() {
+			work["lease"] = s.every(leaderTTL/3, s.holdLog)
+		}
+	}
+	if s.has(config.RoleRegistry) {
+		work["registry"] = s.registry.Run // evidence not handed on yet, uploads that were left
+	}
+	if s.has(config.RoleAPI) {
+		work["TUF"] = s.tuf.Run
+		work["root"] = s.atOnceAndEvery(time.Hour, s.watchRoot)
+		work["revoked"] = s.every(revocationsPoll, s.renewRevocations)
+		work["redecide"] = s.redecide
+		work["backfill"] = s.backfill
+		work["sboms"] = (&sbom.Follower{Store: s.sboms, Events: s.events, Evidence: s.evidence, Logger: s.log}).Run
+	}
+	for name, run := range work {
 		wg.Go(func() { s.keepRunning(ctx, name, run) })
 	}
 	return &wg
@@ -168,8 +179,13 @@ func (s *Server) record(ctx context.Context, kind event.Kind) error {
 // finish lets queued records reach the database before the workers end, and
 // seals what is left.
 func (s *Server) finish(ctx context.Context) {
-	if err := s.registry.Close(ctx); err != nil {
-		s.log.Warn("audit records of the registry were still queued", "error", err)
+	if s.registry != nil {
+		if err := s.registry.Close(ctx); err != nil {
+			s.log.Warn("audit records of the registry were still queued", "error", err)
+		}
+	}
+	if s.rekor == nil {
+		return
 	}
 	if err := s.publishHeads(ctx); err != nil && !errors.Is(err, fault.Unavailable) {
 		s.log.Warn("the last heads were not published; the next start does it", "error", err)

@@ -234,6 +234,12 @@ func (l *Log) Checkpoint(context.Context) ([]byte, error) { return l.current().c
 // Head gives the newest checkpoint, parsed.
 func (l *Log) Head() Checkpoint { return l.current().cp }
 
+// Snapshot gives the newest checkpoint and its tree, of one moment.
+func (l *Log) Snapshot() (Checkpoint, *Tree) {
+	h := l.current()
+	return h.cp, h.tree
+}
+
 // Tree gives the tree of the newest checkpoint.
 func (l *Log) Tree() *Tree { return l.current().tree }
 

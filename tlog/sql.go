@@ -2,6 +2,7 @@ package tlog
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -172,3 +173,14 @@ func (s *sqlLedger) reset(ctx context.Context) error {
 
 // swapTimeout bounds a commit; one that takes longer has an unknown end.
 const swapTimeout = 30 * time.Second
+
+// RecordedSize is the number of entries in the last checkpoint that was
+// recorded of a log; 0 when there is none.
+func RecordedSize(ctx context.Context, tx *store.Tx, origin string) (int64, error) {
+	var n int64
+	err := tx.QueryRow(ctx, `SELECT size FROM tlog_checkpoint WHERE origin = ?`, origin).Scan(&n)
+	if errors.Is(err, fault.NotFound) {
+		return 0, nil
+	}
+	return n, err
+}

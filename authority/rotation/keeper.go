@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"time"
 
@@ -56,6 +57,10 @@ type Options struct {
 	Logger     *slog.Logger          // nil: none
 	Registerer prometheus.Registerer // nil: no metrics
 	Holder     string                // of the lease: names this run of this process
+
+	// Roles are those whose keys this process holds, of a site whose processes
+	// each hold some; nil: all. The keys of others are left to them.
+	Roles []Role
 }
 
 // Keeper leads the keys of a site through their lives. It is safe for many
@@ -65,10 +70,14 @@ type Keeper struct {
 	expiry *prometheus.GaugeVec
 	failed *prometheus.CounterVec
 	wake   chan struct{}
+	lease  string
 }
 
+// mine says whether this process holds the keys of a role.
+func (k *Keeper) mine(r Role) bool { return k.o.Roles == nil || slices.Contains(k.o.Roles, r) }
+
 const (
-	lease    = "key-rotation"
+	leaseAll = "key-rotation"
 	leaseFor = 15 * time.Second // given back after each step; this bounds the wait for one that died in it
 	actor    = "system:rotation"
 )
@@ -105,7 +114,10 @@ func New(o Options) (*Keeper, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	k := &Keeper{o: o, wake: make(chan struct{}, 1)}
+	k := &Keeper{o: o, wake: make(chan struct{}, 1), lease: leaseAll}
+	if len(o.Roles) > 0 {
+		k.lease += " " + string(o.Roles[0]) // processes that hold other keys step beside this one
+	}
 	k.expiry = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "assay_key_expiry_seconds", Help: "Time until the key that signs for a role has to be followed by another: its certificate's end, or that of its schedule.",
 	}, []string{"role"})
@@ -232,6 +244,9 @@ func (k *Keeper) Rotate(ctx context.Context, q Request) (Key, error) {
 	keys, err := k.List(ctx)
 	if err != nil {
 		return Key{}, err
+	}
+	if !k.mine(q.Role) {
+		return Key{}, fault.Newf(fault.NotFound, "the %s key is not in this process's folder: ask the process of this site that holds it", q.Role)
 	}
 	active := ActiveOf(keys, q.Role)
 	if active == nil {

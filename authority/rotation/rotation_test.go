@@ -420,7 +420,7 @@ func TestFailuresGoOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.pass(time.Hour)
-		if held, _, err := r.db.Lease(ctx, lease, o.Holder, 2*time.Hour); err != nil || !held {
+		if held, _, err := r.db.Lease(ctx, leaseAll, o.Holder, 2*time.Hour); err != nil || !held {
 			t.Fatal(held, err)
 		}
 		before := r.states()

@@ -81,11 +81,11 @@ func (k *Keeper) next(ctx context.Context) <-chan time.Time {
 // between two leaves what the next call goes on from. changed says that rows
 // were written. Without the lease, another process is at it and nothing is done.
 func (k *Keeper) Step(ctx context.Context) (changed bool, err error) {
-	held, epoch, err := k.o.DB.Lease(ctx, lease, k.o.Holder, leaseFor)
+	held, epoch, err := k.o.DB.Lease(ctx, k.lease, k.o.Holder, leaseFor)
 	if err != nil || !held {
 		return false, err
 	}
-	defer func() { err = errors.Join(err, k.o.DB.Release(context.WithoutCancel(ctx), lease, k.o.Holder)) }()
+	defer func() { err = errors.Join(err, k.o.DB.Release(context.WithoutCancel(ctx), k.lease, k.o.Holder)) }()
 	var errs []error
 	for range 16 { // a step can make another one due: made, published, in force
 		wrote, err := k.round(ctx, epoch)
@@ -116,7 +116,7 @@ func (k *Keeper) round(ctx context.Context, epoch int64) (bool, error) {
 	wrote := false
 	err = k.o.DB.Update(ctx, func(tx *store.Tx) error {
 		wrote = false
-		if err := tx.Fence(ctx, lease, epoch); err != nil {
+		if err := tx.Fence(ctx, k.lease, epoch); err != nil {
 			return err
 		}
 		keys, err := Load(ctx, tx)
@@ -124,6 +124,9 @@ func (k *Keeper) round(ctx context.Context, epoch int64) (bool, error) {
 			return err
 		}
 		for i := range keys {
+			if !k.mine(keys[i].Role) {
+				continue
+			}
 			if why := waiting[keys[i].Role]; why != "" {
 				k.o.Logger.Warn("a rotation waits", "role", keys[i].Role, "key", keys[i].Name, "for", why)
 				continue
@@ -207,7 +210,7 @@ func (k *Keeper) destroy(ctx context.Context, epoch int64) error {
 		return err
 	}
 	for _, key := range keys {
-		if key.State != Retired || key.Gone {
+		if key.State != Retired || key.Gone || !k.mine(key.Role) {
 			continue
 		}
 		if err := k.o.Keys.Retire(ctx, key.Name); err != nil {
@@ -215,7 +218,7 @@ func (k *Keeper) destroy(ctx context.Context, epoch int64) error {
 		}
 		key.Gone = true
 		if err := k.o.DB.Update(ctx, func(tx *store.Tx) error {
-			if err := tx.Fence(ctx, lease, epoch); err != nil {
+			if err := tx.Fence(ctx, k.lease, epoch); err != nil {
 				return err
 			}
 			now := key
@@ -238,7 +241,7 @@ func (k *Keeper) scheduled(ctx context.Context) error {
 	now := k.o.Clock()
 	for _, key := range keys {
 		due := k.o.Schedule(key.Role).Due(key)
-		if due.IsZero() || now.Before(due) || len(In(keys, key.Role, Pending)) > 0 || len(Of(keys, key.Role)) >= maxKeys {
+		if !k.mine(key.Role) || due.IsZero() || now.Before(due) || len(In(keys, key.Role, Pending)) > 0 || len(Of(keys, key.Role)) >= maxKeys {
 			continue
 		}
 		next, err := k.make(ctx, Request{Role: key.Role}, len(Of(keys, key.Role))+1)
@@ -265,7 +268,7 @@ func (k *Keeper) watch(ctx context.Context, epoch int64) error {
 	}
 	now := k.o.Clock().UTC()
 	for _, key := range keys {
-		if key.State != Active {
+		if key.State != Active || !k.mine(key.Role) {
 			continue
 		}
 		expires := earliest(key.Expires(), k.o.Expires(key.Role))
@@ -284,7 +287,7 @@ func (k *Keeper) watch(ctx context.Context, epoch int64) error {
 		told := below != 0
 		key.Alerted = below
 		if err := k.o.DB.Update(ctx, func(tx *store.Tx) error {
-			if err := tx.Fence(ctx, lease, epoch); err != nil {
+			if err := tx.Fence(ctx, k.lease, epoch); err != nil {
 				return err
 			}
 			row := key

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 
 	"assay/client"
 	"assay/config"
@@ -70,6 +71,7 @@ and TLS see "assay serve".`,
 
 func (a *app) serveCommand() *cobra.Command {
 	var file string
+	var roles []string
 	cmd := &cobra.Command{
 		Use:   "serve --config FILE",
 		Short: "Run a site from its configuration",
@@ -78,7 +80,8 @@ docs/operate.md). Environment variables ASSAY_SECTION_FIELD override the file,
 and flags override both. Off loopback it refuses to start without TLS. Nobody
 may do anything until "assay apply" grants it.`,
 		Example: `  assay serve --config /etc/assay/config.yaml
-  ASSAY_SERVER_LISTEN=127.0.0.1:9000 assay serve --config config.yaml`,
+  ASSAY_SERVER_LISTEN=127.0.0.1:9000 assay serve --config config.yaml
+  assay serve --config log.yaml --roles log`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
@@ -91,10 +94,18 @@ may do anything until "assay apply" grants it.`,
 			if cmd.Flags().Changed("data") {
 				cfg.Data = a.data
 			}
+			if cmd.Flags().Changed("roles") {
+				if len(roles) == 0 {
+					return usagef("--roles: want some of %s", strings.Join(config.Roles(), ","))
+				}
+				cfg.Server.Roles = roles
+			}
 			return a.serve(cmd.Context(), cfg, false)
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "the site's configuration file")
+	cmd.Flags().StringSliceVar(&roles, "roles", nil, "what this process does of a split site's work: signer, log, registry, api, ui (default all; docs/split.md)")
+	_ = cmd.RegisterFlagCompletionFunc("roles", cobra.FixedCompletions(config.Roles(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
