@@ -120,7 +120,7 @@ func TestSplitSite(t *testing.T) {
 		}{
 			{s.signer, []string{"ca/ca.pem", "ca/tsa.pem", "keys/ca-intermediate.pem", "keys/ca-root.pem", "keys/oidc.pem", "keys/tsa-root.pem", "keys/tsa.pem"}},
 			{s.log, []string{"keys/audit.pem", "keys/ct.pem", "keys/log.pem"}},
-			{s.front, []string{"keys/decision.pem", "keys/registry.pem", "keys/tuf-online.pem", "keys/tuf-root.pem"}},
+			{s.front, []string{"keys/decision.pem", "keys/delegation.pem", "keys/registry.pem", "keys/tuf-online.pem", "keys/tuf-root.pem"}},
 		} {
 			if d := cmp.Diff(tt.want, keyFiles(t, tt.of)); d != "" {
 				t.Errorf("%v (-want +got):\n%s", tt.of.cfg.Server.Roles, d)
