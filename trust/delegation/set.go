@@ -9,6 +9,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"assay/artifact"
@@ -140,6 +142,36 @@ type Set struct {
 	exact    map[Signer][]*Link // by issuer and subject, or key
 	patterns map[string][]*Link // by issuer: delegations with expressions
 	public   []trust.Key
+
+	// memory of whom expressions name: an issuer may have hundreds of them, and
+	// the same few sign again and again.
+	named    sync.Map // Signer -> []*Link
+	remember atomic.Int64
+}
+
+// maxNamed bounds the memory; strangers sign as often as they like.
+const maxNamed = 4096
+
+// namedBy finds the links that name a signer.
+func (s *Set) namedBy(signer Signer) []*Link {
+	links := s.exact[signer]
+	by := s.patterns[signer.Issuer]
+	if signer.Issuer == "" || len(by) == 0 {
+		return links
+	}
+	if known, ok := s.named.Load(signer); ok {
+		return known.([]*Link) //nolint:forcetypeassert // written below alone
+	}
+	links = slices.Clone(links)
+	for _, l := range by {
+		if !slices.Contains(links, l) && l.c.namesAny(signer) {
+			links = append(links, l)
+		}
+	}
+	if s.remember.Add(1) <= maxNamed {
+		s.named.Store(signer, links)
+	}
+	return links
 }
 
 // Compile verifies bundles under the roots: a first link by one of the
@@ -358,14 +390,7 @@ func (s *Set) Judge(signer Signer, repository, predicateType string, at, now tim
 	if signer.Issuer != "" {
 		signer.Key = ""
 	}
-	links := s.exact[signer]
-	if signer.Issuer != "" {
-		for _, l := range s.patterns[signer.Issuer] {
-			if !slices.Contains(links, l) && l.c.namesAny(signer) {
-				links = append(slices.Clip(links), l)
-			}
-		}
-	}
+	links := s.namedBy(signer)
 	if len(links) == 0 {
 		return nil, nil
 	}
