@@ -27,6 +27,7 @@ var floors = []string{
 	"sbom",
 	"evidence",
 	"authority",
+	"audit",
 	"trust",
 	"tlog",
 	"identity",

@@ -30,7 +30,7 @@ func (a *API) accessRoutes() []Route {
 			Out: client.Robot{}, Status: 200, handle: a.deleteRobot},
 		{Method: "GET", Path: "/api/v1/revocations", Summary: "Revoked credentials, oldest first", Action: identity.ActReadAudit, Query: list,
 			Out: client.List[client.CredentialRevocation]{}, Status: 200, handle: a.credentialRevocations},
-		{Method: "POST", Path: "/api/v1/revocations", Summary: "Revoke a robot's tokens, one credential, or all of an identity so far", Action: identity.ActAdmin,
+		{Method: "POST", Path: "/api/v1/revocations", Summary: "Revoke a robot's tokens, one credential, or all of an identity so far", Action: identity.ActRevoke,
 			In: client.RevokeCredentialRequest{}, Out: client.CredentialRevocation{}, Status: 201, handle: a.revokeCredentials},
 		{Method: "GET", Path: "/api/v1/documents", Summary: "The documents in force", Action: identity.ActApply, Query: []Param{{"kind", "Grant, Issuer, Policy, Repository or Team"}},
 			Out: client.List[client.StoredDocument]{}, Status: 200, handle: a.documents},
@@ -274,7 +274,7 @@ func (a *API) credentialRevocations(w http.ResponseWriter, r *http.Request) {
 // revokeCredentials ends credentials. A robot's are its administrators' to end; all others
 // are the site's.
 func (a *API) revokeCredentials(w http.ResponseWriter, r *http.Request) {
-	siteErr := a.allow(r, identity.ActAdmin, identity.ResourceConfig, "")
+	siteErr := a.allow(r, identity.ActRevoke, identity.ResourceConfig, "")
 	if siteErr != nil && identity.FromContext(r.Context()).IsAnonymous() {
 		a.fail(w, r, siteErr)
 		return

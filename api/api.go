@@ -70,7 +70,7 @@ type API struct {
 // New makes the API.
 func New(o Options) *API {
 	a := &API{o: o, mux: http.NewServeMux()}
-	a.routes = append(append(a.table(), a.accessRoutes()...), a.trustRoutes()...)
+	a.routes = slices.Concat(a.table(), a.accessRoutes(), a.auditRoutes(), a.trustRoutes())
 	methods := map[string][]string{}
 	for _, r := range a.routes {
 		a.mux.HandleFunc(r.Method+" "+r.Path, a.strictQuery(r))

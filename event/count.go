@@ -4,17 +4,22 @@ import (
 	"context"
 	"time"
 
+	"assay/artifact"
 	"assay/internal/strictjson"
 	"assay/store"
 )
 
 // CountSince counts the events of a kind from a time on, sealed or not, that
-// are of an actor or whose body has this credential; give one of the two. It
+// are of an actor, or whose body has this credential, or that are about a
+// digest; give one of the three. It
 // runs in the caller's transaction, so that what it finds and what the caller
 // then does are of one moment.
-func CountSince(ctx context.Context, tx *store.Tx, kind Kind, since time.Time, actor, credential string) (n int64, err error) {
+func CountSince(ctx context.Context, tx *store.Tx, kind Kind, since time.Time, actor, credential string, digest artifact.Digest) (n int64, err error) {
 	cond, arg := "actor <> '' AND actor = ?", actor
-	if credential != "" {
+	switch {
+	case digest != "":
+		cond, arg = "digest <> '' AND digest = ?", string(digest)
+	case credential != "":
 		b, err := strictjson.Canonical(map[string]string{"credential": credential})
 		if err != nil {
 			return 0, err

@@ -59,6 +59,9 @@ type Filter struct {
 	Env     string
 	Cluster string
 	TraceID string
+	// Name chooses actors of this name, of whatever issuer: those that end in
+	// "#" and it.
+	Name string
 	// Repository chooses events whose body has this member "repository".
 	Repository string
 	Classes    []Class   // any of these; joined with Kinds and Class by "and"
@@ -140,6 +143,9 @@ func (f Filter) where() (string, []any, error) {
 	}
 	if f.Actor != "" {
 		add("actor <> '' AND actor = ?", f.Actor)
+	}
+	if f.Name != "" {
+		add(`actor <> '' AND actor LIKE ? ESCAPE '\'`, "%#"+likeEscape.Replace(f.Name))
 	}
 	for _, c := range [...]struct{ column, value string }{
 		{"team", f.Team}, {"service", f.Service}, {"env", f.Env}, {"cluster", f.Cluster}, {"trace_id", f.TraceID},

@@ -303,6 +303,9 @@ func (s *Server) tellRevoked(ctx context.Context, tx *store.Tx, by string, epoch
 			return err
 		}
 	}
+	if err := tellServed(ctx, tx, by, next.List.Version, added); err != nil {
+		return err
+	}
 	for i := range a.Items {
 		it := &a.Items[i]
 		if err := event.Append(ctx, tx, event.Event{Kind: event.RevocationAffects, Digest: it.Digest, Actor: by, TraceID: trace, Body: map[string]any{

@@ -259,7 +259,7 @@ func (s *Store) tellServed(ctx context.Context, tx *store.Tx, r *Revocation) err
 	if !r.Since.Before(r.At) {
 		return nil
 	}
-	n, err := event.CountSince(ctx, tx, event.ArtifactPulled, r.Since, r.actor(), r.Credential)
+	n, err := event.CountSince(ctx, tx, event.ArtifactPulled, r.Since, r.actor(), r.Credential, "")
 	if err != nil || n == 0 {
 		return err
 	}

@@ -1,0 +1,34 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"assay/event"
+	"assay/store"
+	"assay/trust/revocation"
+)
+
+// tellServed tells of pulls that were served although their digest was, as is
+// known only now, not right any more then.
+func tellServed(ctx context.Context, tx *store.Tx, by string, version int64, added []revocation.Entry) error {
+	for _, e := range added {
+		if e.Digest == "" || !e.InvalidSince.Before(tx.Now()) {
+			continue
+		}
+		n, err := event.CountSince(ctx, tx, event.ArtifactPulled, e.InvalidSince.Time, "", "", e.Digest)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			continue
+		}
+		if err := event.Append(ctx, tx, event.Event{Kind: event.PullUnauthorized, Digest: e.Digest, Actor: by, Body: map[string]any{
+			"revocation": fmt.Sprintf("list version %d", version), "count": n, "since": e.InvalidSince.UTC().Format(time.RFC3339), "reason": e.Reason,
+		}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
