@@ -203,6 +203,10 @@ func (a *API) exportPage(ctx context.Context, q url.Values) (*client.List[json.R
 		f.Classes = nil // all of the chain: only so can it be said that nothing is missing
 	}
 	page := &client.List[json.RawMessage]{Items: []json.RawMessage{}}
+	head, tree, err := a.o.Log(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var state exportState
 	add := func(v any) error {
 		b, err := audit.AppendLine(nil, v)
@@ -222,7 +226,7 @@ func (a *API) exportPage(ctx context.Context, q url.Values) (*client.List[json.R
 		}
 		state.after = state.first - 1
 		if err := add(audit.Header{
-			Format: audit.Format, Origin: a.o.Log.Head().Origin, Created: a.o.Clock().UTC(), First: state.first, Last: state.last, Complete: !narrowed, Filter: text,
+			Format: audit.Format, Origin: head.Origin, Created: a.o.Clock().UTC(), First: state.first, Last: state.last, Complete: !narrowed, Filter: text,
 		}); err != nil {
 			return nil, err
 		}
@@ -232,7 +236,7 @@ func (a *API) exportPage(ctx context.Context, q url.Values) (*client.List[json.R
 		return nil, err
 	}
 	for _, s := range sealed {
-		if err := a.addSealed(ctx, s, add); err != nil {
+		if err := addSealed(ctx, s, head, tree, add); err != nil {
 			return nil, err
 		}
 		state.after = s.Head.Batch
@@ -247,7 +251,7 @@ func (a *API) exportPage(ctx context.Context, q url.Values) (*client.List[json.R
 }
 
 // addSealed writes one batch: its head, its events, its place in the log.
-func (a *API) addSealed(ctx context.Context, s event.Sealed, add func(any) error) error {
+func addSealed(ctx context.Context, s event.Sealed, head tlog.Checkpoint, tree *tlog.Tree, add func(any) error) error {
 	if err := add(s.Head); err != nil {
 		return err
 	}
@@ -263,10 +267,10 @@ func (a *API) addSealed(ctx context.Context, s event.Sealed, add func(any) error
 			return err
 		}
 	}
-	if s.LogIndex < 0 {
+	if s.LogIndex < 0 || uint64(s.LogIndex) >= head.Size {
 		return nil
 	}
-	logged, err := a.logged(ctx, s)
+	logged, err := logged(ctx, s, head, tree)
 	if err != nil || logged == nil {
 		return err
 	}
@@ -275,17 +279,17 @@ func (a *API) addSealed(ctx context.Context, s event.Sealed, add func(any) error
 
 // logged proves that a head stands in the log; nil for one that was settled by
 // a later head's entry.
-func (a *API) logged(ctx context.Context, s event.Sealed) (*audit.Logged, error) {
+func logged(ctx context.Context, s event.Sealed, head tlog.Checkpoint, tree *tlog.Tree) (*audit.Logged, error) {
 	index := uint64(s.LogIndex)
-	head := a.o.Log.Head()
-	leaf, err := a.o.Log.Leaf(ctx, index)
+	rs, err := tree.Records(ctx, index, index+1)
 	if err != nil {
 		return nil, err
 	}
+	leaf := rs[0].Leaf
 	if in := rekor.Inspect(tlog.Record{Index: index, Leaf: leaf}); in.Digest != "sha256:"+hex.EncodeToString(s.Head.Hash[:]) {
 		return nil, nil
 	}
-	proof, err := a.o.Log.InclusionProof(ctx, index, head.Size)
+	proof, err := tree.InclusionProof(ctx, index, head.Size)
 	if err != nil {
 		return nil, err
 	}
