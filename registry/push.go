@@ -267,9 +267,10 @@ func gatePush(q *request, p *push) Push {
 		Repository: q.route.name, Digest: p.digest, MediaType: p.mediaType, Tags: p.tags, Subject: p.subject,
 		Runnable: p.runnable, Principal: q.caller.Principal, Owner: q.caller.owner(),
 	}
+	g.Runnable = g.Runnable || isIndex(p.mediaType)
 	for _, t := range p.tags {
 		if about, ok := carrierTag(t); ok && g.Subject == "" {
-			g.Subject = about
+			g.Subject, g.Runnable = about, p.runnable
 		}
 	}
 	return g

@@ -16,7 +16,8 @@ import (
 //
 //   - registry_repository: names that something was pushed to.
 //   - registry_manifest: the manifests of a repository. subject and
-//     artifact_type serve the referrers API; annotations are JSON.
+//     artifact_type serve the referrers API; annotations are JSON; evidence: see
+//     CarriedBy.
 //   - registry_reference: what a manifest needs: child is a blob (kind 0) or a
 //     manifest of the same repository (kind 1). Garbage collection marks from
 //     here.
@@ -81,7 +82,7 @@ CREATE TABLE registry_ingest (
 	PRIMARY KEY (repository, manifest, subject)
 );
 CREATE INDEX registry_ingest_retry ON registry_ingest (retry_at);
-`, tagTables}}
+`, tagTables, `ALTER TABLE registry_manifest ADD COLUMN evidence BIGINT NOT NULL DEFAULT 0`}}
 
 // Kinds of reference.
 const (
@@ -142,9 +143,9 @@ func insertManifest(ctx context.Context, tx *store.Tx, repository string, d arti
 		return err
 	}
 	if _, err := tx.Exec(ctx, `
-		INSERT INTO registry_manifest (repository, digest, media_type, artifact_type, size, subject, annotations, pushed_by, pushed_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		repository, string(d), m.mediaType, m.artifactType, size, string(m.subject), string(annotations), by, tx.Now()); err != nil {
+		INSERT INTO registry_manifest (repository, digest, media_type, artifact_type, size, subject, annotations, pushed_by, pushed_at, evidence)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		repository, string(d), m.mediaType, m.artifactType, size, string(m.subject), string(annotations), by, tx.Now(), evidenceOf(m)); err != nil {
 		return err
 	}
 	if err := insertReferences(ctx, tx, repository, d, m.blobs, refBlob); err != nil {

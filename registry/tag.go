@@ -297,3 +297,48 @@ func selectHeld(ctx context.Context, tx *store.Tx, where string, args ...any) ([
 	}
 	return out, rows.Err()
 }
+
+// What a manifest can be besides content that counts for itself, in
+// registry_manifest.evidence.
+const (
+	countsForItself = 0 // also what was stored before this was noted
+	mereEvidence    = 1 // nothing that could be run: evidence, where it has a subject or a carrier tag
+	mereList        = 2 // an index: the list of a fallback tag, where it has such a tag
+)
+
+func evidenceOf(m *manifest) int {
+	switch {
+	case isIndex(m.mediaType):
+		return mereList
+	case !m.runnable:
+		return mereEvidence
+	}
+	return countsForItself
+}
+
+// CarriedBy says what a stored manifest is mere evidence about: its subject,
+// or what a carrier tag that names it says; empty when it counts for itself. A
+// manifest that a container could be started from always does, and so does an
+// index, unless a fallback tag names it.
+func CarriedBy(ctx context.Context, tx *store.Tx, repository string, d, subject artifact.Digest) (artifact.Digest, error) {
+	var evidence int
+	if err := tx.QueryRow(ctx, `SELECT evidence FROM registry_manifest WHERE repository = ? AND digest = ?`, repository, string(d)).Scan(&evidence); err != nil {
+		return "", err
+	}
+	if evidence == countsForItself {
+		return "", nil
+	}
+	if subject != "" && evidence == mereEvidence {
+		return subject, nil
+	}
+	tags, err := selectStrings(ctx, tx, `SELECT tag FROM registry_tag WHERE repository = ? AND digest = ? ORDER BY tag`, repository, string(d))
+	if err != nil {
+		return "", err
+	}
+	for _, t := range tags {
+		if about, ok := carrierTag(t); ok {
+			return about, nil
+		}
+	}
+	return "", nil
+}
