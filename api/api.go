@@ -23,6 +23,7 @@ import (
 	"assay/identity/credential"
 	"assay/internal/clock"
 	"assay/internal/fault"
+	"assay/registry/gate"
 	"assay/sbom"
 	"assay/store"
 	"assay/tlog"
@@ -39,6 +40,7 @@ type Options struct {
 	SBOMs       *sbom.Store
 	Credentials *credential.Store
 	Engine      *verify.Engine
+	Gate        *gate.Gate
 	Log         func(ctx context.Context) (tlog.Checkpoint, *tlog.Tree, error) // a head of the log and its tree
 	Events      *event.Log
 	Root        func() *trust.Root     // the site's own trusted root

@@ -25,6 +25,7 @@ import (
 	"assay/internal/fault"
 	"assay/internal/keyring"
 	"assay/registry"
+	"assay/registry/gate"
 	"assay/sbom"
 	"assay/store"
 	"assay/tlog"
@@ -55,6 +56,7 @@ type parts struct {
 	evidence    *evidence.Store
 	sboms       *sbom.Store
 	engine      *verify.Engine
+	gate        *gate.Gate
 	registry    *registry.Registry
 	blobs       blob.Store
 	events      *event.Log
@@ -72,7 +74,7 @@ type parts struct {
 func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations,
-		registry.Migrations, verify.Migrations, config.Migrations, vouchMigrations,
+		registry.Migrations, gate.Migrations, verify.Migrations, config.Migrations, vouchMigrations,
 	}
 }
 
@@ -301,10 +303,14 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 	if err != nil {
 		return err
 	}
+	if err := s.openGate(); err != nil {
+		return err
+	}
 	s.registry, err = registry.New(registry.Options{
+		Gate: s.gate, Visibility: s.gate,
 		DB: s.db, Blobs: s.blobs, Access: s.access, Auth: registry.VerifierAuth{Verifier: s.verifier, Credentials: s.credentials},
 		Credentials: s.credentials, StrictAudit: !s.cfg.Registry.RelaxedAudit,
-		PublicURL: s.public, TokenKey: tokenKey, Evidence: s.evidence,
+		PublicURL: s.public, TokenKey: tokenKey, Evidence: s.gate.Ingester(s.evidence),
 		Clock: s.clock, Logger: s.log, Registerer: s.reg,
 		Limits: registry.Limits{MaxManifest: s.cfg.Registry.MaxManifest, Uploads: s.cfg.Registry.MaxUploads, ExchangeTTL: s.cfg.Registry.ExchangeLife},
 	})
@@ -322,7 +328,7 @@ func derive(key crypto.Signer, use string) ([]byte, error) {
 
 func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 	s.api = api.New(api.Options{
-		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Engine: s.engine, Log: s.logSnapshot, Events: s.events,
+		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
 		Credentials: s.credentials, Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Foreign: foreignTrust{s}, Delegations: delegations{s}, Rotate: s.rotate, Clock: s.clock, Logger: s.log,

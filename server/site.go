@@ -11,6 +11,7 @@ import (
 	"assay/config"
 	"assay/identity"
 	"assay/internal/fault"
+	"assay/registry/gate"
 	"assay/store"
 	"assay/trust"
 )
@@ -74,6 +75,7 @@ func (s *Server) enforce(d *config.Desired) error {
 		return err
 	}
 	s.desired.Store(d)
+	s.gate.Set(gate.Rules{Repositories: d.Repositories, Policies: d.Policies})
 	return nil
 }
 

@@ -47,6 +47,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 		}
 	}
 	if s.has(config.RoleRegistry) {
+		work["gate"] = s.gate.Run
 		work["registry"] = s.registry.Run // evidence not handed on yet, uploads that were left
 	}
 	if s.has(config.RoleAPI) {

@@ -40,8 +40,11 @@ func (g *Gate) Settle(ctx context.Context, repository string, d artifact.Digest,
 func (g *Gate) settle(ctx context.Context, r *row, why string) error {
 	s := g.Repository(r.repository)
 	now := store.Micros(g.o.Clock())
-	if r.carrier || r.basis == basisHand && r.expires > now {
+	if r.carrier {
 		return g.settled(ctx, r, 0)
+	}
+	if r.basis == basisHand && r.expires > now {
+		return g.settled(ctx, r, r.expires) // until then the approver's word holds
 	}
 	if !gated(&s) {
 		return g.opened(ctx, r, &s)
@@ -60,7 +63,9 @@ func (g *Gate) settle(ctx context.Context, r *row, why string) error {
 		g.met.judged.WithLabelValues("undecided").Inc()
 		return errors.Join(fmt.Errorf("judge %s in %s: %w", r.digest, r.repository, err), g.settled(ctx, r, store.Micros(g.o.Clock().Add(retryIn))))
 	}
-	if _, ok := allows(d); !ok && r.state == Active && g.onlyStale(ctx, d) {
+	_, ok := allows(d)
+	stale := !ok && g.onlyStale(ctx, d)
+	if stale && r.state == Active {
 		// Roots or lists that are too old say nothing against what was good
 		// before: the last verdict stands, and the site has an alert of its own.
 		g.o.Logger.WarnContext(ctx, "trust is stale: what is active stays so, nothing becomes active", "repository", r.repository, "digest", string(r.digest))
@@ -77,7 +82,11 @@ func (g *Gate) settle(ctx context.Context, r *row, why string) error {
 		if err != nil || d == nil {
 			return err
 		}
-		return g.apply(ctx, tx, now, &s, d, cause{"system:gate", why})
+		if err := g.apply(ctx, tx, now, &s, d, cause{"system:gate", why}); err != nil || !stale || now.state == Active {
+			return err
+		}
+		now.due = store.Micros(tx.Now().Add(retryIn)) // it may be fresh again soon
+		return g.keep(ctx, tx, now)
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"assay/artifact"
 	"assay/config"
 	"assay/internal/fault"
 	"assay/policy"
@@ -109,6 +110,12 @@ func (g *Gate) stage(ctx context.Context, tx *store.Tx, p *registry.Push, s *con
 	if d != nil {
 		if err := g.apply(ctx, tx, r, s, d, cause{actor: "system:gate", reason: "evidence was there before the push"}); err != nil {
 			return err
+		}
+		if r.state == Staged {
+			r.due = store.Micros(tx.Now().Add(settleSoon))
+			if err := g.keep(ctx, tx, r); err != nil {
+				return err
+			}
 		}
 	}
 	p.State = string(r.state)

@@ -43,9 +43,40 @@ type Status struct {
 	History  []HistoryEntry `json:"history,omitempty"` // of the tag, the newest first, at most 10
 }
 
+// resolve gives what a status is asked about: of a tag the newest push, whether
+// everybody sees it or not.
+func (g *Gate) resolve(ctx context.Context, repository, tag string, d artifact.Digest) (artifact.Digest, string, error) {
+	mediaType := ""
+	err := g.db.View(ctx, func(tx *store.Tx) error {
+		if tag != "" {
+			at, err := registry.Tag(ctx, tx, repository, tag)
+			if err != nil {
+				return err
+			}
+			d = at.Digest
+			if len(at.Held) > 0 {
+				d = at.Held[0].Digest
+			}
+			if d == "" {
+				return fault.Newf(fault.NotFound, "tag %s is not in repository %s", tag, repository)
+			}
+		}
+		err := tx.QueryRow(ctx, `SELECT media_type FROM registry_manifest WHERE repository = ? AND digest = ?`, repository, string(d)).Scan(&mediaType)
+		if errors.Is(err, fault.NotFound) {
+			err = fault.Newf(fault.NotFound, "manifest %s is not in repository %s", d, repository)
+		}
+		return err
+	})
+	return d, mediaType, err
+}
+
 // Status says what a manifest is, and decides about it where nothing was
-// decided yet, so that there is a trail. tag is empty for a question by digest.
-func (g *Gate) Status(ctx context.Context, repository, tag string, d artifact.Digest, mediaType string) (*Status, error) {
+// decided yet, so that there is a trail. It is named by a tag or a digest.
+func (g *Gate) Status(ctx context.Context, repository, tag string, d artifact.Digest) (*Status, error) {
+	d, mediaType, err := g.resolve(ctx, repository, tag, d)
+	if err != nil {
+		return nil, err
+	}
 	s := g.Repository(repository)
 	st := &Status{Repository: repository, Tag: tag, Digest: d, Mode: s.Mode, Profile: s.Profile, State: Open}
 	if tag != "" {
@@ -71,9 +102,6 @@ func (g *Gate) Status(ctx context.Context, repository, tag string, d artifact.Di
 	if r != nil {
 		st.State, st.Basis, st.Reason, st.Since = r.state, r.basis, r.reason, r.changed
 		st.Expires, st.JudgeAt = store.Time(r.expires), store.Time(r.due)
-		if mediaType == "" {
-			mediaType = r.mediaType
-		}
 	} else if gated(&s) {
 		st.State, st.Reason = Staged, "pushed before the repository had a gate, and not judged yet"
 	}
@@ -86,7 +114,6 @@ func (g *Gate) Status(ctx context.Context, repository, tag string, d artifact.Di
 		st.State, st.Basis, st.Reason, st.Since = st.Blocks[0].State, "", st.Blocks[0].Reason, st.Blocks[0].Since
 	}
 	if tag != "" {
-		var err error
 		if st.History, err = g.History(ctx, repository, tag, 0, 10, false); err != nil {
 			return nil, err
 		}
