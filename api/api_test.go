@@ -148,6 +148,7 @@ func (s *site) fill(st client.Status) {
 	}
 	s.ids["/api/v1/robots/{name}/rotate"], s.ids["/api/v1/robots/{name}"], s.ids["/api/v1/documents/{kind}/{name}"] = "rotated/rotate", "deleted", "Grant/team"
 	s.ids["/api/v1/keys/{role}/rotate"] = "audit/rotate"
+	s.gated()
 	_, _, doc := s.do("GET", "/api/v1/openapi.json", "", nil, nil)
 	if err := json.Unmarshal(doc, &s.doc); err != nil {
 		s.t.Fatal(err)
@@ -221,6 +222,9 @@ func (s *site) request(method, path string) (query string, header map[string]str
 	case "DELETE /api/v1/documents/{kind}/{name}":
 		return "?dry_run=true", nil, nil
 	}
+	if query, header, body, ok := s.gateRequest(method, path); ok {
+		return query, header, body
+	}
 	return s.trustRequest(method, path)
 }
 
@@ -275,7 +279,10 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"get /api/v1/revocations": "auditor", "post /api/v1/revocations": "operator", "get /api/v1/documents": "admin", "delete /api/v1/documents/{kind}/{name}": "admin",
 		"post /api/v1/trust/revocations": "operator", "put /api/v1/trust/revocations": "admin",
 		"post /api/v1/keys/{role}/rotate": "admin",
-		"post /api/v1/trust/roots":        "admin", "delete /api/v1/trust/roots/{name}": "admin", "post /api/v1/trust/delegations": "admin",
+		"get /api/v1/registry/status":     "viewer", "get /api/v1/registry/history": "viewer", "post /api/v1/registry/promote": "approver",
+		"post /api/v1/registry/quarantine": "operator", "post /api/v1/registry/release": "operator", "post /api/v1/registry/revoke": "operator",
+		"get /api/v1/registry/blocks": "operator", "get /api/v1/registry/pulls": "auditor",
+		"post /api/v1/trust/roots": "admin", "delete /api/v1/trust/roots/{name}": "admin", "post /api/v1/trust/delegations": "admin",
 		"post /api/v1/trust/delegations/signed": "signer", "delete /api/v1/trust/delegations": "admin",
 	}
 	public := map[string]bool{

@@ -19,12 +19,12 @@ import (
 func (a *API) gateRoutes() []Route {
 	return []Route{
 		{Method: "GET", Path: "/api/v1/registry/status", Summary: "What a pushed manifest is, and why: state, checks, tags that wait, history", Action: identity.ActVerify,
-			Query: []Param{{"repository", "name, without the host"}, {"reference", "a tag or a digest"}}, Out: gate.Status{}, Status: 200, handle: a.registryStatus},
+			Query: []Param{{"repository", "name, without the host"}, {"reference", "a tag or a digest"}}, Out: gate.ManifestStatus{}, Status: 200, handle: a.registryStatus},
 		{Method: "GET", Path: "/api/v1/registry/history", Summary: "The moves of a tag, newest first", Action: identity.ActVerify,
 			Query: []Param{{"repository", "name, without the host"}, {"tag", "the tag"}, {"after", "cursor"}, {"limit", "at most 1000"}, {"proofs", "true adds the proofs of inclusion"}},
-			Out:   client.List[gate.HistoryEntry]{}, Status: 200, handle: a.registryHistory},
+			Out:   client.List[gate.TagMove]{}, Status: 200, handle: a.registryHistory},
 		{Method: "POST", Path: "/api/v1/registry/promote", Summary: "Make a manifest active by hand, for a time", Action: identity.ActApprove,
-			In: client.PromoteRequest{}, Out: gate.Status{}, Status: 200, handle: a.registryPromote},
+			In: client.PromoteRequest{}, Out: gate.ManifestStatus{}, Status: 200, handle: a.registryPromote},
 		{Method: "POST", Path: "/api/v1/registry/quarantine", Summary: "Serve a digest to nobody, in any repository, until it is released", Action: identity.ActOperate,
 			In: client.BlockRequest{}, Out: gate.Blocking{}, Status: 200, handle: a.registryBlock((*gate.Gate).Quarantine)},
 		{Method: "POST", Path: "/api/v1/registry/release", Summary: "Lift a quarantine", Action: identity.ActOperate,
@@ -103,7 +103,7 @@ func (a *API) registryHistory(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, err)
 		return
 	}
-	page := client.List[gate.HistoryEntry]{Items: list}
+	page := client.List[gate.TagMove]{Items: list}
 	if len(list) == n {
 		page.Next = strconv.FormatInt(list[n-1].Number, 10)
 	}

@@ -30,14 +30,14 @@ type Pulls[T any] struct {
 	More  bool `json:"more"`
 }
 
-// RegistryStatus asks what a manifest is; out takes a gate.Status, as the API
+// RegistryStatus asks what a manifest is; out takes a gate.ManifestStatus, as the API
 // describes it.
 func (c *Client) RegistryStatus(ctx context.Context, repository, reference string, out any) error {
 	return c.call(ctx, http.MethodGet, "/api/v1/registry/status", url.Values{"repository": {repository}, "reference": {reference}}, nil, out)
 }
 
 // RegistryHistory asks for the moves of a tag; out takes a
-// List[gate.HistoryEntry].
+// List[gate.TagMove].
 func (c *Client) RegistryHistory(ctx context.Context, repository, tag, after string, limit int, proofs bool, out any) error {
 	q := url.Values{"repository": {repository}, "tag": {tag}, "limit": {strconv.Itoa(limit)}}
 	if after != "" {
@@ -49,7 +49,7 @@ func (c *Client) RegistryHistory(ctx context.Context, repository, tag, after str
 	return c.call(ctx, http.MethodGet, "/api/v1/registry/history", q, nil, out)
 }
 
-// RegistryPromote makes a manifest active by hand; out takes its gate.Status.
+// RegistryPromote makes a manifest active by hand; out takes its gate.ManifestStatus.
 func (c *Client) RegistryPromote(ctx context.Context, r PromoteRequest, out any) error {
 	return c.call(ctx, http.MethodPost, "/api/v1/registry/promote", nil, r, out)
 }

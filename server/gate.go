@@ -1,7 +1,10 @@
 package server
 
 import (
+	"context"
+
 	"assay/registry/gate"
+	"assay/trust/revocation"
 )
 
 // openGate makes the registry's gate. Its rules come with the documents.
@@ -13,5 +16,19 @@ func (s *Server) openGate() (err error) {
 	return err
 }
 
-// revokedDigests are the digests that the site's trust revokes.
-func (s *Server) revokedDigests() []gate.Revocation { return nil }
+// revokedDigests are the digests that the site's own list revokes, as this
+// process has it now, brought up to date first.
+func (s *Server) revokedDigests(ctx context.Context) (list []gate.Revocation, epoch int64, err error) {
+	if err := s.followTrust(ctx); err != nil {
+		return nil, 0, err
+	}
+	t := s.trust()
+	if t.revocations != nil {
+		for _, e := range t.revocations.List.Entries {
+			if e.Kind == revocation.Artifact {
+				list = append(list, gate.Revocation{Digest: e.Digest, Reason: e.Reason, Since: e.InvalidSince.Time})
+			}
+		}
+	}
+	return list, t.epoch, nil
+}

@@ -93,7 +93,7 @@ Exit code 0: it is for all who may pull. 1: it is not. 2: not decided.`,
 			if err != nil {
 				return err
 			}
-			var st gate.Status
+			var st gate.ManifestStatus
 			if err := s.api().RegistryStatus(cmd.Context(), p.repository, p.reference(), &st); err != nil {
 				return err
 			}
@@ -109,7 +109,7 @@ Exit code 0: it is for all who may pull. 1: it is not. 2: not decided.`,
 	}
 }
 
-func writeStatus(w io.Writer, st *gate.Status) {
+func writeStatus(w io.Writer, st *gate.ManifestStatus) {
 	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
 	row("state", "%s", strings.ToUpper(string(st.State)))
 	row("repository", "%s", line(st.Repository))
@@ -158,7 +158,7 @@ func writeStatus(w io.Writer, st *gate.Status) {
 	}
 }
 
-func writeHistory(w io.Writer, list []gate.HistoryEntry) {
+func writeHistory(w io.Writer, list []gate.TagMove) {
 	fmt.Fprintln(w, "TIME\tPUSH\tFROM\tTO\tBY\tLOG INDEX")
 	for _, h := range list {
 		index := "not logged yet"
@@ -206,7 +206,7 @@ head, and the command checks it; look the head up with assay log inspect.`,
 			if p.tag == "" {
 				return usagef("want REPOSITORY:TAG: a digest does not move")
 			}
-			var page client.List[gate.HistoryEntry]
+			var page client.List[gate.TagMove]
 			if err := s.api().RegistryHistory(cmd.Context(), p.repository, p.tag, after, limit, proofs, &page); err != nil {
 				return err
 			}
@@ -262,7 +262,7 @@ decides again. Quarantine and revocation stand above it.`,
 			if p.digest == "" {
 				return usagef("want REPOSITORY@DIGEST: a tag may name something else by the time this arrives")
 			}
-			var st gate.Status
+			var st gate.ManifestStatus
 			if err := s.api().RegistryPromote(cmd.Context(), client.PromoteRequest{
 				Repository: p.repository, Digest: p.digest, Reason: reason, Seconds: int64(within / time.Second),
 			}, &st); err != nil {

@@ -13,6 +13,7 @@ import (
 	"assay/event"
 	"assay/internal/fault"
 	"assay/store"
+	"assay/trust"
 )
 
 // Block says that a digest is served to nobody.
@@ -167,12 +168,12 @@ type blockedBody struct {
 // manifests that it is made of, until it is released. It takes effect for every
 // pull that begins after it, here at once, elsewhere within a second.
 func (g *Gate) Quarantine(ctx context.Context, d artifact.Digest, actor, reason string) (*Blocking, error) {
-	return g.block(ctx, Block{Digest: d, State: Quarantined, Reason: reason, Source: "registry", Actor: actor})
+	return g.block(ctx, Block{Digest: d, State: Quarantined, Reason: reason, Source: sourceRegistry, Actor: actor})
 }
 
 // Revoke is Quarantine for good.
 func (g *Gate) Revoke(ctx context.Context, d artifact.Digest, actor, reason string) (*Blocking, error) {
-	return g.block(ctx, Block{Digest: d, State: Revoked, Reason: reason, Source: "registry", Actor: actor})
+	return g.block(ctx, Block{Digest: d, State: Revoked, Reason: reason, Source: sourceRegistry, Actor: actor})
 }
 
 func (g *Gate) block(ctx context.Context, b Block) (*Blocking, error) {
@@ -199,7 +200,7 @@ func (g *Gate) blockTx(ctx context.Context, tx *store.Tx, b Block) (*Blocking, e
 	out.Parts = len(members)
 	inserted := int64(0)
 	for _, d := range append([]artifact.Digest{b.Digest}, members...) {
-		n, err := tx.Exec(ctx, `INSERT INTO gate_block (`+blockColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest, cause, kind) DO NOTHING`,
+		n, err := tx.Exec(ctx, `INSERT INTO gate_block (`+blockColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest, cause, kind, source) DO NOTHING`,
 			string(d), string(b.Digest), string(b.State), b.Reason, b.Source, b.Actor, tx.Now())
 		if err != nil {
 			return nil, err
@@ -296,23 +297,92 @@ func (g *Gate) Blocks(ctx context.Context, after string, limit int) (out []Block
 	return out, err
 }
 
-// takeRevocations blocks what the site's trust revokes, with the parts that are
-// known by now. A revocation that is to begin later is taken when it does.
-func (g *Gate) takeRevocations(ctx context.Context) error {
+// followRevocations blocks what the site's trust revokes, with the parts that
+// are known by now, and lifts what it no longer does. A revocation that begins
+// later is taken when it does. Every replica does so by itself, whenever the
+// trust epoch has risen: nobody waits for the one that holds the lease.
+func (g *Gate) followRevocations(ctx context.Context) error {
 	if g.o.Revocations == nil {
 		return nil
 	}
-	for _, r := range g.o.Revocations() {
+	var now int64
+	if err := g.db.View(ctx, func(tx *store.Tx) (err error) {
+		now, err = trust.Epoch(ctx, tx)
+		return err
+	}); err != nil {
+		return err
+	}
+	f := &g.followed
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.done && f.epoch >= now && (f.next.IsZero() || g.now().Before(f.next)) {
+		return nil
+	}
+	list, epoch, err := g.o.Revocations(ctx)
+	if err != nil {
+		return err
+	}
+	keep := map[artifact.Digest]bool{}
+	var next time.Time
+	for _, r := range list {
 		if r.Since.After(g.now()) {
+			if next.IsZero() || r.Since.Before(next) {
+				next = r.Since
+			}
 			continue
 		}
+		keep[r.Digest] = true
 		reason := r.Reason
 		if len(reason) < 3 {
 			reason = "revoked by the site's revocation list"
 		}
-		if _, err := g.block(ctx, Block{Digest: r.Digest, State: Revoked, Reason: clip(reason, maxReason), Source: "trust", Actor: "system:trust"}); err != nil {
+		if _, err := g.block(ctx, Block{Digest: r.Digest, State: Revoked, Reason: clip(reason, maxReason), Source: sourceTrust, Actor: "system:trust"}); err != nil {
 			return fmt.Errorf("revocation of %s: %w", r.Digest, err)
 		}
 	}
+	if err := g.liftRevocations(ctx, keep); err != nil {
+		return err
+	}
+	f.done, f.epoch, f.next = true, epoch, next
 	return nil
+}
+
+const (
+	sourceRegistry = "registry"
+	sourceTrust    = "trust"
+)
+
+// followed is how far the site's revocations were taken over.
+type followed struct {
+	mu    sync.Mutex
+	done  bool
+	epoch int64
+	next  time.Time // when one begins; zero: none
+}
+
+// liftRevocations takes back what the site's trust revoked and, by its offline
+// root, no longer does.
+func (g *Gate) liftRevocations(ctx context.Context, keep map[artifact.Digest]bool) error {
+	return g.db.Update(ctx, func(tx *store.Tx) error {
+		have, err := selectDigests(ctx, tx, `SELECT DISTINCT cause FROM gate_block WHERE source = ?`, sourceTrust)
+		if err != nil {
+			return err
+		}
+		for _, d := range have {
+			if keep[d] {
+				continue
+			}
+			if _, err := tx.Exec(ctx, `DELETE FROM gate_block WHERE cause = ? AND source = ?`, string(d), sourceTrust); err != nil {
+				return err
+			}
+			if err := g.blocks.changed(ctx, tx); err != nil {
+				return err
+			}
+			if err := event.Append(ctx, tx, event.Event{Kind: event.ArtifactReleased, Digest: d, Actor: "system:trust",
+				Body: map[string]any{"reason": "the site's revocation list no longer names it"}}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }

@@ -84,9 +84,10 @@ type Options struct {
 	// Events is where evidence that arrived by other doors is heard of; nil: by
 	// no other.
 	Events *event.Log
-	// Revocations gives the digests that the site's trust revokes; nil: none.
-	// It is asked when the trust epoch rises.
-	Revocations func() []Revocation
+	// Revocations gives the digests that the site's trust revokes, and the trust
+	// epoch at or after which that was read; nil: none. It is asked when the
+	// epoch has risen.
+	Revocations func(ctx context.Context) (list []Revocation, epoch int64, err error)
 
 	Clock      clock.Clock           // nil: clock.System
 	Logger     *slog.Logger          // nil: discard
@@ -96,14 +97,15 @@ type Options struct {
 // Gate is a registry.Gate and a registry.Visibility. It is safe for concurrent
 // use. Until [Gate.Set] every repository is open.
 type Gate struct {
-	o      Options
-	db     *store.DB
-	rules  atomic.Pointer[Rules]
-	states *states
-	blocks blocks
-	met    *metrics
-	holder string
-	poke   chan struct{}
+	o        Options
+	db       *store.DB
+	rules    atomic.Pointer[Rules]
+	states   *states
+	blocks   blocks
+	followed followed
+	met      *metrics
+	holder   string
+	poke     chan struct{}
 }
 
 // New makes a gate over a database that was migrated with [Migrations]. Errors

@@ -50,7 +50,7 @@ CREATE TABLE gate_block (
 	source TEXT   NOT NULL,
 	actor  TEXT   NOT NULL,
 	since  BIGINT NOT NULL,
-	PRIMARY KEY (digest, cause, kind)
+	PRIMARY KEY (digest, cause, kind, source)
 );
 CREATE TABLE gate_mark (
 	name  TEXT NOT NULL PRIMARY KEY,

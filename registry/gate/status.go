@@ -17,8 +17,8 @@ import (
 	"assay/verify"
 )
 
-// Status is what a manifest in a repository is, and why.
-type Status struct {
+// ManifestStatus is what a manifest in a repository is, and why.
+type ManifestStatus struct {
 	Repository string          `json:"repository"`
 	Tag        string          `json:"tag,omitempty"` // as it was asked for
 	Digest     artifact.Digest `json:"digest"`
@@ -40,7 +40,7 @@ type Status struct {
 	Policy   string         `json:"policy,omitempty"`
 	PolicyIn policy.Mode    `json:"policy_mode,omitempty"`
 	Checks   []policy.Check `json:"checks,omitempty"`
-	History  []HistoryEntry `json:"history,omitempty"` // of the tag, the newest first, at most 10
+	History  []TagMove      `json:"history,omitempty"` // of the tag, the newest first, at most 10
 }
 
 // resolve gives what a status is asked about: of a tag the newest push, whether
@@ -72,13 +72,13 @@ func (g *Gate) resolve(ctx context.Context, repository, tag string, d artifact.D
 
 // Status says what a manifest is, and decides about it where nothing was
 // decided yet, so that there is a trail. It is named by a tag or a digest.
-func (g *Gate) Status(ctx context.Context, repository, tag string, d artifact.Digest) (*Status, error) {
+func (g *Gate) Status(ctx context.Context, repository, tag string, d artifact.Digest) (*ManifestStatus, error) {
 	d, mediaType, err := g.resolve(ctx, repository, tag, d)
 	if err != nil {
 		return nil, err
 	}
 	s := g.Repository(repository)
-	st := &Status{Repository: repository, Tag: tag, Digest: d, Mode: s.Mode, Profile: s.Profile, State: Open}
+	st := &ManifestStatus{Repository: repository, Tag: tag, Digest: d, Mode: s.Mode, Profile: s.Profile, State: Open}
 	if tag != "" {
 		st.Immutable, _ = s.ImmutableTag(tag)
 	}
@@ -121,7 +121,7 @@ func (g *Gate) Status(ctx context.Context, repository, tag string, d artifact.Di
 	return st, nil
 }
 
-func (g *Gate) trail(ctx context.Context, st *Status, s *config.RepositorySpec, mediaType string) error {
+func (g *Gate) trail(ctx context.Context, st *ManifestStatus, s *config.RepositorySpec, mediaType string) error {
 	sc := scopeOf(st.Repository, s)
 	t := target(st.Repository, st.Digest, mediaType, s.Profile)
 	pol := g.policyFor(t, sc)
@@ -144,9 +144,9 @@ func (g *Gate) trail(ctx context.Context, st *Status, s *config.RepositorySpec, 
 	return nil
 }
 
-// HistoryEntry is one move of a tag, with where the event log and the
+// TagMove is one move of a tag, with where the event log and the
 // transparency log have it.
-type HistoryEntry struct {
+type TagMove struct {
 	registry.HistoryEntry
 	Seq      int64  `json:"seq,omitempty"`       // in the event log; absent: not sealed yet
 	LogIndex *int64 `json:"log_index,omitempty"` // of the head that covers it, in the transparency log; absent: not logged yet
@@ -157,7 +157,7 @@ type HistoryEntry struct {
 
 // History lists the moves of a tag, the newest first, from below a number (0:
 // the newest), at most limit; with the proofs on demand.
-func (g *Gate) History(ctx context.Context, repository, tag string, below int64, limit int, proofs bool) ([]HistoryEntry, error) {
+func (g *Gate) History(ctx context.Context, repository, tag string, below int64, limit int, proofs bool) ([]TagMove, error) {
 	var list []registry.HistoryEntry
 	if err := g.db.View(ctx, func(tx *store.Tx) (err error) {
 		list, err = registry.History(ctx, tx, repository, tag, below, limit)
@@ -165,7 +165,7 @@ func (g *Gate) History(ctx context.Context, repository, tag string, below int64,
 	}); err != nil {
 		return nil, err
 	}
-	out := make([]HistoryEntry, len(list))
+	out := make([]TagMove, len(list))
 	for i := range list {
 		out[i].HistoryEntry = list[i]
 		if g.o.Events == nil {

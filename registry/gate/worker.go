@@ -54,6 +54,9 @@ func (g *Gate) Run(ctx context.Context) error {
 				g.o.Logger.WarnContext(ctx, "the gate's lease was not renewed", "error", err)
 			}
 		}
+		if err := g.followRevocations(ctx); err != nil && ctx.Err() == nil {
+			g.o.Logger.ErrorContext(ctx, "revoked digests are not taken over yet", "error", err)
+		}
 		if held {
 			now := g.now()
 			expire := now.Sub(expired) >= expireEvery || now.Before(expired)
@@ -77,7 +80,7 @@ func (g *Gate) Run(ctx context.Context) error {
 // Work is one turn of Run.
 func (g *Gate) Work(ctx context.Context, expire bool) error {
 	var errs []error
-	errs = append(errs, g.takeChanges(ctx))
+	errs = append(errs, g.followRevocations(ctx), g.takeChanges(ctx))
 	if expire {
 		errs = append(errs, g.Expire(ctx))
 	}
@@ -119,11 +122,6 @@ func (g *Gate) takeChanges(ctx context.Context) error {
 		return err
 	}); err != nil {
 		return err
-	}
-	if did != epoch {
-		if err := g.takeRevocations(ctx); err != nil {
-			return err
-		}
 	}
 	if rules == want && did == epoch {
 		return nil
