@@ -147,9 +147,15 @@ func (g *Gate) trail(ctx context.Context, st *ManifestStatus, s *config.Reposito
 // TagMove is one move of a tag, with where the event log and the
 // transparency log have it.
 type TagMove struct {
-	registry.HistoryEntry
-	Seq      int64  `json:"seq,omitempty"`       // in the event log; absent: not sealed yet
-	LogIndex *int64 `json:"log_index,omitempty"` // of the head that covers it, in the transparency log; absent: not logged yet
+	Number   int64           `json:"number"` // of the push that it came from; rises with time
+	From     artifact.Digest `json:"from,omitempty"`
+	To       artifact.Digest `json:"to,omitempty"` // empty: the tag was deleted
+	Actor    string          `json:"actor"`
+	Reason   string          `json:"reason,omitempty"`
+	Time     time.Time       `json:"time"`
+	Event    string          `json:"event"`               // id of the record in the event log
+	Seq      int64           `json:"seq,omitempty"`       // in the event log; absent: not sealed yet
+	LogIndex *int64          `json:"log_index,omitempty"` // of the head that covers it, in the transparency log; absent: not logged yet
 	// Proof shows that the event is under the head: with it and the log, no
 	// word of this server needs to be believed.
 	Proof *event.Inclusion `json:"proof,omitempty"`
@@ -167,7 +173,8 @@ func (g *Gate) History(ctx context.Context, repository, tag string, below int64,
 	}
 	out := make([]TagMove, len(list))
 	for i := range list {
-		out[i].HistoryEntry = list[i]
+		h := &list[i]
+		out[i] = TagMove{Number: h.Number, From: h.From, To: h.To, Actor: h.Actor, Reason: h.Reason, Time: h.Time, Event: h.Event}
 		if g.o.Events == nil {
 			continue
 		}
