@@ -358,7 +358,7 @@ func TestByHand(t *testing.T) {
 		}
 		s.work()
 		get(t, "after a re-scan", reader, repo, "v1", http.StatusOK, "")
-		st, err := s.gate.ManifestStatus(t.Context(), repo, "v1", "")
+		st, err := s.gate.Status(t.Context(), repo, "v1", "")
 		if err != nil || st.State != gate.Active || st.Basis != "hand" || st.Reason != "hotfix, INC-1" || len(st.Checks) == 0 {
 			t.Fatalf("%+v, %v", st, err)
 		}
