@@ -102,7 +102,7 @@ func (g *gathering) verified(ctx context.Context, id string, it *Item) (collecte
 	switch {
 	case err == nil:
 	case isFormat(err):
-		return collected{err: err}, nil //nolint:nilerr // it is rejected evidence, which the facts tell
+		return collected{err: err}, nil
 	case errors.Is(err, fault.Unverified):
 		c := collected{err: err}
 		if g.target.Open == nil && !notation {

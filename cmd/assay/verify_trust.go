@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"assay/trust"
 	"assay/trust/delegation"
@@ -117,6 +118,9 @@ func (s *session) foreignHere(ctx context.Context, f *verifyFlags, o *verify.Ver
 	if err != nil {
 		return fmt.Errorf("foreign roots: %w", err)
 	}
+	if err := s.app.newest("foreign-roots", p.Registry, p.Version, p.NewerThan); err != nil {
+		return err
+	}
 	o.Foreign = roots
 	own(t, p.Registry)
 	return nil
@@ -142,6 +146,9 @@ func (s *session) delegationsHere(ctx context.Context, f *verifyFlags, o *verify
 	}
 	if err != nil {
 		return fmt.Errorf("delegations: %w", err)
+	}
+	if err := s.app.newest("delegations", strings.Join(p.Keys, ""), p.Version, p.NewerThan); err != nil {
+		return err
 	}
 	own(t, p.Registry)
 	return nil

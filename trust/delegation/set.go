@@ -3,9 +3,6 @@ package delegation
 import (
 	"context"
 	"crypto"
-	"crypto/x509"
-	"encoding/json"
-	"encoding/pem"
 	"maps"
 	"slices"
 	"strings"
@@ -32,72 +29,6 @@ const (
 type Signer struct {
 	Issuer, Subject string // of a certificate
 	Key             string // fingerprint, where a key signed
-}
-
-// Schema is what [Published] says of itself.
-const Schema = "assay/delegations/v1"
-
-// Published is the TUF target delegations.json: all that an offline verifier
-// needs beside the trusted root.
-type Published struct {
-	Schema string `json:"schema"`
-	// Version rises with every change of the whole; clients refuse a lower one
-	// than they saw.
-	Version int64 `json:"version"`
-	// Keys are PEM public keys of the organisation that may sign first links.
-	Keys []string `json:"keys"`
-	// Registry is the host of the publisher's own registry, whose repositories
-	// patterns name without it.
-	Registry string `json:"registry,omitempty"`
-	// Bundles are the Sigstore bundles of all delegations, removed ones too.
-	Bundles []json.RawMessage `json:"bundles"`
-}
-
-const maxPublished = 16 << 20
-
-// ParsePublished reads delegations.json strictly; it verifies nothing.
-func ParsePublished(b []byte) (*Published, error) {
-	var p Published
-	if err := strictjson.Unmarshal(b, &p, strictjson.RejectUnknown(), strictjson.WithMaxBytes(maxPublished)); err != nil {
-		return nil, fault.Newf(fault.KindOf(err), "delegations: %w", err)
-	}
-	switch {
-	case p.Schema != Schema:
-		return nil, fault.Newf(fault.Invalid, "delegations of schema %.60q, want %s", p.Schema, Schema)
-	case p.Version < 1:
-		return nil, fault.Newf(fault.Invalid, "delegations: version %d, want 1 or more", p.Version)
-	case len(p.Bundles) > MaxDelegations || len(p.Keys) == 0 || len(p.Keys) > 16:
-		return nil, fault.Newf(fault.Invalid, "delegations: %d bundles and %d keys, want at most %d and 1 to 16", len(p.Bundles), len(p.Keys), MaxDelegations)
-	}
-	return &p, nil
-}
-
-// JSON writes the target in canonical form.
-func (p *Published) JSON() ([]byte, error) {
-	p.Schema = Schema
-	return strictjson.Canonical(p)
-}
-
-// PublicKeys reads p.Keys.
-func (p *Published) PublicKeys() ([]crypto.PublicKey, error) {
-	var out []crypto.PublicKey
-	for i, text := range p.Keys {
-		k, err := trust.ParsePublicKey([]byte(text))
-		if err != nil {
-			return nil, fault.Newf(fault.Invalid, "delegations: keys[%d]: %w", i, err)
-		}
-		out = append(out, k)
-	}
-	return out, nil
-}
-
-// PEM writes a public key as Published.Keys and Delegate.Key hold it.
-func PEM(k crypto.PublicKey) (string, error) {
-	der, err := x509.MarshalPKIXPublicKey(k)
-	if err != nil {
-		return "", fault.Newf(fault.Invalid, "public key: %w", err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), nil
 }
 
 // Link is one delegation of a set, with how it was proved.
@@ -446,14 +377,6 @@ func (l *Link) admits(repository, predicateType string, at, now time.Time) error
 func (d *Document) Replaces(old *Document) error {
 	if old != nil && d.Version <= old.Version {
 		return fault.Newf(fault.Conflict, "delegation %q: version %d is not above %d, which is known; an older one is not taken back", d.Name, d.Version, old.Version)
-	}
-	return nil
-}
-
-// NewerThan refuses a published set that is older than one that was seen.
-func (p *Published) NewerThan(seen int64) error {
-	if p.Version < seen {
-		return fault.Newf(fault.Unverified, "delegations of version %d are older than version %d, which was seen before: somebody brings back what was changed", p.Version, seen)
 	}
 	return nil
 }

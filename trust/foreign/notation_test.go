@@ -1,7 +1,6 @@
 package foreign_test
 
 import (
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -258,7 +257,7 @@ func selfSigned(t testing.TB, n *notary) []byte {
 	tmpl := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: n.chain[0].Subject, NotBefore: n.w.Start, NotAfter: n.w.Start.AddDate(3, 0, 0),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}}
 	evil := *n
-	evil.key, evil.chain = key, []*x509.Certificate{trusttest.Certify(t, tmpl, tmpl, crypto.PublicKey(key.Public()), key)}
+	evil.key, evil.chain = key, []*x509.Certificate{trusttest.Certify(t, tmpl, tmpl, key.Public(), key)}
 	return evil.sign(signing{})
 }
 
