@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -232,12 +233,12 @@ func refused(t testing.TB, words []string, env []string, program string, args ..
 // assay runs the site's own command line.
 func (s *site) assay(args ...string) string {
 	s.t.Helper()
-	return must(s.t, cleanEnv(append(s.env, "ASSAY_DATA="+s.data)...), s.program(), args...)
+	return must(s.t, cleanEnv(slices.Concat(s.env, []string{"ASSAY_DATA=" + s.data})...), s.program(), args...)
 }
 
 func (s *site) assayRefused(code int, words []string, args ...string) {
 	s.t.Helper()
-	r := run(s.t, cleanEnv(append(s.env, "ASSAY_DATA="+s.data)...), s.program(), args...)
+	r := run(s.t, cleanEnv(slices.Concat(s.env, []string{"ASSAY_DATA=" + s.data})...), s.program(), args...)
 	if r.code != code {
 		s.t.Errorf("assay %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), r.code, code, r.stdout, r.stderr)
 	}

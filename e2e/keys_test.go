@@ -49,7 +49,7 @@ func TestKeysVaultSigns(t *testing.T) {
 	dir := t.TempDir()
 	ref := pushImage(t, s, home, "team/kms", "signed by a KMS")
 
-	env := cleanEnv(append(vault, "ASSAY_DATA="+s.data)...)
+	env := cleanEnv(vault[0], vault[1], "ASSAY_DATA="+s.data)
 	must(t, env, s.program(), "keys", "generate", "--kms", "hashivault://release", "--out", filepath.Join(dir, "release"))
 	must(t, env, s.program(), "sign", "--subject", "dev@example.com", "--key", "hashivault://release", ref)
 	root := filepath.Join(dir, "root.json")
