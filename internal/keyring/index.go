@@ -81,6 +81,7 @@ func readIndex(path string) (index, error) {
 	if err != nil {
 		return in, err
 	}
+	in.Version = 0
 	return in, in.parse(path, b)
 }
 
@@ -88,7 +89,10 @@ func (in *index) parse(path string, b []byte) error {
 	if err := strictjson.Unmarshal(b, in); err != nil {
 		return fault.Newf(fault.Tampered, "index of keys %s does not read: restore it from a backup (%w)", path, err)
 	}
-	if in.Version != indexVersion {
+	if in.Version < indexVersion {
+		return fault.Newf(fault.Tampered, "index of keys %s has no version: restore it from a backup", path)
+	}
+	if in.Version > indexVersion {
 		return fault.Newf(fault.Conflict, "index of keys %s has version %d, and this Assay knows %d: use a newer one", path, in.Version, indexVersion)
 	}
 	seen := map[string]bool{}
