@@ -221,7 +221,7 @@ func (s *session) probeKeys(context.Context) (string, string, error) {
 			return "", "", err
 		}
 		if bytes.Contains(b, []byte("BEGIN PRIVATE KEY")) {
-			return "keys lie in the clear, under the folder's mode alone", "set keys.passphrase before the first start of a site that matters (docs/operate.md)", errWarning
+			return "keys lie in the clear, under the folder's mode alone", "stop the server and seal them: assay keys encrypt (docs/keys.md)", errWarning
 		}
 	}
 	return fmt.Sprintf("%d key files", len(files)), "", nil
