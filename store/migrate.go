@@ -29,9 +29,10 @@ CREATE TABLE lease (
 // in any process. The store's own tables come first. Sets that are not given
 // are left alone.
 //
-// A database with more steps than a set, or with a step whose text was
-// another, is [fault.Conflict], and nothing is changed: it belongs to a newer
-// or to a different binary.
+// A database with a step whose text was another is [fault.Conflict], and nothing
+// is changed: it belongs to a different binary. So does one of a newer binary,
+// unless all that it has more only adds: a binary that is one minor version older
+// goes on on it (expand.go).
 func (db *DB) Migrate(ctx context.Context, sets ...Migrations) error {
 	sets = append([]Migrations{own}, sets...)
 	seen := map[string]bool{}
@@ -48,6 +49,9 @@ func (db *DB) Migrate(ctx context.Context, sets ...Migrations) error {
 			hash    TEXT NOT NULL,   -- hex SHA-256 of the step's text
 			applied BIGINT NOT NULL, -- microseconds
 			PRIMARY KEY (name, version))`); err != nil {
+			return err
+		}
+		if err := tx.script(ctx, expandTables); err != nil {
 			return err
 		}
 		for _, set := range sets {
@@ -69,49 +73,67 @@ func (m Migrations) apply(ctx context.Context, tx *Tx) error {
 	if err != nil {
 		return err
 	}
-	if len(have) > len(m.Steps) {
-		return fault.Newf(fault.Conflict, "the database is at version %d, this binary knows %d: run the newer binary", len(have), len(m.Steps))
-	}
-	for i, step := range m.Steps {
-		sum := sha256.Sum256([]byte(step))
-		hash := hex.EncodeToString(sum[:])
-		if i < len(have) {
-			if have[i] != hash {
-				return fault.Newf(fault.Conflict, "step %d was applied with the text %.12s…, this binary has %.12s…: an applied step is never edited; add a step instead", i+1, have[i], hash)
-			}
-			continue
+	for i := range min(len(have), len(m.Steps)) {
+		if hash := stepHash(m.Steps[i]); have[i] != hash {
+			return fault.Newf(fault.Conflict, "step %d was applied with the text %.12s…, this binary has %.12s…: an applied step is never edited; add a step instead", i+1, have[i], hash)
 		}
-		if err := tx.script(ctx, step); err != nil {
+	}
+	if len(have) > len(m.Steps) {
+		reader, err := m.readable(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if reader == 0 || reader > len(m.Steps) {
+			return fault.Newf(fault.Conflict, "the database is at version %d, this binary knows %d: run the newer binary", len(have), len(m.Steps))
+		}
+		tx.db.log.Warn("the database was used by a newer version; what that one added stays and is not used", "set", m.Name, "version", len(have), "known", len(m.Steps))
+		return nil
+	}
+	fresh := len(have) == 0
+	for i := len(have); i < len(m.Steps); i++ {
+		if err := tx.script(ctx, m.Steps[i]); err != nil {
 			return fmt.Errorf("step %d: %w", i+1, err)
 		}
-		if _, err := tx.Exec(ctx, `INSERT INTO schema_version (name, version, hash, applied) VALUES (?, ?, ?, ?)`,
-			m.Name, i+1, hash, tx.Now()); err != nil {
+		table := "schema_version"
+		if expands(m.Steps[i]) && !fresh {
+			table = "schema_expansion"
+		} else if err := m.settle(ctx, tx); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `INSERT INTO `+table+` (name, version, hash, applied) VALUES (?, ?, ?, ?)`,
+			m.Name, i+1, stepHash(m.Steps[i]), tx.Now()); err != nil {
 			return err
 		}
 	}
-	return nil
+	_, err = tx.Exec(ctx, `INSERT INTO schema_reader (name, reader) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET reader = excluded.reader`,
+		m.Name, m.reader())
+	return err
 }
 
-// applied reads the hashes of the steps that the database has.
-func (m Migrations) applied(ctx context.Context, tx *Tx) ([]string, error) {
-	rows, err := tx.Query(ctx, `SELECT version, hash FROM schema_version WHERE name = ? ORDER BY version`, m.Name)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = rows.Close() }()
-	var have []string
-	for rows.Next() {
-		var version int
-		var hash string
-		if err := rows.Scan(&version, &hash); err != nil {
+func stepHash(step string) string {
+	sum := sha256.Sum256([]byte(step))
+	return hex.EncodeToString(sum[:])
+}
+
+// applied reads the hashes of the steps that the database has, expansions last.
+func (m Migrations) applied(ctx context.Context, tx *Tx) (have []string, err error) {
+	for _, table := range []string{"schema_version", "schema_expansion"} {
+		if err := tx.each(ctx, `SELECT version, hash FROM `+table+` WHERE name = ? ORDER BY version`, func(scan func(...any) error) error {
+			var version int
+			var hash string
+			if err := scan(&version, &hash); err != nil {
+				return err
+			}
+			if version != len(have)+1 {
+				return fault.Newf(fault.Tampered, "the version table skips from %d to %d", len(have), version)
+			}
+			have = append(have, hash)
+			return nil
+		}, m.Name); err != nil {
 			return nil, err
 		}
-		if version != len(have)+1 {
-			return nil, fault.Newf(fault.Tampered, "the version table skips from %d to %d", len(have), version)
-		}
-		have = append(have, hash)
 	}
-	return have, rows.Err()
+	return have, nil
 }
 
 // script runs every statement of a text.

@@ -43,7 +43,8 @@ func TestMigrate(t *testing.T) {
 		if err != nil || v != "new" {
 			t.Errorf("got %q, %v", v, err)
 		}
-		if d := cmp.Diff([]string{"a 1", "a 2", "b 1", "store 1"}, versions(t, db)); d != "" {
+		// The second step of a only adds, and stands with the expansions.
+		if d := cmp.Diff([]string{"a 1", "b 1", "store 1"}, versions(t, db)); d != "" {
 			t.Errorf("versions (-want +got):\n%s", d)
 		}
 	})
@@ -75,7 +76,7 @@ func versions(t testing.TB, db *store.DB) []string {
 }
 
 func TestMigrateRefuses(t *testing.T) {
-	good := store.Migrations{Name: "a", Steps: []string{`CREATE TABLE a (k TEXT)`, `CREATE TABLE a2 (k TEXT)`}}
+	good := store.Migrations{Name: "a", Steps: []string{`CREATE TABLE a (k TEXT)`, `CREATE TABLE a2 (k TEXT); DELETE FROM a`}}
 	tests := []struct {
 		name string
 		sets []store.Migrations
