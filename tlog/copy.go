@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"assay/internal/fault"
+	"assay/store"
 )
 
 // Files reads a whole tree and gives each of its files, checked against the
@@ -71,4 +72,11 @@ func (t *Tree) Extends(ctx context.Context, older Checkpoint) error {
 		return fault.Newf(fault.Tampered, "the first %d entries here have root %x, the checkpoint says %x: these are two logs", older.Size, root, older.Root)
 	}
 	return nil
+}
+
+// Recorded gives the last checkpoint of a log that the database of tx recorded,
+// as a signed note; none is [fault.NotFound].
+func Recorded(ctx context.Context, tx *store.Tx, origin string) (note []byte, err error) {
+	err = tx.QueryRow(ctx, `SELECT note FROM tlog_checkpoint WHERE origin = ?`, origin).Scan(&note)
+	return note, err
 }
