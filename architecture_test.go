@@ -20,6 +20,7 @@ var floors = []string{
 	"cmd",
 	"server",
 	"api",
+	"backup",
 	"registry",
 	"config",
 	"verify",

@@ -50,7 +50,7 @@ type Log struct {
 	Folder string // below the data folder
 	Origin string
 	CT     bool
-	Key    crypto.PublicKey
+	Keys   []crypto.PublicKey // any of them may have signed its checkpoint; rotation leaves several
 }
 
 func (l Log) codec() tlog.Codec {
@@ -60,11 +60,46 @@ func (l Log) codec() tlog.Codec {
 	return tlog.Plain{}
 }
 
-func (l Log) verifier() (note.Verifier, error) {
-	if l.CT {
-		return tlog.NewCTVerifier(l.Origin, l.Key)
+// parse reads a checkpoint that one of the log's keys signed.
+func (l Log) parse(b []byte) (cp tlog.Checkpoint, err error) {
+	err = fault.Newf(fault.Invalid, "the log %s has no key", l.Origin)
+	for _, k := range l.Keys {
+		var v note.Verifier
+		if l.CT {
+			v, err = tlog.NewCTVerifier(l.Origin, k)
+		} else {
+			v, err = tlog.NewVerifier(l.Origin, k)
+		}
+		if err != nil {
+			return cp, err
+		}
+		if cp, err = tlog.ParseCheckpoint(b, v); err == nil || !errors.Is(err, fault.Unverified) {
+			return cp, err
+		}
 	}
-	return tlog.NewVerifier(l.Origin, l.Key)
+	return cp, err
+}
+
+func marshalKeys(keys []crypto.PublicKey) (all [][]byte, err error) {
+	for _, k := range keys {
+		der, err := x509.MarshalPKIXPublicKey(k)
+		if err != nil {
+			return nil, fault.Wrap(fault.Invalid, err)
+		}
+		all = append(all, der)
+	}
+	return all, nil
+}
+
+func parseKeys(ders [][]byte) (all []crypto.PublicKey, err error) {
+	for _, der := range ders {
+		k, err := x509.ParsePKIXPublicKey(der)
+		if err != nil {
+			return nil, fault.Wrap(fault.Tampered, err)
+		}
+		all = append(all, k)
+	}
+	return all, nil
 }
 
 // namesFile holds the key of the pieces' names. Losing it costs a backup that
@@ -220,15 +255,11 @@ func (c *creation) database(ctx context.Context) error {
 			return err
 		}
 		for _, l := range c.site.Logs {
-			v, err := l.verifier()
-			if err != nil {
-				return err
-			}
 			b, err := tlog.Recorded(ctx, tx, l.Origin)
 			if err != nil {
 				return fmt.Errorf("the recorded checkpoint of %s: %w", l.Origin, err)
 			}
-			cp, err := tlog.ParseCheckpoint(b, v)
+			cp, err := l.parse(b)
 			if err != nil {
 				return err
 			}
@@ -298,12 +329,12 @@ func (c *creation) table(ctx context.Context, tx *store.Tx, t store.Table) error
 // logs copies each log at the size of the snapshot, checking every entry.
 func (c *creation) logs(ctx context.Context) error {
 	for i, l := range c.site.Logs {
-		der, err := x509.MarshalPKIXPublicKey(l.Key)
+		ders, err := marshalKeys(l.Keys)
 		if err != nil {
 			return err
 		}
 		cp := c.heads[i]
-		if err := c.sink.index(entry{Log: &logEntry{l.Name, l.Folder, l.Origin, l.CT, der, cp.Note}}); err != nil {
+		if err := c.sink.index(entry{Log: &logEntry{l.Name, l.Folder, l.Origin, l.CT, ders, cp.Note}}); err != nil {
 			return err
 		}
 		dir := tlog.Dir{Path: filepath.Join(c.site.Data, l.Folder), Folder: l.codec().Folder()}

@@ -152,7 +152,8 @@ func lock(to []age.Recipient, data []byte, compress bool) ([]byte, error) {
 	} else {
 		_, err = w.Write(data)
 	}
-	return b.Bytes(), errors.Join(err, w.Close())
+	err = errors.Join(err, w.Close()) // which writes the rest
+	return b.Bytes(), err
 }
 
 // unlock opens a piece of exactly size bytes. More is never unpacked.

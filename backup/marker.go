@@ -25,25 +25,24 @@ const (
 
 // Marker is the content of [MarkerFile].
 type Marker struct {
-	Version    int          `json:"version"`
-	State      string       `json:"state"`
-	Backup     string       `json:"backup"`
-	TakenAt    time.Time    `json:"taken_at"`
-	RestoredAt time.Time    `json:"restored_at,omitzero"`
-	Logs       []MarkedLog  `json:"logs"`
-	Reconciled *Reconcile   `json:"reconciled,omitempty"`
-	Earlier    []*Reconcile `json:"earlier,omitempty"` // of restores before
+	Version    int         `json:"version"`
+	State      string      `json:"state"`
+	Backup     string      `json:"backup"`
+	TakenAt    time.Time   `json:"taken_at"`
+	RestoredAt time.Time   `json:"restored_at,omitzero"`
+	Logs       []MarkedLog `json:"logs"`
+	Reconciled *Reconcile  `json:"reconciled,omitempty"`
 }
 
 // MarkedLog is a log as it was restored.
 type MarkedLog struct {
-	Name   string `json:"name"`
-	Folder string `json:"folder"`
-	Origin string `json:"origin"`
-	CT     bool   `json:"ct"`
-	Key    []byte `json:"key"` // PKIX, DER
-	Size   uint64 `json:"size"`
-	Root   string `json:"root"`
+	Name   string   `json:"name"`
+	Folder string   `json:"folder"`
+	Origin string   `json:"origin"`
+	CT     bool     `json:"ct"`
+	Keys   [][]byte `json:"keys"` // PKIX, DER
+	Size   uint64   `json:"size"`
+	Root   string   `json:"root"`
 }
 
 // Reconcile says how a log was let go on.

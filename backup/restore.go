@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -415,7 +414,7 @@ func (x *restoration) verify(ctx context.Context) error {
 		}
 		trees[e.Name], x.marks = tree, append(x.marks, mark)
 	}
-	if len(x.marks) != len(x.l.Logs) || len(x.marks) == 0 {
+	if len(x.marks) != len(x.l.Logs) {
 		return fault.Newf(fault.Tampered, "the backup has %d logs, its manifest names %d", len(x.marks), len(x.l.Logs))
 	}
 	events := event.NewLog(x.db, event.LogOptions{})
@@ -436,14 +435,14 @@ func (x *restoration) verify(ctx context.Context) error {
 }
 
 func (x *restoration) log(ctx context.Context, e logEntry) (*tlog.Tree, MarkedLog, error) {
-	pub, err := x509.ParsePKIXPublicKey(e.Key)
+	keys, err := parseKeys(e.Keys)
 	if err != nil {
-		return nil, MarkedLog{}, fault.Wrap(fault.Tampered, err)
+		return nil, MarkedLog{}, err
 	}
 	if !filepath.IsLocal(e.Folder) {
 		return nil, MarkedLog{}, fault.Newf(fault.Tampered, "its folder is %.80q", e.Folder)
 	}
-	l := Log{Name: e.Name, Folder: e.Folder, Origin: e.Origin, CT: e.CT, Key: pub}
+	l := Log{Name: e.Name, Folder: e.Folder, Origin: e.Origin, CT: e.CT, Keys: keys}
 	tree, cp, err := l.whole(ctx, x.t.Data)
 	if err != nil {
 		return nil, MarkedLog{}, err
@@ -459,22 +458,18 @@ func (x *restoration) log(ctx context.Context, e logEntry) (*tlog.Tree, MarkedLo
 	if !slices.Contains(x.l.Logs, head) {
 		return nil, MarkedLog{}, fault.Newf(fault.Tampered, "its checkpoint is not the manifest's")
 	}
-	return tree, MarkedLog{e.Name, e.Folder, e.Origin, e.CT, e.Key, cp.Size, head.Root}, nil
+	return tree, MarkedLog{e.Name, e.Folder, e.Origin, e.CT, e.Keys, cp.Size, head.Root}, nil
 }
 
 // whole recomputes a log of a data folder from its entries up to the signed
 // checkpoint.
 func (l Log) whole(ctx context.Context, data string) (*tlog.Tree, tlog.Checkpoint, error) {
-	v, err := l.verifier()
-	if err != nil {
-		return nil, tlog.Checkpoint{}, err
-	}
 	dir := tlog.Dir{Path: filepath.Join(data, l.Folder), Folder: l.codec().Folder()}
 	b, err := dir.Checkpoint(ctx)
 	if err != nil {
 		return nil, tlog.Checkpoint{}, err
 	}
-	cp, err := tlog.ParseCheckpoint(b, v)
+	cp, err := l.parse(b)
 	if err != nil {
 		return nil, tlog.Checkpoint{}, err
 	}

@@ -35,12 +35,12 @@ type tableEntry struct {
 }
 
 type logEntry struct {
-	Name       string `json:"name"`
-	Folder     string `json:"folder"` // below the data folder
-	Origin     string `json:"origin"`
-	CT         bool   `json:"ct"`
-	Key        []byte `json:"key"`        // PKIX, DER
-	Checkpoint []byte `json:"checkpoint"` // signed note
+	Name       string   `json:"name"`
+	Folder     string   `json:"folder"` // below the data folder
+	Origin     string   `json:"origin"`
+	CT         bool     `json:"ct"`
+	Keys       [][]byte `json:"keys"`       // PKIX, DER
+	Checkpoint []byte   `json:"checkpoint"` // signed note
 }
 
 type fileEntry struct {

@@ -39,6 +39,7 @@ type Config struct {
 	Server   Server   `yaml:"server"`
 	Store    Store    `yaml:"store"`
 	Blob     Blob     `yaml:"blob"`
+	Backup   Backup   `yaml:"backup"`
 	Keys     Keys     `yaml:"keys"`
 	Identity Identity `yaml:"identity"`
 	Registry Registry `yaml:"registry"`
@@ -354,6 +355,11 @@ func (c *Config) Validate() error {
 		}
 		if _, has := u.User.Password(); has || u.Query().Has("password") {
 			return fault.Newf(fault.Invalid, "store.dsn holds a password: write the whole DSN into a file of mode 0600 and name that, store.dsn: file:/run/secrets/dsn")
+		}
+	}
+	if c.Backup.S3.Enabled() {
+		if err := c.Backup.S3.Options().Validate(); err != nil {
+			return fmt.Errorf("backup.s3: %w", err)
 		}
 	}
 	if c.Blob.S3.Enabled() {

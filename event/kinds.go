@@ -64,6 +64,8 @@ const (
 	LogHeadPublished    Kind = "log.head.published"
 	EventsDropped       Kind = "events.dropped"
 	StoreTampered       Kind = "store.tampered"
+	BackupCreated       Kind = "backup.created"
+	RestoreReconciled   Kind = "restore.reconciled"
 	ServerStarted       Kind = "server.started"
 	ServerStopped       Kind = "server.stopped"
 )
@@ -209,6 +211,10 @@ func Kinds() []KindInfo {
 			{"last_batch", "last batch dropped"}, {"last_seq", "last event dropped"}, {"hash", "that batch's head, hex"}, {"count", "events dropped at this step"}}},
 		{StoreTampered, Alert, "Stored bytes are not what they were.", []Field{
 			{"what", "blob, event, log, database"}, {"name", "which"}, {"expected", "what was expected"}, {"found", "what was found"}}},
+		{BackupCreated, Audit, "A backup's manifest was signed.", []Field{
+			{"id", "of the backup"}, {"parent", "the backup before"}, {"objects", "its list of objects, SHA-256"}, {"recipients", "whom it is encrypted to"}}},
+		{RestoreReconciled, Alert, "A restored log was let go on.", []Field{
+			{"backup", "restored from"}, {"how", "outside knowledge, caught up, loss accepted"}, {"reason", "the operator's"}, {"logs", "name, restored size, size from which it goes on"}}},
 		{ServerStarted, Domain, "A server started.", []Field{
 			{"version", "of the binary"}, {"listen", "addresses"}, {"public_url", "its public URL"}}},
 		{ServerStopped, Domain, "A server stopped in good order.", []Field{

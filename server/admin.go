@@ -89,6 +89,7 @@ func (s *Server) adminHandler() http.Handler {
 	} else {
 		mux.Handle("/v1/", s.elsewhere(config.RoleSigner))
 	}
+	mux.HandleFunc("POST /v1/backup/sign", s.signBackup)
 	s.ceremonyHandler(mux)
 	owner := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mux.ServeHTTP(w, r.WithContext(identity.WithPrincipal(r.Context(), identity.System(peerName(r)))))

@@ -29,6 +29,7 @@ type dataFolder struct {
 	path string
 	lock io.Closer
 	site site
+	held string // why the logs take no entries; "": they do
 }
 
 // site is what the first start fixes: the log's origin is signed into every
@@ -36,6 +37,9 @@ type dataFolder struct {
 type site struct {
 	Version int    `json:"version"`
 	Host    string `json:"host"` // host name of the public URL, without port
+	// Complete is set after the first start that opened everything: from then on
+	// there is a database and a log, and their absence is a loss.
+	Complete bool `json:"complete,omitempty"`
 }
 
 const siteVersion = 1
@@ -64,6 +68,9 @@ func openData(path, publicURL string) (*dataFolder, error) {
 	d := &dataFolder{path: path}
 	if d.lock, err = durable.Lock(filepath.Join(path, "lock")); err != nil {
 		return nil, err
+	}
+	if d.held, err = restored(path); err != nil {
+		return nil, errors.Join(err, d.Close())
 	}
 	if err := d.fixSite(u.Hostname()); err != nil {
 		return nil, errors.Join(err, d.Close())
@@ -95,6 +102,19 @@ func (d *dataFolder) fixSite(host string) error {
 		return fault.Newf(fault.Conflict, "this data folder belongs to host %s and the public URL now names %s: the name is signed into every checkpoint of the log and cannot change (a port can); set server.public_url back, or start with an empty folder", d.site.Host, host)
 	}
 	return nil
+}
+
+// complete notes that everything was opened.
+func (d *dataFolder) complete() error {
+	if d.site.Complete {
+		return nil
+	}
+	d.site.Complete = true
+	b, err := json.Marshal(d.site)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(d.join("site.json"), append(b, '\n'), 0o600)
 }
 
 func (d *dataFolder) join(parts ...string) string {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -120,18 +119,10 @@ func (s *Server) open(ctx context.Context) error {
 }
 
 func (s *Server) openStore(ctx context.Context, _ *keyring.Folder) error {
-	dsn := s.cfg.Store.DSN
-	switch {
-	case dsn == "":
-		dsn = "sqlite:" + s.data.join("assay.db")
-	case strings.HasPrefix(dsn, "file:"), strings.HasPrefix(dsn, "credential:"):
-		b, err := config.Secret(dsn)
-		if err != nil {
-			return fmt.Errorf("store.dsn: %w", err)
-		}
-		dsn = string(b)
+	dsn, err := DSN(s.cfg)
+	if err != nil {
+		return err
 	}
-	var err error
 	s.db, err = store.Open(ctx, dsn, store.WithClock(s.clock), store.WithLogger(s.log), store.WithRegisterer(s.reg))
 	if err != nil {
 		return err
@@ -224,7 +215,7 @@ func (s *Server) openOwnLogs(ctx context.Context, keys *keyring.Folder) error {
 	// Rekor's clients take the host name alone as the origin.
 	if s.tlog, err = tlog.Open(ctx, tlog.Options{
 		Dir: s.data.join("log"), Origin: s.data.site.Host, Signer: log.Signer, Cosigners: log.Cosigners, Past: log.Past, DB: s.db, Deduplicate: true,
-		Clock: s.clock, Logger: s.log, Registerer: s.reg,
+		Held: s.data.held, NeedRecord: true, Clock: s.clock, Logger: s.log, Registerer: s.reg,
 	}); err != nil {
 		return err
 	}
@@ -234,7 +225,7 @@ func (s *Server) openOwnLogs(ctx context.Context, keys *keyring.Folder) error {
 		return err
 	}
 	if s.ct, err = ct.Open(ctx, ct.Options{
-		Options: tlog.Options{Dir: s.data.join("ct"), Origin: s.data.site.Host + "/ct", Signer: promises.Signer, Cosigners: promises.Cosigners, Past: promises.Past, DB: s.db, Clock: s.clock, Logger: s.log, Registerer: s.reg, Name: "ct"},
+		Options: tlog.Options{Dir: s.data.join("ct"), Origin: s.data.site.Host + "/ct", Signer: promises.Signer, Cosigners: promises.Cosigners, Past: promises.Past, DB: s.db, Held: s.data.held, NeedRecord: true, Clock: s.clock, Logger: s.log, Registerer: s.reg, Name: "ct"},
 		Issuers: s.material.CAChain,
 	}); err != nil {
 		return err

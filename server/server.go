@@ -117,7 +117,16 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Server, err erro
 	if err := s.openPeers(); err != nil {
 		return nil, err
 	}
+	if err := s.notLost(); err != nil {
+		return nil, err
+	}
 	if err := s.open(ctx); err != nil {
+		return nil, err
+	}
+	if s.data.held != "" {
+		s.log.Warn("the logs take no entries", "reason", s.data.held)
+	}
+	if err := s.data.complete(); err != nil {
 		return nil, err
 	}
 	if s.admin, err = listenAdmin(s.data.join("run", "admin.sock")); err != nil {

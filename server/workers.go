@@ -118,6 +118,9 @@ func (s *Server) atOnceAndEvery(d time.Duration, fn func(context.Context) error)
 // each as a signature of the audit key over the head's text. It may do one
 // twice after a crash; the log then has one entry, since signatures are kept.
 func (s *Server) publishHeads(ctx context.Context) error {
+	if s.data.held != "" {
+		return nil // the log takes none; the marker says why, and the start has told
+	}
 	defer s.measureBacklog(ctx)
 	heads, err := s.events.UnloggedHeads(ctx)
 	if err != nil {

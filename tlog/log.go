@@ -40,6 +40,13 @@ type Options struct {
 	// Deduplicate gives an entry that is in the log already its first index
 	// instead of a second one.
 	Deduplicate bool
+	// Held is why the log takes no entries for now: Add is [fault.Unavailable] with
+	// it. "" when it does.
+	Held string
+	// NeedRecord refuses a database that is older than the folder, or knows
+	// nothing of its log, instead of taking over the folder's checkpoint: by the
+	// order of a commit only a restored or lost database can be.
+	NeedRecord bool
 	// ReadOnly neither locks nor writes: Add is [fault.Denied].
 	ReadOnly bool
 

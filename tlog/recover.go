@@ -28,6 +28,12 @@ func (l *Log) recover(ctx context.Context) (indexed uint64, err error) {
 		err = l.create(ctx)
 	case published == nil:
 		err = l.resume(ctx, *recorded, Checkpoint{Size: 0, Root: emptyRoot()})
+	case l.opts.NeedRecord && (recorded == nil && published.Size > 0 || recorded != nil && recorded.Size < published.Size):
+		size := uint64(0)
+		if recorded != nil {
+			size = recorded.Size
+		}
+		return 0, fault.Newf(fault.Tampered, "the database is older than the log: it recorded %d entries of %s, the folder has %d. Was it restored alone, or lost? Rows and events that the log speaks of are gone, and heads of events would be signed twice. Restore folder and database from one backup, or take the loss: assay restore reconcile --accept-loss", size, l.opts.Origin, published.Size)
 	case recorded == nil:
 		l.logger.Warn("the database knows no checkpoint of this log and takes the folder's: an older copy of the folder would not be noticed", "size", published.Size)
 		err = l.catchUp(ctx, *published, Checkpoint{})

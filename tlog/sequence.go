@@ -69,6 +69,9 @@ func (l *Log) enqueue(p *pending) error {
 	if l.opts.ReadOnly {
 		return fault.Newf(fault.Denied, "the log %s is frozen: it takes no entries", l.opts.Origin)
 	}
+	if l.opts.Held != "" {
+		return fault.Newf(fault.Unavailable, "the log %s takes no entries: %s", l.opts.Origin, l.opts.Held)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
