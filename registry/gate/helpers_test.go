@@ -52,6 +52,8 @@ type site struct {
 	stale  atomic.Bool
 	events *event.Log
 	*hand
+
+	known [][]byte // what the last fleet pushed
 }
 
 // hand is a clock that tests move on.
