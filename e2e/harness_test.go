@@ -33,6 +33,7 @@ type site struct {
 	cmd    *exec.Cmd
 	log    *lockedBuffer
 	exited chan error
+	config string // serve with this file, where nobody has a role; "": up
 	bin    string // another build than ASSAY_BIN's; "" is that
 
 	PublicURL string `json:"public_url"`
@@ -94,6 +95,9 @@ func (s *site) start(listen string) {
 func (s *site) tryStart(listen string) error {
 	began := time.Now()
 	cmd := exec.Command(s.program(), "up", "--data", s.data, "--listen", listen, "-o", "json")
+	if s.config != "" {
+		cmd = exec.Command(s.program(), "serve", "--config", s.config, "-o", "json")
+	}
 	cmd.Env = cleanEnv(s.env...)
 	s.log = &lockedBuffer{}
 	cmd.Stderr = s.log
