@@ -113,7 +113,22 @@ func (s *Server) sealRevocations(ctx context.Context, version int64, use revocat
 	return revocation.Seal(ctx, &revocation.List{
 		Schema: revocation.Schema, Domain: s.data.site.Host, Version: version, Use: use,
 		Issued: revocation.At(now), Expires: revocation.At(now.Add(life)), Entries: entries,
-	}, s.proveSignature, s.tuf.Online())
+	}, s.revocationsBase(ctx), s.proveSignature, s.tuf.Online())
+}
+
+// revocationsBase is the list in force, where the root of today signed it or what
+// it builds upon.
+func (s *Server) revocationsBase(ctx context.Context) *revocation.Signed {
+	all, err := s.revocationAuthorities()
+	signed := s.trust().revocations
+	if err != nil || signed == nil {
+		return nil
+	}
+	// After a change of root keys the old root's word is nobody's to verify.
+	if signed, err = revocation.Open(ctx, signed.Bytes(), all[0], s.trust().root); err != nil {
+		return nil
+	}
+	return signed
 }
 
 // ensureRevocations makes the first list, which revokes nothing: a site that has
@@ -152,7 +167,9 @@ func (s *Server) renewRevocationsAt(ctx context.Context, now time.Time) error {
 		return err
 	}
 	l := signed.List
-	if now.Add(revocation.OnlineValidity/2).Before(l.Expires.Time) && l.Use == revocation.Online && (signed.Root || signed.SignedBy(online)) {
+	// The root's list holds for as long as its signers needed: too long.
+	short := l.Expires.Sub(l.Issued.Time) <= revocation.OnlineValidity
+	if short && now.Add(revocation.OnlineValidity/2).Before(l.Expires.Time) && l.Use == revocation.Online && (signed.Root || signed.SignedBy(online)) {
 		return nil
 	}
 	b, err := s.sealRevocations(ctx, l.Version+1, revocation.Online, l.Entries)

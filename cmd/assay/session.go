@@ -114,9 +114,10 @@ type session struct {
 	status *client.Status // nil without a server
 	admin  *client.Client // nil without a data folder
 
-	subject string // who the admin socket mints tokens for
-	token   string // --identity-token
-	base    string // the server's address, as it was given
+	subject   string            // who the admin socket mints tokens for
+	token     string            // --identity-token
+	published map[string][]byte // by a TUF repository that was named: the targets of one state of it
+	base      string            // the server's address, as it was given
 
 	mu     sync.Mutex
 	minted map[string]client.TokenAnswer // by audience

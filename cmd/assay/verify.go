@@ -15,6 +15,7 @@ import (
 	"assay/internal/keyring"
 	"assay/policy"
 	"assay/trust"
+	"assay/trust/revocation"
 	"assay/verify"
 
 	"github.com/spf13/cobra"
@@ -37,6 +38,7 @@ type verifyFlags struct {
 	foreignRoots      string
 	delegations       string
 	minimum           minimum
+	lists             listFlags
 }
 
 func (a *app) verifyCommand() *cobra.Command {
@@ -51,7 +53,10 @@ what failed.
 With neither a policy nor an identity the server decides by its own policies
 and signs the decision. With --policy, or with cosign's identity flags, the
 check is made here: the evidence comes from --bundle, or from the image's own
-registry; trust comes from --trusted-root, or from the server.
+registry; trust comes from --trusted-root, from a TUF repository, or from the
+server. Revocations come with the last two, or from --revocations: a list that is
+older than one seen before is refused, and with one that is past its time
+everything is denied.
 
 Exit codes: 0 allowed, 1 denied, 2 could not decide, 64 usage.`,
 		Example: `  # the server's own policies (with --server: a token in ASSAY_API_TOKEN, and
@@ -64,6 +69,12 @@ Exit codes: 0 allowed, 1 denied, 2 could not decide, 64 usage.`,
 
   # a file, no server, no network
   assay verify --bundle app.sigstore.json --trusted-root trusted_root.json \
+    --certificate-identity ci@example.com --certificate-oidc-issuer https://issuer.example ./app
+
+  # the same, with what was revoked; or with trust from a TUF repository
+  assay verify --bundle app.sigstore.json --trusted-root trusted_root.json --revocations revocations.json --tuf-root root.json \
+    --certificate-identity ci@example.com --certificate-oidc-issuer https://issuer.example ./app
+  assay verify --bundle app.sigstore.json --tuf-mirror https://assay.example/tuf --tuf-root root.json --offline \
     --certificate-identity ci@example.com --certificate-oidc-issuer https://issuer.example ./app
 
   # a file signed with a key
@@ -82,8 +93,8 @@ Exit codes: 0 allowed, 1 denied, 2 could not decide, 64 usage.`,
 			}
 			ctx := cmd.Context()
 			if pol == nil {
-				if len(f.bundles) > 0 || len(f.roots) > 0 || f.foreignRoots+f.delegations != "" || f.minimum.given {
-					return usagef("--bundle, --trusted-root, --foreign-roots, --delegations and --min-… are for checks made here: say what must hold with --policy, --certificate-identity and --certificate-oidc-issuer, or --key")
+				if len(f.bundles) > 0 || len(f.roots) > 0 || f.foreignRoots+f.delegations != "" || f.minimum.given || f.lists != (listFlags{}) {
+					return usagef("--bundle, --trusted-root, --foreign-roots, --delegations, --revocations, --tuf-root and --min-… are for checks made here: say what must hold with --policy, --certificate-identity and --certificate-oidc-issuer, or --key")
 				}
 				return a.verifyByServer(ctx, &f, args[0])
 			}
@@ -106,6 +117,10 @@ Exit codes: 0 allowed, 1 denied, 2 could not decide, 64 usage.`,
 	fl.StringVar(&f.delegations, "delegations", "", "delegations.json: what was handed to teams and vendors (assay trust delegations export)")
 	f.minimum.register(cmd)
 	fl.BoolVar(&f.content, "content", false, "of an image, also fetch every blob and hash it")
+	fl.StringVar(&f.lists.file, "revocations", "", "a signed list of revocations (assay revocations export); with --tuf-root")
+	f.lists.register(cmd)
+	fl.StringVar(&f.lists.mirror, "tuf-mirror", "", "with --tuf-root: get trusted root and revocations from this TUF repository")
+	fl.BoolVar(&f.lists.offline, "offline", false, "with --tuf-mirror: use what was fetched before, within its time, and ask nobody")
 	fl.StringVar(&f.subject, "subject", "", "with --data: the local identity to read the registry as")
 	return cmd
 }
@@ -197,7 +212,7 @@ func (a *app) verifyHere(ctx context.Context, f *verifyFlags, text string, p *po
 	s := &session{app: a, subject: f.subject}
 	var err error
 	// A file with its bundle and root needs no server; then none is asked.
-	if len(f.roots) == 0 && !(f.ignoreTlog && len(keys) > 0) || len(f.bundles) == 0 {
+	if len(f.roots) == 0 && f.lists.mirror == "" && !(f.ignoreTlog && len(keys) > 0) || len(f.bundles) == 0 {
 		if s, err = a.connect(ctx, f.subject, "", false); err != nil {
 			return undecided(err)
 		}
@@ -208,7 +223,7 @@ func (a *app) verifyHere(ctx context.Context, f *verifyFlags, text string, p *po
 	if err != nil {
 		return undecided(err)
 	}
-	o := verify.VerifierOptions{Keys: keys}
+	o := verify.VerifierOptions{Keys: keys, Lists: map[string]*revocation.Signed{}}
 	if err := s.trustHere(ctx, f, &o, &vt); err != nil {
 		return err
 	}

@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 
 	"assay/trust"
 	"assay/trust/delegation"
 	"assay/trust/foreign"
+	"assay/trust/tuf"
 	"assay/verify"
 
 	"github.com/spf13/cobra"
@@ -59,6 +61,19 @@ func (m *minimum) apply(r *trust.Root) (*trust.Root, error) {
 // publishes.
 func (s *session) trustHere(ctx context.Context, f *verifyFlags, o *verify.VerifierOptions, t *verify.Target) error {
 	fromServer := false
+	if err := f.lists.check(); err != nil {
+		return err
+	}
+	if f.lists.mirror != "" {
+		r, err := s.fromMirror(ctx, &f.lists, o)
+		if err != nil {
+			return undecided(err)
+		}
+		if r, err = f.minimum.apply(r); err != nil {
+			return err
+		}
+		o.Roots = append(o.Roots, r)
+	}
 	for _, path := range f.roots {
 		r, err := readRoot(path)
 		if err != nil {
@@ -83,6 +98,16 @@ func (s *session) trustHere(ctx context.Context, f *verifyFlags, o *verify.Verif
 			return err
 		}
 		o.Roots, fromServer = append(o.Roots, r), true
+		if err := s.serverLists(ctx, r, o); err != nil {
+			return undecided(err)
+		}
+	}
+	if f.lists.file != "" {
+		lists, err := s.app.readRevocations(ctx, &f.lists, o.Roots)
+		if err != nil {
+			return err
+		}
+		maps.Copy(o.Lists, lists)
 	}
 	if err := s.foreignHere(ctx, f, o, t, fromServer); err != nil {
 		return err
@@ -104,6 +129,8 @@ func (s *session) foreignHere(ctx context.Context, f *verifyFlags, o *verify.Ver
 	switch {
 	case f.foreignRoots != "":
 		b, err = s.app.readInput(f.foreignRoots, 16<<20)
+	case s.published[tuf.TargetForeignRoots] != nil:
+		b = s.published[tuf.TargetForeignRoots]
 	case fromServer:
 		if b, err = s.api().ForeignRootsExport(ctx); err != nil {
 			return undecided(err)
@@ -135,6 +162,8 @@ func (s *session) delegationsHere(ctx context.Context, f *verifyFlags, o *verify
 			return usagef("--delegations wants the organisation's --trusted-root, which proves their signatures")
 		}
 		o.Delegations, p, err = s.app.readDelegations(ctx, f.delegations, o.Roots[0])
+	case s.published[tuf.TargetDelegations] != nil:
+		o.Delegations, p, err = compileDelegations(ctx, s.published[tuf.TargetDelegations], o.Roots[0])
 	case fromServer:
 		b, gerr := s.api().DelegationsExport(ctx)
 		if gerr != nil {

@@ -66,11 +66,16 @@ func (s *site) list(version int64, entries ...revocation.Entry) *revocation.List
 
 func (s *site) seal(l *revocation.List, signers ...crypto.Signer) []byte {
 	s.t.Helper()
+	return s.sealOn(nil, l, signers...)
+}
+
+func (s *site) sealOn(base *revocation.Signed, l *revocation.List, signers ...crypto.Signer) []byte {
+	s.t.Helper()
 	body, err := l.Bytes()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	b, err := revocation.Seal(s.t.Context(), l, s.prove(attestation.PAE(revocation.PayloadType, body)), signers...)
+	b, err := revocation.Seal(s.t.Context(), l, base, s.prove(attestation.PAE(revocation.PayloadType, body)), signers...)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -51,9 +51,12 @@ type Proof struct {
 // Signed is a list with its signatures and their log entries. Make one with
 // [Open] or [Seal].
 type Signed struct {
-	List    *List
-	Root    bool // signed by the threshold of root keys
-	LogIDs  []string
+	List   *List
+	Root   bool // signed by the threshold of root keys
+	LogIDs []string
+	// Base is the last list that the root signed, where this one is not it: a
+	// client that never saw that one learns from it what was taken back. nil: none.
+	Base    *Signed
 	raw     []byte
 	signer  []string // fingerprints of the authority's keys that signed
 	entries string   // digest of the entries
@@ -64,6 +67,7 @@ type wireSigned struct {
 	MediaType string         `json:"media_type"`
 	Envelope  jsontext.Value `json:"envelope"`
 	Proofs    []Proof        `json:"proofs"`
+	Base      jsontext.Value `json:"base,omitempty"`
 }
 
 // LogIndex is where the log holds the first signature; nil where that is not
@@ -97,8 +101,9 @@ func (s *Signed) SignedBy(fingerprint string) bool {
 type Prover func(ctx context.Context, digest, signature []byte, key crypto.PublicKey) (*rekorpb.TransparencyLogEntry, []byte, error)
 
 // Seal signs a list with each signer, has the signatures logged, and gives the
-// document. Who may sign is not asked: [Open] does.
-func Seal(ctx context.Context, l *List, prove Prover, signers ...crypto.Signer) ([]byte, error) {
+// document. base, where not nil, is the list in force, whose word by the root is
+// carried on. Who may sign is not asked: [Open] does.
+func Seal(ctx context.Context, l *List, base *Signed, prove Prover, signers ...crypto.Signer) ([]byte, error) {
 	body, err := l.Bytes()
 	if err != nil {
 		return nil, err
@@ -112,18 +117,36 @@ func Seal(ctx context.Context, l *List, prove Prover, signers ...crypto.Signer) 
 		}
 		env.Signatures, keys = append(env.Signatures, one.Signatures...), append(keys, s.Public())
 	}
-	return Prove(ctx, env, prove, keys...)
+	return seal(ctx, env, base.rootSigned(), prove, keys...)
 }
 
 // Prove has the signatures of an envelope that was signed elsewhere logged, and
 // gives the document. Signatures by none of the keys are left out.
 func Prove(ctx context.Context, env *attestation.Envelope, prove Prover, keys ...crypto.PublicKey) ([]byte, error) {
+	return seal(ctx, env, nil, prove, keys...)
+}
+
+// rootSigned is the last list that the root signed, without one of its own.
+func (s *Signed) rootSigned() *Signed {
+	switch {
+	case s == nil:
+		return nil
+	case s.Root && s.Base == nil:
+		return s
+	}
+	return s.Base
+}
+
+func seal(ctx context.Context, env *attestation.Envelope, base *Signed, prove Prover, keys ...crypto.PublicKey) ([]byte, error) {
 	matches, err := attestation.VerifyDSSE(env, keys...)
 	if err != nil {
 		return nil, err
 	}
 	pae := sha256.Sum256(env.PAE())
 	w := wireSigned{MediaType: MediaType}
+	if base != nil {
+		w.Base = base.raw
+	}
 	kept := &attestation.Envelope{PayloadType: env.PayloadType, Payload: env.Payload}
 	for i, m := range matches {
 		sig := env.Signatures[m.Signature]
@@ -144,8 +167,8 @@ func Prove(ctx context.Context, env *attestation.Envelope, prove Prover, keys ..
 	return strictjson.Canonical(w)
 }
 
-// maxSigned bounds a document: a list in base64 with 16 proofs.
-const maxSigned = 12 << 20
+// maxSigned bounds a document: two lists in base64 with 16 proofs each.
+const maxSigned = 24 << 20
 
 // Open reads a document and verifies that the authority signed it, and that the
 // root's logs hold the signatures. Its age and its version are not looked at:
@@ -174,7 +197,24 @@ func Open(ctx context.Context, b []byte, a Authority, root *trust.Root) (*Signed
 		return nil, refuse(CodeMalformed, "%w", err)
 	}
 	s.entries = s.List.EntriesDigest()
+	if len(w.Base) > 0 {
+		return s, s.openBase(ctx, w.Base, a, root)
+	}
 	return s, nil
+}
+
+// openBase reads the root's list that this one builds upon.
+func (s *Signed) openBase(ctx context.Context, b []byte, a Authority, root *trust.Root) (err error) {
+	if s.Base, err = Open(ctx, b, a, root); err != nil {
+		return err
+	}
+	switch {
+	case !s.Base.Root || s.Base.Base != nil:
+		return refuse(CodeSigner, "revocation list %d builds upon one that the root did not sign", s.List.Version)
+	case s.Base.List.Domain != s.List.Domain || s.Base.List.Version >= s.List.Version:
+		return refuse(CodeMalformed, "revocation list %d of %.80q builds upon list %d of %.80q", s.List.Version, s.List.Domain, s.Base.List.Version, s.Base.List.Domain)
+	}
+	return s.List.Extends(s.Base.List)
 }
 
 // openSigners finds which of the authority's keys signed and are logged.
@@ -291,6 +331,8 @@ func Follow(before, next *Signed) error {
 		return refuse(CodeRollback, "two revocation lists of version %d differ: tell the site's operators, one of them was forged with its key", l.Version)
 	case l.Version == old.Version, next.Root:
 		return nil
+	case next.Base != nil && next.Base.List.Version > old.Version:
+		return nil // it extends the root's word, which is newer than what was seen
 	}
 	return l.Extends(old)
 }

@@ -129,6 +129,38 @@ func TestThreat_TUF_RevocationsRollback(t *testing.T) {
 	}
 }
 
+// A client that was away while the root took an entry back follows all the same:
+// the root's list comes along. What builds upon anything else is refused.
+func TestBase(t *testing.T) {
+	s := newSite(t)
+	key, more := keyEntry(t, trusttest.NewKey(t), s.Start), keyEntry(t, trusttest.NewKey(t), s.Start)
+	seen := s.open(s.seal(s.list(3, key), s.online))
+	byRoot := s.open(s.seal(s.list(4), s.offline[0], s.offline[1]))
+	next := s.open(s.sealOn(byRoot, s.list(5, more), s.online))
+	if err := revocation.Follow(seen, next); err != nil {
+		t.Errorf("list 5 upon the root's list 4, after list 3: %v", err)
+	}
+	if err := revocation.Follow(seen, s.open(s.sealOn(next, s.list(9, more), s.online))); err != nil {
+		t.Errorf("a later one, upon the same: %v", err)
+	}
+	wantCode(t, revocation.Follow(seen, s.open(s.seal(s.list(5, more), s.online))), revocation.CodeNarrowed)
+	// The root's word counts once: what came after it cannot be taken back by it.
+	wantCode(t, revocation.Follow(next, s.open(s.sealOn(byRoot, s.list(6), s.online))), revocation.CodeNarrowed)
+	for name, tt := range map[string]struct {
+		b    []byte
+		code string
+	}{
+		"less than the root's":  {s.sealOn(s.open(s.seal(s.list(4, key), s.offline[0], s.offline[1])), s.list(5), s.online), revocation.CodeNarrowed},
+		"older than the root's": {s.sealOn(byRoot, s.list(4), s.online), revocation.CodeMalformed},
+		"not of the root":       {bytes.Replace(s.sealOn(byRoot, s.list(5), s.online), byRoot.Bytes(), seen.Bytes(), 1), revocation.CodeSigner},
+	} {
+		_, err := revocation.Open(t.Context(), tt.b, s.authority, s.root)
+		if trust.Code(err) != tt.code {
+			t.Errorf("%s: %v, want %s", name, err, tt.code)
+		}
+	}
+}
+
 func TestMemoryIsDamaged(t *testing.T) {
 	s := newSite(t)
 	m := revocation.Memory{Dir: t.TempDir()}
