@@ -43,9 +43,12 @@ func awsStandIn(t *testing.T, alias string) (server *httptest.Server, signed *at
 			_ = json.NewEncoder(w).Encode(v)
 		}
 		var q struct {
-			KeyId, MessageType, SigningAlgorithm string
-			CustomerMasterKeySpec, AliasName     string
-			Message                              []byte
+			KeyID                 string `json:"KeyId"`
+			MessageType           string
+			SigningAlgorithm      string
+			CustomerMasterKeySpec string
+			AliasName             string
+			Message               []byte
 		}
 		if !strings.Contains(r.Header.Get("Authorization"), "Credential=AKIDEXAMPLE/") {
 			answer(400, map[string]string{"__type": "UnrecognizedClientException", "message": "The security token included in the request is invalid."})
@@ -56,7 +59,7 @@ func awsStandIn(t *testing.T, alias string) (server *httptest.Server, signed *at
 			return
 		}
 		_, operation, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
-		known := made.Load() && q.KeyId == alias
+		known := made.Load() && q.KeyID == alias
 		switch {
 		case operation == "CreateKey" && q.CustomerMasterKeySpec == "ECC_NIST_P256":
 			answer(200, map[string]any{"KeyMetadata": metadata})
