@@ -12,6 +12,7 @@ import (
 	rekorpb "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
 
 	"assay/attestation"
+	"assay/authority/rotation"
 	"assay/client"
 	"assay/event"
 	"assay/internal/fault"
@@ -22,21 +23,25 @@ import (
 	"assay/trust/tuf"
 )
 
-// keyDelegation signs the first links of delegations.
-const keyDelegation = "delegation"
-
 // loadDelegations verifies all delegations under the own root and puts them into
 // force. It comes last, when the own authorities are known.
 func (s *Server) loadDelegations(ctx context.Context, docs []trust.Document, d *trustDraft) error {
-	signer, err := s.keys.LoadOrCreate(ctx, keyDelegation)
+	keys, err := delegationKeys(d.keys)
 	if err != nil {
 		return err
 	}
-	pem, err := delegation.PEM(signer.Public())
-	if err != nil {
-		return err
+	p := &delegation.Published{Version: 1, Registry: s.host()}
+	for _, k := range keys {
+		pem, err := delegation.PEM(k.Public)
+		if err != nil {
+			return err
+		}
+		p.Keys = append(p.Keys, pem)
+		p.Windows = append(p.Windows, delegation.KeyWindow{Start: k.Window.Start, End: k.Window.End})
 	}
-	p := &delegation.Published{Version: 1, Keys: []string{pem}, Registry: s.host()}
+	for _, k := range rotation.Of(d.keys, rotation.Delegation) {
+		p.Version += k.Version() // clients refuse what is older, also in its keys
+	}
 	bundles := make([][]byte, len(docs))
 	for i, doc := range docs {
 		bundles[i] = doc.Body
@@ -47,7 +52,7 @@ func (s *Server) loadDelegations(ctx context.Context, docs []trust.Document, d *
 	if err != nil {
 		return err
 	}
-	if d.verify.Delegations, err = delegation.Compile(ctx, trust.Roots{own}, []crypto.PublicKey{signer.Public()}, bundles); err != nil {
+	if d.verify.Delegations, err = delegation.Compile(ctx, trust.Roots{own}, keys, bundles); err != nil {
 		return err
 	}
 	for _, l := range d.verify.Delegations.Links() {
@@ -57,6 +62,18 @@ func (s *Server) loadDelegations(ctx context.Context, docs []trust.Document, d *
 	}
 	d.targets[tuf.TargetDelegations], err = p.JSON()
 	return err
+}
+
+// delegationKeys are the keys that sign first links, each with its window.
+func delegationKeys(rows []rotation.Key) (out []trust.Key, err error) {
+	for _, k := range rotation.Of(rows, rotation.Delegation) {
+		pub, err := k.PublicKey()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, trust.Key{Public: pub, Window: k.Window()})
+	}
+	return out, nil
 }
 
 // delegations is what the API does about delegations.
@@ -124,7 +141,7 @@ func (g delegations) sign(ctx context.Context, actor string, d *delegation.Docum
 	if err != nil {
 		return client.Delegation{}, err
 	}
-	signer, err := s.keys.LoadOrCreate(ctx, keyDelegation)
+	signer, err := s.activeSigner(ctx, rotation.Delegation)
 	if err != nil {
 		return client.Delegation{}, err
 	}
@@ -173,7 +190,7 @@ func (s *Server) signLogged(ctx context.Context, signer crypto.Signer, st *attes
 // put proves the delegation among all others, and puts it in force.
 func (g delegations) put(ctx context.Context, actor string, d *delegation.Document, bundle []byte) (client.Delegation, error) {
 	s := g.s
-	signer, err := s.keys.LoadOrCreate(ctx, keyDelegation)
+	keys, err := delegationKeys(s.trust().keys)
 	if err != nil {
 		return client.Delegation{}, err
 	}
@@ -195,7 +212,7 @@ func (g delegations) put(ctx context.Context, actor string, d *delegation.Docume
 				bundles = append(bundles, doc.Body)
 			}
 		}
-		set, err := delegation.Compile(ctx, trust.Roots{s.trust().root}, []crypto.PublicKey{signer.Public()}, bundles)
+		set, err := delegation.Compile(ctx, trust.Roots{s.trust().root}, keys, bundles)
 		if err != nil {
 			return err
 		}

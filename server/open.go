@@ -252,6 +252,9 @@ func (s *Server) openTrust(ctx context.Context, keys *keyring.Folder) error {
 	if !s.has(config.RoleAPI) {
 		return s.reloadTrust(ctx) // of which another process publishes the TUF repository
 	}
+	if _, err := s.ownKey(ctx, keys, rotation.Delegation); err != nil {
+		return err
+	}
 	roles, before, err := s.tufRoles(ctx, keys)
 	if err != nil {
 		return err

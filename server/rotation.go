@@ -41,7 +41,7 @@ type auditKey struct{ crypto.Signer }
 var firstNames = map[rotation.Role]string{
 	rotation.CA: authority.KeyCAIntermediate, rotation.TSA: authority.KeyTSA, rotation.OIDC: authority.KeyOIDC,
 	rotation.Log: keyLog, rotation.CT: keyCT, rotation.Audit: keyAudit, rotation.Decision: keyDecision,
-	rotation.Registry: keyRegistry, rotation.TUFOnline: keyTUFOnline, rotation.TUFRoot: keyTUFRoot,
+	rotation.Delegation: "delegation", rotation.Registry: keyRegistry, rotation.TUFOnline: keyTUFOnline, rotation.TUFRoot: keyTUFRoot,
 }
 
 // openRotation makes the keeper of the keys and tells the key folder where keys
@@ -118,6 +118,15 @@ func (s *Server) vouchAll(ctx context.Context) error {
 		return err
 	}
 	return s.vouch(ctx, rows)
+}
+
+// activeSigner is the key of a role that signs now.
+func (s *Server) activeSigner(ctx context.Context, role rotation.Role) (crypto.Signer, error) {
+	k := rotation.ActiveOf(s.trust().keys, role)
+	if k == nil {
+		return nil, fault.Newf(fault.Unavailable, "this process has no %s key", role)
+	}
+	return s.signerOf(ctx, *k)
 }
 
 func (s *Server) keep(name string, key crypto.Signer) {
@@ -265,10 +274,13 @@ func (s *Server) tufRows(ctx context.Context, rows []rotation.Key) (roles tuf.Ro
 			roles.Targets, roles.Snapshot, roles.Timestamp = key, key, key
 			continue
 		}
-		// One that follows is named beside the one that signs; one that goes signs
-		// a little longer for who is in the middle of an update.
-		roles.Cosigners = append(roles.Cosigners, key)
-		roles.Listed = roles.Listed || k.State == rotation.Pending
+		if k.Reason == rotation.ReasonCompromised && k.State == rotation.Retiring {
+			continue
+		}
+		// One that follows and one that goes are named beside the one that signs,
+		// and sign too: for who is in the middle of an update, and for documents
+		// below the root that bear the old one's signature alone.
+		roles.Cosigners, roles.Listed = append(roles.Cosigners, key), true
 	}
 	return roles, before, nil
 }
@@ -349,6 +361,13 @@ func (s *Server) applyKeys(ctx context.Context) (map[rotation.Role]string, error
 	}
 	if err := s.reloadTrust(ctx); err != nil {
 		return nil, err
+	}
+	if s.trust().revocations != nil {
+		// The list bears the online key's signature: a new key signs it before the
+		// root lets go of the old one.
+		if err := s.renewRevocations(ctx); err != nil {
+			return nil, err
+		}
 	}
 	s.own.mu.Lock()
 	defer s.own.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -67,6 +68,7 @@ type Options struct {
 // goroutines, and for many processes on one database.
 type Keeper struct {
 	o      Options
+	mu     sync.Mutex // held while rows are changed: the lease is between processes
 	expiry *prometheus.GaugeVec
 	failed *prometheus.CounterVec
 	wake   chan struct{}
@@ -241,6 +243,19 @@ func (k *Keeper) Rotate(ctx context.Context, q Request) (Key, error) {
 	case q.Since.After(now):
 		return Key{}, fault.Newf(fault.Invalid, "since %s is yet to come: now is %s", q.Since.Format(time.RFC3339), now.Format(time.RFC3339))
 	}
+	next, err := k.ask(ctx, q)
+	if err != nil {
+		return Key{}, err
+	}
+	_, err = k.Step(ctx)
+	k.nudge()
+	return k.reread(ctx, next, err)
+}
+
+// ask writes what a request asks for.
+func (k *Keeper) ask(ctx context.Context, q Request) (Key, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	keys, err := k.List(ctx)
 	if err != nil {
 		return Key{}, err
@@ -269,12 +284,7 @@ func (k *Keeper) Rotate(ctx context.Context, q Request) (Key, error) {
 		next.Reason = ReasonCompromised
 	}
 	next.Hurry = next.Hurry || q.Now || q.Compromised
-	if err := k.begin(ctx, q, &next); err != nil {
-		return Key{}, err
-	}
-	_, err = k.Step(ctx)
-	k.nudge()
-	return k.reread(ctx, next, err)
+	return next, k.begin(ctx, q, &next)
 }
 
 // reread gives a key's row as it is now; without it, as it was. What is written

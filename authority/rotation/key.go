@@ -40,16 +40,17 @@ type Role string
 
 // The roles, in the order in which --all rotates them.
 const (
-	CA        Role = "ca"         // certificates: a chain of its own
-	TSA       Role = "tsa"        // timestamps: a chain of its own
-	CT        Role = "ct"         // SCTs and the certificate log's checkpoints
-	Log       Role = "log"        // the transparency log's checkpoints
-	OIDC      Role = "oidc"       // tokens of the embedded issuer
-	Decision  Role = "decision"   // decisions
-	Audit     Role = "audit"      // heads of the event log
-	Registry  Role = "registry"   // scoped tokens and upload URLs: a symmetric key is derived of it
-	TUFOnline Role = "tuf-online" // TUF targets, snapshot and timestamp
-	TUFRoot   Role = "tuf-root"   // TUF root
+	CA         Role = "ca"         // certificates: a chain of its own
+	TSA        Role = "tsa"        // timestamps: a chain of its own
+	CT         Role = "ct"         // SCTs and the certificate log's checkpoints
+	Log        Role = "log"        // the transparency log's checkpoints
+	OIDC       Role = "oidc"       // tokens of the embedded issuer
+	Decision   Role = "decision"   // decisions
+	Audit      Role = "audit"      // heads of the event log
+	Delegation Role = "delegation" // first links of delegations
+	Registry   Role = "registry"   // scoped tokens and upload URLs: a symmetric key is derived of it
+	TUFOnline  Role = "tuf-online" // TUF targets, snapshot and timestamp
+	TUFRoot    Role = "tuf-root"   // TUF root
 )
 
 // roles is the one table of roles. grace is how long what the old key made just
@@ -66,6 +67,7 @@ var roles = []struct {
 	{role: OIDC, rsa: true, grace: 15 * time.Minute},
 	{role: Decision, grace: 5 * time.Minute},
 	{role: Audit, grace: 5 * time.Minute},
+	{role: Delegation, grace: 5 * time.Minute},
 	{role: Registry, grace: 24 * time.Hour}, // upload URLs
 	{role: TUFOnline, grace: 5 * time.Minute},
 	{role: TUFRoot, grace: 5 * time.Minute},
@@ -129,6 +131,9 @@ type Key struct {
 
 // ReasonCompromised says that a key is not believed any more.
 const ReasonCompromised = "compromised"
+
+// Version is that of the row: it rises with every change.
+func (k *Key) Version() int64 { return k.version }
 
 // Window is the time in which what the key signs counts.
 func (k *Key) Window() trust.Window { return trust.Window{Start: k.Start, End: k.End} }

@@ -81,6 +81,8 @@ func (k *Keeper) next(ctx context.Context) <-chan time.Time {
 // between two leaves what the next call goes on from. changed says that rows
 // were written. Without the lease, another process is at it and nothing is done.
 func (k *Keeper) Step(ctx context.Context) (changed bool, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	held, epoch, err := k.o.DB.Lease(ctx, k.lease, k.o.Holder, leaseFor)
 	if err != nil || !held {
 		return false, err

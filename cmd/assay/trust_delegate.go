@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -371,8 +370,8 @@ func compileDelegations(ctx context.Context, b []byte, root *trust.Root) (*deleg
 	if err != nil {
 		return nil, nil, err
 	}
-	var keys []crypto.PublicKey
-	if keys, err = p.PublicKeys(); err != nil {
+	keys, err := p.PublicKeys()
+	if err != nil {
 		return nil, nil, err
 	}
 	bundles := make([][]byte, len(p.Bundles))

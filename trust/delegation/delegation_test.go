@@ -2,7 +2,6 @@ package delegation_test
 
 import (
 	"context"
-	"crypto"
 	"crypto/ecdsa"
 	"errors"
 	"fmt"
@@ -78,7 +77,7 @@ func (o *org) signStatement(st *attestation.Statement, subject string) []byte {
 
 func (o *org) compile(bundles ...[]byte) *delegation.Set {
 	o.t.Helper()
-	s, err := delegation.Compile(o.t.Context(), trust.Roots{o.root}, []crypto.PublicKey{o.key.Public()}, bundles)
+	s, err := delegation.Compile(o.t.Context(), trust.Roots{o.root}, []trust.Key{{Public: o.key.Public()}}, bundles)
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -243,7 +242,7 @@ func TestThreat_Delegation_ForgedChain(t *testing.T) {
 		"other type":  {o.signStatement(&attestation.Statement{Type: attestation.StatementV1, PredicateType: "urn:x", Subject: st.Subject, Predicate: st.Predicate}, "")},
 		"other bytes": {o.signStatement(&attestation.Statement{Type: attestation.StatementV1, PredicateType: delegation.PredicateType, Subject: []attestation.Subject{{Digest: map[string]string{"sha256": strings.Repeat("0", 64)}}}, Predicate: st.Predicate}, "")},
 	} {
-		if _, err := delegation.Compile(t.Context(), trust.Roots{o.root}, []crypto.PublicKey{o.key.Public()}, bundles); !errors.Is(err, fault.Invalid) {
+		if _, err := delegation.Compile(t.Context(), trust.Roots{o.root}, []trust.Key{{Public: o.key.Public()}}, bundles); !errors.Is(err, fault.Invalid) {
 			t.Errorf("%s: %v, want invalid", what, err)
 		}
 	}

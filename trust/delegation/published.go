@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"time"
 
 	"assay/internal/fault"
 	"assay/internal/strictjson"
@@ -23,6 +24,9 @@ type Published struct {
 	Version int64 `json:"version"`
 	// Keys are PEM public keys of the organisation that may sign first links.
 	Keys []string `json:"keys"`
+	// Windows are the times in which the keys count, one for each in the order of
+	// Keys, or none at all: then they always do.
+	Windows []KeyWindow `json:"windows,omitempty"`
 	// Registry is the host of the publisher's own registry, whose repositories
 	// patterns name without it.
 	Registry string `json:"registry,omitempty"`
@@ -30,7 +34,16 @@ type Published struct {
 	Bundles []json.RawMessage `json:"bundles"`
 }
 
-const maxPublished = 16 << 20
+// KeyWindow is the time in which a key signs delegations; a zero End is open.
+type KeyWindow struct {
+	Start time.Time `json:"start"`
+	End   time.Time `json:"end,omitzero"`
+}
+
+const (
+	maxPublished = 16 << 20
+	maxKeys      = 64
+)
 
 // ParsePublished reads delegations.json strictly; it verifies nothing.
 func ParsePublished(b []byte) (*Published, error) {
@@ -43,8 +56,10 @@ func ParsePublished(b []byte) (*Published, error) {
 		return nil, fault.Newf(fault.Invalid, "delegations of schema %.60q, want %s", p.Schema, Schema)
 	case p.Version < 1:
 		return nil, fault.Newf(fault.Invalid, "delegations: version %d, want 1 or more", p.Version)
-	case len(p.Bundles) > MaxDelegations || len(p.Keys) == 0 || len(p.Keys) > 16:
-		return nil, fault.Newf(fault.Invalid, "delegations: %d bundles and %d keys, want at most %d and 1 to 16", len(p.Bundles), len(p.Keys), MaxDelegations)
+	case len(p.Bundles) > MaxDelegations || len(p.Keys) == 0 || len(p.Keys) > maxKeys:
+		return nil, fault.Newf(fault.Invalid, "delegations: %d bundles and %d keys, want at most %d and 1 to %d", len(p.Bundles), len(p.Keys), MaxDelegations, maxKeys)
+	case len(p.Windows) != 0 && len(p.Windows) != len(p.Keys):
+		return nil, fault.Newf(fault.Invalid, "delegations: %d windows of %d keys, want one for each, or none", len(p.Windows), len(p.Keys))
 	}
 	return &p, nil
 }
@@ -55,15 +70,23 @@ func (p *Published) JSON() ([]byte, error) {
 	return strictjson.Canonical(p)
 }
 
-// PublicKeys reads p.Keys.
-func (p *Published) PublicKeys() ([]crypto.PublicKey, error) {
-	var out []crypto.PublicKey
+// PublicKeys reads p.Keys, each with its window.
+func (p *Published) PublicKeys() ([]trust.Key, error) {
+	var out []trust.Key
 	for i, text := range p.Keys {
 		k, err := trust.ParsePublicKey([]byte(text))
 		if err != nil {
 			return nil, fault.Newf(fault.Invalid, "delegations: keys[%d]: %w", i, err)
 		}
-		out = append(out, k)
+		key := trust.Key{Public: k}
+		if len(p.Windows) > 0 {
+			w := p.Windows[i]
+			if w.Start.IsZero() || !w.End.IsZero() && w.End.Before(w.Start) {
+				return nil, fault.Newf(fault.Invalid, "delegations: windows[%d]: want a start, and no end before it", i)
+			}
+			key.Window = trust.Window{Start: w.Start, End: w.End}
+		}
+		out = append(out, key)
 	}
 	return out, nil
 }

@@ -2,7 +2,6 @@ package delegation
 
 import (
 	"context"
-	"crypto"
 	"maps"
 	"slices"
 	"strings"
@@ -110,7 +109,7 @@ func (s *Set) namedBy(signer Signer) []*Link {
 // and timestamped. A document that does not hold is kept with its Link.Err and
 // hands out nothing; the error is for bytes that are no delegation at all, for
 // a name that is there twice, and for the context's end.
-func Compile(ctx context.Context, roots trust.Roots, keys []crypto.PublicKey, bundles [][]byte) (*Set, error) {
+func Compile(ctx context.Context, roots trust.Roots, keys []trust.Key, bundles [][]byte) (*Set, error) {
 	if len(bundles) > MaxDelegations {
 		return nil, fault.Newf(fault.TooLarge, "%d delegations, want at most %d", len(bundles), MaxDelegations)
 	}
@@ -171,7 +170,7 @@ func read(raw []byte) (*attestation.Bundle, *Document, error) {
 }
 
 // settle verifies one link. Its chain is set where it was signed as it should be.
-func (s *Set) settle(ctx context.Context, roots trust.Roots, keys []crypto.PublicKey, l *Link, b *attestation.Bundle) error {
+func (s *Set) settle(ctx context.Context, roots trust.Roots, keys []trust.Key, l *Link, b *attestation.Bundle) error {
 	var up *Link
 	if name := l.Document.Parent(); name != "" {
 		if up = s.links[name]; up == nil || up.Document.Removed {
@@ -210,19 +209,16 @@ func (s *Set) settle(ctx context.Context, roots trust.Roots, keys []crypto.Publi
 
 // verify proves who signed a link, and when: it must be logged and timestamped,
 // whatever thresholds the roots have for artifacts.
-func verify(ctx context.Context, roots trust.Roots, keys []crypto.PublicKey, up *Link, b *attestation.Bundle) (*trust.Verified, error) {
+func verify(ctx context.Context, roots trust.Roots, keys []trust.Key, up *Link, b *attestation.Bundle) (*trust.Verified, error) {
 	o := trust.VerifyOptions{AnyArtifact: true, Thresholds: &trust.Thresholds{TLog: 1, TSA: 1, Time: 1}}
-	from := keys
+	o.Keys = keys
 	if up != nil {
-		from = nil
+		o.Keys = nil
 		for _, k := range up.c.public {
 			if k != nil {
-				from = append(from, k)
+				o.Keys = append(o.Keys, trust.Key{Public: k})
 			}
 		}
-	}
-	for _, k := range from {
-		o.Keys = append(o.Keys, trust.Key{Public: k})
 	}
 	if _, isKey := b.KeyHint(); !isKey {
 		if up == nil {

@@ -33,9 +33,10 @@ func (o Roles) named(own crypto.Signer) []crypto.Signer {
 //
 // A change of the online key takes three calls, and at no instant does a client
 // find metadata that its root does not vouch for, whatever it had fetched
-// before: Cosigners {new} and Listed; then the new one with Cosigners {old}, not
-// listed; then the new one alone. Between the calls lies at least the time that
-// a client takes for one update.
+// before: Cosigners {new}, Listed; then the new one with Cosigners {old}, Listed;
+// then the new one alone. Between the calls lies at least the time that a client
+// takes for one update; between the last two, what else the old key signed below
+// the root is signed anew.
 func (r *Repository) SetRoles(ctx context.Context, next Roles, before ...crypto.Signer) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -56,7 +56,7 @@ func TestKeysFollowWithoutRefusals(t *testing.T) {
 	newRoot := trusttest.NewKey(t)
 	for i, roles := range []tuf.Roles{
 		online(one, old.Root[0], true, next),
-		online(next, old.Root[0], false, one),
+		online(next, old.Root[0], true, one),
 		online(next, old.Root[0], false),
 		online(next, newRoot, false),
 	} {
