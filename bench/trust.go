@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -159,8 +158,8 @@ func compilePublished(ctx context.Context, b []byte, root *trust.Root) (*delegat
 	if err != nil {
 		return nil, err
 	}
-	var keys []crypto.PublicKey
-	if keys, err = p.PublicKeys(); err != nil {
+	keys, err := p.PublicKeys()
+	if err != nil {
 		return nil, err
 	}
 	bundles := make([][]byte, len(p.Bundles))

@@ -75,7 +75,9 @@ func (s *Server) enforce(d *config.Desired) error {
 		return err
 	}
 	s.desired.Store(d)
-	s.gate.Set(gate.Rules{Repositories: d.Repositories, Policies: d.Policies})
+	if s.gate != nil { // not in a process that has no registry
+		s.gate.Set(gate.Rules{Repositories: d.Repositories, Policies: d.Policies})
+	}
 	return nil
 }
 
