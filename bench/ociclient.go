@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -108,6 +109,9 @@ type answer struct {
 	digest   string
 }
 
+// agents counts requests.
+var agents atomic.Int64
+
 func (c *ociClient) do(ctx context.Context, k call) (a answer, err error) {
 	u, err := c.base.Parse(k.path)
 	if err != nil {
@@ -129,6 +133,9 @@ func (c *ociClient) do(ctx context.Context, k call) (a answer, err error) {
 	if k.method == http.MethodGet {
 		req.Header.Set("Accept", manifestType)
 	}
+	// Each request is of another client: Assay takes a pull that is repeated at
+	// once for the same pull, and records it once.
+	req.Header.Set("User-Agent", fmt.Sprint("assay-bench/", agents.Add(1)))
 	if c.bearer != "" {
 		req.Header.Set("Authorization", "Bearer "+c.bearer)
 	}

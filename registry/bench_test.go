@@ -28,7 +28,7 @@ const peerEnv = "ASSAY_BENCH_PEER"
 // eachClient divides b.N over ten clients, each with its own connection and a
 // scoped token, as containerd and crane have after the first request.
 func eachClient(b *testing.B, s *registrytest.Server, f func(do doer, n int64) error) {
-	var n atomic.Int64
+	var n, agents atomic.Int64
 	var wg sync.WaitGroup
 	peer := os.Getenv(peerEnv)
 	b.ResetTimer()
@@ -52,6 +52,8 @@ func eachClient(b *testing.B, s *registrytest.Server, f func(do doer, n int64) e
 					req.Header.Set("Authorization", "Bearer "+bearer)
 				}
 				req.Header.Set("Content-Type", typ)
+				// Each request is of another client: a repeated pull is one pull.
+				req.Header.Set("User-Agent", fmt.Sprint("bench/", agents.Add(1)))
 				res, err := client.Do(req)
 				if err != nil {
 					return nil, err
@@ -130,20 +132,24 @@ func BenchmarkPush(b *testing.B) {
 }
 
 // BenchmarkPull pulls images of one 1 MB layer: manifest by tag, then the layer.
-// Every pull is recorded.
+// Every pull is recorded; strict ones wait until their record is committed.
 func BenchmarkPull(b *testing.B) {
-	s := benchServer(b)
-	c := s.Client(b, "owner")
-	layer := strings.Repeat("0123456789abcdef", 1<<16)
-	c.PushImage("r", "latest", registrytest.Image{Layer: layer})
-	d := artifact.SHA256Of([]byte(layer))
-	eachClient(b, s, func(do doer, _ int64) error {
-		if _, err := do("GET", "/v2/r/manifests/latest", http.NoBody, ""); err != nil {
-			return err
-		}
-		_, err := do("GET", "/v2/r/blobs/"+string(d), http.NoBody, "")
-		return err
-	})
+	for _, strict := range []bool{false, true} {
+		b.Run(fmt.Sprintf("strict=%v", strict), func(b *testing.B) {
+			s := benchServer(b, func(o *registry.Options) { o.StrictAudit = strict })
+			c := s.Client(b, "owner")
+			layer := strings.Repeat("0123456789abcdef", 1<<16)
+			c.PushImage("r", "latest", registrytest.Image{Layer: layer})
+			d := artifact.SHA256Of([]byte(layer))
+			eachClient(b, s, func(do doer, _ int64) error {
+				if _, err := do("GET", "/v2/r/manifests/latest", http.NoBody, ""); err != nil {
+					return err
+				}
+				_, err := do("GET", "/v2/r/blobs/"+string(d), http.NoBody, "")
+				return err
+			})
+		})
+	}
 }
 
 // BenchmarkManifestPull pulls the manifest alone: what a record costs, and what
