@@ -146,7 +146,7 @@ func TestConfigReference(t *testing.T) {
 	}
 	wantRows(t, "operate.md", all)
 	for _, f := range all {
-		if f == "apiVersion" || f == "kind" || strings.HasPrefix(f, "identity.issuers.") || strings.HasPrefix(f, "verify.builders.") || f == "trust.roots" || f == "trust.keys" ||
+		if f == "apiVersion" || f == "kind" || strings.HasPrefix(f, "identity.issuers.") || strings.HasPrefix(f, "verify.builders.") || f == "trust.roots" || f == "trust.keys" || f == "server.trusted_proxies" ||
 			f == "server.roles" || strings.HasPrefix(f, "tlog.witnesses.") || f == "keys.rotation.roles" || f == "keys.rotation.alerts" {
 			continue // not set by a variable
 		}
@@ -371,7 +371,7 @@ func TestLinks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range append(names, "../CONTRIBUTING.md", "../SECURITY.md", "../ARCHITECTURE.md") {
+	for _, name := range append(names, "../README.md", "../CONTRIBUTING.md", "../SECURITY.md", "../ARCHITECTURE.md") {
 		for _, m := range link.FindAllStringSubmatch(page(t, name), -1) {
 			if strings.Contains(m[1], "://") {
 				continue
