@@ -152,12 +152,9 @@ func (l *Log) rekey(ctx context.Context, next *keyset) error {
 		}
 		h.cp = signed
 	}
-	l.mu.Lock()
-	l.keys = next
 	h.id = next.id
-	l.head = h
-	l.mu.Unlock()
-	return l.publish()
+	l.setKeyset(next)
+	return l.advance(h)
 }
 
 func (l *Log) keyset() *keyset {

@@ -50,6 +50,9 @@ type Options struct {
 	// ReadOnly neither locks nor writes: Add is [fault.Denied].
 	ReadOnly bool
 
+	// Witnesses cosign each checkpoint before it is published.
+	Witnesses Witnesses
+
 	MaxBatch   int // entries in one commit, 0: 2,048
 	MaxPending int // entries that wait for a commit, 0: 8,192; beyond them Add is [fault.TooMany]
 
@@ -96,7 +99,13 @@ type Log struct {
 	// What only the sequencer touches.
 	bundle      []byte      // the last entry bundle, which is not full
 	attempt     *Checkpoint // swap into the ledger of unknown end
-	unpublished bool        // the checkpoint file is older than head
+	unpublished bool        // the checkpoint file is older than next
+	next        *head       // recorded, and not published yet
+	witnesses   []*witness
+	lacking     bool // what is published lacks its quorum of witnesses
+	reached     bool // whether the quorum was there when it was told last
+	told        bool
+	run         context.Context // ends with the log
 }
 
 // head is the newest checkpoint and its tree.
@@ -171,6 +180,9 @@ func newLog(o Options) (*Log, error) {
 	if l.keys, err = l.newKeyset(Keys{o.Signer, o.Cosigners, o.Past}); err != nil {
 		return nil, err
 	}
+	if l.witnesses, err = newWitnesses(o.Witnesses); err != nil {
+		return nil, err
+	}
 	l.metrics, err = newMetrics(o.Registerer, o.Name)
 	return l, err
 }
@@ -190,7 +202,7 @@ func (l *Log) start(ctx context.Context) error {
 	size := l.head.cp.Size
 	l.metrics.size.Set(float64(size))
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	l.stop = cancel
+	l.stop, l.run = cancel, run
 	l.stopped.Go(func() { l.sequence(run) })
 	if l.opts.Deduplicate && indexed < size {
 		l.stopped.Go(func() { l.reindex(run, indexed) })

@@ -51,12 +51,33 @@ func (l *Log) recover(ctx context.Context) (indexed uint64, err error) {
 	if err := l.resign(ctx); err != nil {
 		return 0, err
 	}
-	if published == nil || string(published.Note) != string(l.head.cp.Note) {
-		if err := l.publish(); err != nil {
-			return 0, err
-		}
+	if err := l.republish(ctx, published); err != nil {
+		return 0, err
 	}
 	return l.checkIndex(ctx, indexed)
+}
+
+// republish publishes the head, unless the folder's checkpoint is that head with
+// its cosignatures. One that lacks its quorum and may not be published without
+// is left to the sequencer; until then the log shows what was published before.
+func (l *Log) republish(ctx context.Context, published *Checkpoint) error {
+	same := published != nil && published.Size == l.head.cp.Size && published.Root == l.head.cp.Root
+	if same && l.keyset().complete(*published) && l.witnessed(published.Note) {
+		l.head.cp = *published
+		return nil
+	}
+	recorded := l.head
+	err := l.advance(recorded)
+	if err == nil || fault.KindOf(err) != fault.Unavailable || len(l.witnesses) == 0 || published == nil {
+		return err
+	}
+	l.logger.Error("the log opens at the checkpoint that was published last", "size", published.Size, "recorded", recorded.cp.Size, "error", err)
+	tree, terr := LoadTree(ctx, l.dir, l.codec, *published)
+	if terr != nil {
+		return terr
+	}
+	l.head = head{*published, tree, recorded.id}
+	return nil
 }
 
 // readPublished reads the folder's checkpoint, nil when there is none.

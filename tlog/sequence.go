@@ -109,6 +109,8 @@ func (l *Log) sequence(ctx context.Context) {
 		var again <-chan time.Time
 		if l.attempt != nil || l.unpublished {
 			again = time.After(retry)
+		} else if l.lacking {
+			again = time.After(witnessRetry)
 		}
 		select {
 		case <-ctx.Done():
@@ -118,6 +120,10 @@ func (l *Log) sequence(ctx context.Context) {
 			return
 		case <-l.wake:
 		case <-again:
+			if l.lacking && !l.unpublished && l.attempt == nil {
+				h := l.current()
+				l.next, l.unpublished = &h, true
+			}
 		}
 		for {
 			batch := l.take()
@@ -221,10 +227,10 @@ func (l *Log) batch(ctx context.Context, batch []*pending) error {
 	}
 	tree.adopt(tiles)
 	l.bundle = w.bundle
-	now := head{next, tree, l.keyset().id}
-	if err := l.advance(now); err != nil {
+	if err := l.advance(head{next, tree, l.keyset().id}); err != nil {
 		return err
 	}
+	now := l.current()
 	l.metrics.entries.Add(float64(len(w.fresh)))
 	for i, p := range w.fresh {
 		out := outcome{index: base.cp.Size + uint64(i), head: now}
@@ -291,24 +297,37 @@ func (l *Log) settle(ctx context.Context) error {
 	return nil
 }
 
-// advance makes a recorded checkpoint the head and publishes it.
+// advance publishes a recorded checkpoint and makes it the head.
 func (l *Log) advance(h head) error {
-	l.mu.Lock()
-	l.head = h
-	l.mu.Unlock()
-	l.metrics.size.Set(float64(h.cp.Size))
+	l.next = &h
 	return l.publish()
 }
 
-// publish writes the checkpoint file and wakes the followers.
+// publish has the witnesses cosign, writes the checkpoint file, makes it the
+// head and wakes the followers. What failed is tried again by settle; nothing is
+// answered or served under a checkpoint that is not published.
 func (l *Log) publish() error {
-	l.unpublished = true
-	cp := l.current().cp
-	if err := l.disk.commit([]file{{"checkpoint", cp.Note}}); err != nil {
-		return fmt.Errorf("publish the checkpoint of %d entries: %w", cp.Size, err)
+	h := l.current()
+	if l.next != nil {
+		h = *l.next
 	}
-	l.unpublished = false
+	l.unpublished = true
+	ctx := l.run
+	if ctx == nil { // while it opens
+		ctx = context.Background()
+	}
+	signed, err := l.cosign(ctx, h)
+	if err != nil {
+		return err
+	}
+	h.cp.Note = signed
+	if err := l.disk.commit([]file{{"checkpoint", h.cp.Note}}); err != nil {
+		return fmt.Errorf("publish the checkpoint of %d entries: %w", h.cp.Size, err)
+	}
+	l.unpublished, l.next = false, nil
+	l.metrics.size.Set(float64(h.cp.Size))
 	l.mu.Lock()
+	l.head = h
 	close(l.grown)
 	l.grown = make(chan struct{})
 	l.mu.Unlock()
