@@ -32,3 +32,9 @@ func (c *Client) ImportTUFRoot(ctx context.Context, root []byte) (json.RawMessag
 	var out json.RawMessage
 	return out, c.call(ctx, http.MethodPost, "/v1/trust/root", nil, Document{"application/json", root}, &out)
 }
+
+// VKeys gives the keys of the site's log as witnesses know them.
+func (c *Client) VKeys(ctx context.Context) ([]VKey, error) {
+	var out []VKey
+	return out, c.call(ctx, http.MethodGet, "/v1/log/vkeys", nil, nil, &out)
+}

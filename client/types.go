@@ -120,3 +120,9 @@ type OnlineKey struct {
 	ID  string `json:"id"`  // as TUF names it
 	PEM string `json:"pem"` // SubjectPublicKeyInfo
 }
+
+// VKey is how witnesses and monitors know a key of a log.
+type VKey struct {
+	Use  string `json:"use"`  // log: the log's key; witness: the key beside it that witnesses know
+	VKey string `json:"vkey"` // C2SP signed-note
+}

@@ -168,6 +168,24 @@ type Tlog struct {
 	// Public lets anyone read log entries, identities included. Checkpoints and
 	// hash tiles are always public.
 	Public bool `yaml:"public"`
+	// Witnesses cosign each checkpoint before it is published (C2SP
+	// tlog-witness); see docs/log.md.
+	Witnesses []Witness `yaml:"witnesses"`
+	// WitnessQuorum is how many of them a checkpoint waits for; 0: none.
+	WitnessQuorum int `yaml:"witness_quorum"`
+	// WitnessWait bounds the wait.
+	WitnessWait time.Duration `yaml:"witness_wait"`
+	// WitnessOutage is what happens without the quorum: "degrade" publishes with
+	// what there is and alerts, "refuse" holds entries back.
+	WitnessOutage string `yaml:"witness_outage"`
+}
+
+// Witness is another party that watches the log only grow.
+type Witness struct {
+	// URL is the prefix of its add-checkpoint.
+	URL string `yaml:"url"`
+	// VKey is its verifier key, of type cosignature/v1, as it prints it.
+	VKey string `yaml:"vkey"`
 }
 
 // Trust names whose evidence counts besides what this site itself certifies.
@@ -205,6 +223,7 @@ func Default() Config {
 		Keys:       Keys{Rotation: defaultRotation()},
 		Registry:   Registry{MaxUploads: 64, MaxManifest: 4 << 20, ExchangeLife: 15 * time.Minute},
 		Identity:   Identity{RobotMaxLife: 90 * 24 * time.Hour},
+		Tlog:       Tlog{WitnessWait: 2 * time.Second, WitnessOutage: "degrade"},
 		Verify:     Verify{MaxValidity: 24 * time.Hour},
 		Log:        Log{Level: "info", Format: "json"},
 	}
@@ -339,6 +358,9 @@ func (c *Config) Validate() error {
 		return err
 	}
 	if err := c.validateRoles(); err != nil {
+		return err
+	}
+	if err := c.Tlog.validate(); err != nil {
 		return err
 	}
 	if c.Server.Operations != "" {

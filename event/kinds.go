@@ -62,6 +62,8 @@ const (
 	KeyRetired          Kind = "key.retired"
 	KeyExpiring         Kind = "key.expiring"
 	LogHeadPublished    Kind = "log.head.published"
+	LogUnwitnessed      Kind = "log.unwitnessed"
+	LogWitnessed        Kind = "log.witnessed"
 	EventsDropped       Kind = "events.dropped"
 	StoreTampered       Kind = "store.tampered"
 	BackupCreated       Kind = "backup.created"
@@ -205,6 +207,12 @@ func Kinds() []KindInfo {
 		{KeyExpiring, Alert, "A key's certificate, or the TUF root, ends soon. Told once for each threshold.", []Field{
 			{"role", "what it signs"}, {"name", "in the key store"}, {"fingerprint", "SHA-256 of the public key"},
 			{"expires", "RFC 3339"}, {"threshold_seconds", "time before the end that has been reached"}}},
+		{LogUnwitnessed, Alert, "Checkpoints of the transparency log lack their quorum of witnesses.", []Field{
+			{"size", "entries of the checkpoint"}, {"have", "witnesses that signed it"}, {"missing", "the others, each with why"},
+			{"quorum", "how many are wanted"}, {"outage", "degrade: published all the same; refuse: held back"}}},
+		{LogWitnessed, Domain, "Checkpoints of the transparency log have their quorum of witnesses again.", []Field{
+			{"size", "entries of the checkpoint"}, {"have", "witnesses that signed it"}, {"missing", "the others, each with why"},
+			{"quorum", "how many are wanted"}, {"outage", "what happens without"}}},
 		{LogHeadPublished, Domain, "A head of this chain entered the transparency log.", []Field{
 			{"batch", "the head's batch"}, {"hash", "the head's hash, hex"}, {"last_seq", "last event it covers"}, {"log_index", "in the transparency log"}}},
 		{EventsDropped, Audit, "Old events were dropped by retention; their heads are kept.", []Field{

@@ -84,6 +84,7 @@ type Requirements struct {
 	Provenance       *ProvenanceRequirement   `yaml:"provenance,omitempty" json:"provenance,omitempty"`
 	MaxAge           Duration                 `yaml:"maxAge,omitempty" json:"maxAge,omitempty"`                    // evidence older than this, by trusted time, does not count; "720h" or "30d"
 	RequireLog       bool                     `yaml:"requireLog,omitempty" json:"requireLog,omitzero"`             // evidence without a verified log entry does not count
+	RequireWitnesses int                      `yaml:"requireWitnesses,omitempty" json:"requireWitnesses,omitzero"` // evidence whose log entry fewer distinct known witnesses cosigned does not count
 	RequireTimestamp bool                     `yaml:"requireTimestamp,omitempty" json:"requireTimestamp,omitzero"` // evidence without an RFC 3161 timestamp does not count
 }
 

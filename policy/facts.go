@@ -109,6 +109,7 @@ type Evidence struct {
 	TimeSource  string    `json:"time_source,omitempty"`  // "tsa", "log", or "authority" (a Notation signing authority's word)
 	LogIndex    *int64    `json:"log_index,omitempty"`    // absent: not logged
 	LogID       string    `json:"log_id,omitempty"`       // hex
+	Witnesses   []string  `json:"witnesses,omitempty"`    // known witnesses that cosigned the log's checkpoint, each once
 	// Delegation is by which it counts, where the signer is somebody's delegate.
 	Delegation *Delegation `json:"delegation,omitempty"`
 }

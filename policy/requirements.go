@@ -21,6 +21,7 @@ type requirements struct {
 type quality struct {
 	maxAge       time.Duration
 	log, stamped bool
+	witnesses    int
 }
 
 type signatureRule struct {
@@ -39,7 +40,10 @@ type attestationRule struct {
 }
 
 func (r *Requirements) compile() (*requirements, error) {
-	out := &requirements{quality: quality{time.Duration(r.MaxAge), r.RequireLog, r.RequireTimestamp}}
+	out := &requirements{quality: quality{time.Duration(r.MaxAge), r.RequireLog, r.RequireTimestamp, r.RequireWitnesses}}
+	if r.RequireWitnesses < 0 || r.RequireWitnesses > 16 {
+		return nil, fault.Newf(fault.Invalid, "requireWitnesses %d: want 0 to 16", r.RequireWitnesses)
+	}
 	if len(r.Signatures)+len(r.Attestations) == 0 && r.Provenance == nil {
 		return nil, fault.Newf(fault.Invalid, "requirements name nothing that must be there: want signatures, attestations or provenance")
 	}
@@ -167,6 +171,9 @@ func (q *quality) unusable(e *Evidence, now time.Time) string {
 	if q.log && e.LogIndex == nil {
 		return "not logged"
 	}
+	if len(e.Witnesses) < q.witnesses {
+		return fmt.Sprintf("cosigned by %d of %d witnesses", len(e.Witnesses), q.witnesses)
+	}
 	if q.stamped && e.TimeSource != "tsa" {
 		return "without timestamp"
 	}
@@ -186,6 +193,9 @@ func (q *quality) text() string {
 	var s string
 	if q.log {
 		s += ", logged"
+	}
+	if q.witnesses > 0 {
+		s += fmt.Sprintf(", cosigned by %d witnesses", q.witnesses)
 	}
 	if q.stamped {
 		s += ", timestamped"

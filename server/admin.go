@@ -90,6 +90,7 @@ func (s *Server) adminHandler() http.Handler {
 		mux.Handle("/v1/", s.elsewhere(config.RoleSigner))
 	}
 	mux.HandleFunc("POST /v1/backup/sign", s.signBackup)
+	mux.HandleFunc("GET /v1/log/vkeys", s.vkeys)
 	s.ceremonyHandler(mux)
 	owner := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mux.ServeHTTP(w, r.WithContext(identity.WithPrincipal(r.Context(), identity.System(peerName(r)))))

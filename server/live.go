@@ -164,7 +164,11 @@ func (s *Server) makeTrust(ctx context.Context, tx *store.Tx) (*trustState, erro
 			return nil, fmt.Errorf("%s: %w", l.kind, err)
 		}
 	}
-	root, err := trust.NewRoot(d.own, trust.WithName(s.data.site.Host))
+	witnesses, err := s.witnessKeys()
+	if err != nil {
+		return nil, err
+	}
+	root, err := trust.NewRoot(d.own, trust.WithName(s.data.site.Host), trust.WithWitnesses(witnesses...))
 	if err != nil {
 		return nil, err
 	}

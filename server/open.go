@@ -208,13 +208,17 @@ func (s *Server) openOwnLogs(ctx context.Context, keys *keyring.Folder) error {
 	if err := s.leadLog(ctx); err != nil {
 		return err
 	}
+	witnesses, err := s.openWitnesses(ctx, keys)
+	if err != nil {
+		return err
+	}
 	log, err := s.openLogKeys(ctx, keys, rotation.Log)
 	if err != nil {
 		return err
 	}
 	// Rekor's clients take the host name alone as the origin.
 	if s.tlog, err = tlog.Open(ctx, tlog.Options{
-		Dir: s.data.join("log"), Origin: s.data.site.Host, Signer: log.Signer, Cosigners: log.Cosigners, Past: log.Past, DB: s.db, Deduplicate: true,
+		Dir: s.data.join("log"), Origin: s.data.site.Host, Signer: log.Signer, Cosigners: log.Cosigners, Past: log.Past, Witnesses: witnesses, DB: s.db, Deduplicate: true,
 		Held: s.data.held, NeedRecord: true, Clock: s.clock, Logger: s.log, Registerer: s.reg,
 	}); err != nil {
 		return err

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -21,6 +22,7 @@ import (
 	"assay/identity"
 	"assay/internal/fault"
 	"assay/store"
+	"assay/tlog"
 )
 
 // A site can run as several processes on one PostgreSQL: server.roles says what
@@ -65,11 +67,14 @@ func (s *Server) heldRoles() (out []rotation.Role) {
 
 // rolesState is what a process knows of the site's other parts.
 type rolesState struct {
-	local     *identity.LocalIssuer // the issuer of this site, here or in another process
-	peers     *peerKeys             // nil: the site is one process
-	leader    string                // this process's name in the log's lease
-	leading   atomic.Bool
-	tokenKeys atomic.Pointer[[]jose.JSONWebKey] // of an issuer in another process
+	local       *identity.LocalIssuer // the issuer of this site, here or in another process
+	peers       *peerKeys             // nil: the site is one process
+	leader      string                // this process's name in the log's lease
+	leading     atomic.Bool
+	witnessKey  crypto.Signer // by which witnesses know the log; nil: none are asked
+	witnessing  atomic.Pointer[tlog.WitnessState]
+	witnessTold *tlog.WitnessState
+	tokenKeys   atomic.Pointer[[]jose.JSONWebKey] // of an issuer in another process
 }
 
 // has says whether this process has a role.

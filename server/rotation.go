@@ -231,6 +231,9 @@ func (s *Server) logKeys(ctx context.Context, rows []rotation.Key, role rotation
 			out.Cosigners = append(out.Cosigners, key)
 		}
 	}
+	if role == rotation.Log {
+		out.Cosigners = s.cosigner(out.Cosigners)
+	}
 	return out, nil
 }
 

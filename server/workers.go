@@ -42,6 +42,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 	}
 	if s.has(config.RoleLog) {
 		work["heads"] = s.every(publishEvery, s.publishHeads)
+		work["witnesses"] = s.every(witnessEvery, s.tellWitnessing)
 		if s.split() {
 			work["lease"] = s.every(leaderTTL/3, s.holdLog)
 		}

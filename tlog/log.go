@@ -196,7 +196,7 @@ func (l *Log) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the log %s: %w", l.opts.Origin, err)
 	}
-	if err := l.sweeper.opened(l.head.tree); err != nil {
+	if err := l.sweeper.opened(l.tip().tree); err != nil {
 		l.logger.Warn("old partial tiles stay", "error", err)
 	}
 	size := l.head.cp.Size

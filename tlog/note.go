@@ -8,7 +8,9 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/binary"
+	"fmt"
 
 	"assay/internal/clock"
 	"assay/internal/fault"
@@ -192,4 +194,28 @@ func treeHead(c Checkpoint, at uint64) []byte {
 	b.AddUint64(c.Size)
 	b.AddBytes(c.Root[:])
 	return b.BytesOrPanic()
+}
+
+// algECDSA is the type that Rekor's clients and the witnesses that know them use
+// for ECDSA P-256 over SHA-256; the key is its SubjectPublicKeyInfo.
+const algECDSA = 0x02
+
+// VKey writes a log's key as a verifier key of C2SP signed-note.
+func VKey(origin string, pub crypto.PublicKey) (string, error) {
+	_, short, err := KeyID(origin, pub)
+	if err != nil {
+		return "", err
+	}
+	var key []byte
+	switch k := pub.(type) {
+	case ed25519.PublicKey:
+		key = append([]byte{algEd25519}, k...)
+	default:
+		der, err := x509.MarshalPKIXPublicKey(pub)
+		if err != nil {
+			return "", fault.Wrap(fault.Invalid, err)
+		}
+		key = append([]byte{algECDSA}, der...)
+	}
+	return fmt.Sprintf("%s+%08x+%s", origin, short, base64.StdEncoding.EncodeToString(key)), nil
 }

@@ -221,14 +221,14 @@ func (l *Log) loadBundle(ctx context.Context, t *Tree) ([]byte, error) {
 // checkIndex says how far the leaf index can be believed: to where it says, if
 // the last entry that it should know is in it.
 func (l *Log) checkIndex(ctx context.Context, indexed uint64) (uint64, error) {
-	size := l.head.cp.Size
+	size := l.tip().cp.Size
 	if !l.opts.Deduplicate || indexed == 0 {
 		return indexed, nil
 	}
 	if indexed > size {
 		return 0, fault.Newf(fault.Tampered, "the leaf index claims %d entries, the log has %d", indexed, size)
 	}
-	h, err := l.head.tree.node(ctx, 0, indexed-1)
+	h, err := l.tip().tree.node(ctx, 0, indexed-1)
 	if err != nil {
 		return 0, err
 	}

@@ -303,14 +303,19 @@ func (l *Log) advance(h head) error {
 	return l.publish()
 }
 
+// tip is the newest checkpoint that was recorded, published or not.
+func (l *Log) tip() head {
+	if l.next != nil {
+		return *l.next
+	}
+	return l.current()
+}
+
 // publish has the witnesses cosign, writes the checkpoint file, makes it the
 // head and wakes the followers. What failed is tried again by settle; nothing is
 // answered or served under a checkpoint that is not published.
 func (l *Log) publish() error {
-	h := l.current()
-	if l.next != nil {
-		h = *l.next
-	}
+	h := l.tip()
 	l.unpublished = true
 	ctx := l.run
 	if ctx == nil { // while it opens

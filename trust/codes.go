@@ -32,6 +32,7 @@ const (
 	CodeTSAMismatch     = "tsa.mismatch"          // it stamps other bytes than this signature
 	CodeTSAOutside      = "tsa.outside-validity"  // stamped outside the authority's or its certificates' window
 	CodeTSAUnknown      = "tsa.unknown"           // stamped by an authority that the root does not name
+	CodeTLogWitness     = "tlog.witness"          // fewer cosignatures of known witnesses on the checkpoint than required
 	CodeTLogMissing     = "tlog.missing"          // fewer entries of known logs than required
 	CodeTLogUnknown     = "tlog.unknown-log"      // the entry's log is not in the root
 	CodeTLogMalformed   = "tlog.malformed"        // the entry lacks a part or its body does not parse
@@ -87,7 +88,7 @@ func Code(err error) string {
 // an unknown root says nothing about the bundle, a wrong identity much.
 func progress(code string) int {
 	switch code {
-	case CodeTLogUnknown, CodeCertUnknown, CodeTSAUnknown, CodeTLogMissing, CodeTSAMissing, CodeTimeMissing, CodeKeyMissing:
+	case CodeTLogUnknown, CodeCertUnknown, CodeTSAUnknown, CodeTLogWitness, CodeTLogMissing, CodeTSAMissing, CodeTimeMissing, CodeKeyMissing:
 		return 1
 	case CodeBundleMalformed, CodeCertMalformed, CodeCertRootInChain, CodeBundleOptions:
 		return 2

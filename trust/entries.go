@@ -7,6 +7,8 @@ import (
 	rekorpb "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
 	"github.com/transparency-dev/merkle/proof"
 	"github.com/transparency-dev/merkle/rfc6962"
+
+	"assay/tlog"
 )
 
 // verifyEntry checks one log entry: it is about this content, the log promised
@@ -55,6 +57,9 @@ func (r *Root) verifyEntryOf(l *logKey, e *rekorpb.TransparencyLogEntry, c *cont
 		size, err := r.verifyInclusion(l, e, v2)
 		if err != nil {
 			return nil, err
+		}
+		for _, c := range tlog.Cosignatures([]byte(ip.GetCheckpoint().GetEnvelope()), r.witnesses) {
+			p.proof.Witnesses = append(p.proof.Witnesses, c.Witness)
 		}
 		p.proof.TreeSize = size
 		if p.at.IsZero() {

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"assay/artifact"
+	"assay/tlog"
 )
 
 // Media types of a trusted root that are read; the first is written, since
@@ -60,6 +61,7 @@ type Root struct {
 	name       string
 	raw        []byte // the document as it was read; nil when built from parts
 	thresholds Thresholds
+	witnesses  []*tlog.WitnessKey
 	pb         *trustpb.TrustedRoot
 	logs       []*logKey
 	ctlogs     []*logKey
@@ -79,6 +81,13 @@ func WithName(name string) RootOption { return func(r *Root) { r.name = name } }
 // WithThresholds sets what bundles must carry under this root where the caller
 // does not say; the default is [DefaultThresholds].
 func WithThresholds(t Thresholds) RootOption { return func(r *Root) { r.thresholds = t } }
+
+// WithWitnesses names the witnesses whose cosignatures on checkpoints count
+// (C2SP tlog-cosignature): pinned here, since a log's own word on who watches it
+// is worth nothing.
+func WithWitnesses(keys ...*tlog.WitnessKey) RootOption {
+	return func(r *Root) { r.witnesses = append(r.witnesses, keys...) }
+}
 
 // logKey is a transparency log's key: Rekor's or a CT log's.
 type logKey struct {

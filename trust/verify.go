@@ -33,8 +33,11 @@ const (
 type Thresholds struct {
 	SCT  int // CT logs whose SCT the certificate carries
 	TLog int // transparency logs that hold the signature
-	TSA  int // timestamp authorities that stamped it
-	Time int // sources of trusted time in all: timestamp authorities and signed entry timestamps
+	// Witness is how many distinct known witnesses ([WithWitnesses]) must have
+	// cosigned the checkpoint of a log's entry for the log to count.
+	Witness int
+	TSA     int // timestamp authorities that stamped it
+	Time    int // sources of trusted time in all: timestamp authorities and signed entry timestamps
 }
 
 // DefaultThresholds are one SCT, one log and one source of time.
@@ -101,6 +104,8 @@ type LogProof struct {
 	Index    int64
 	Kind     string // "hashedrekord/0.0.2", …
 	TreeSize uint64 // of the checkpoint; 0 when only a promise was given
+	// Witnesses are the known witnesses that cosigned the checkpoint, each once.
+	Witnesses []string
 }
 
 // Verified is what a bundle proved. Everything in it was signed by the party
@@ -287,6 +292,10 @@ func (r *Root) proveTime(v *Verified, m *material, c *content, want Thresholds, 
 				continue
 			}
 			return tsaErr, err
+		}
+		if n := len(p.proof.Witnesses); n < want.Witness {
+			skipped = nearest(skipped, refuse(CodeTLogWitness, "the checkpoint of log %s has cosignatures of %d distinct known witnesses, want %d; sign anew once the log's witnesses answer, or name more of them", p.log.url, n, want.Witness))
+			continue
 		}
 		if parties[p.log.party()] || parties[p.log.fingerprint()] {
 			continue // one log, or one key, counts once

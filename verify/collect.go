@@ -177,6 +177,7 @@ func describe(v *trust.Verified) policy.Evidence {
 	if v.LogID != "" && v.LogIndex >= 0 {
 		index := v.LogIndex
 		e.LogIndex, e.LogID = &index, v.LogID
+		e.Witnesses = v.Logs[0].Witnesses
 	}
 	return e
 }

@@ -23,7 +23,7 @@ import (
 )
 
 func (a *app) logCommand() *cobra.Command {
-	return group("log", "The transparency log", a.logInspect(), a.logVerify(), a.logMonitor())
+	return group("log", "The transparency log", a.logInspect(), a.logVerify(), a.logMonitor(), a.logVKey())
 }
 
 // logFlags say which log is read and under whose key.

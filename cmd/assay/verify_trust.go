@@ -6,6 +6,7 @@ import (
 	"maps"
 	"strings"
 
+	"assay/tlog"
 	"assay/trust"
 	"assay/trust/delegation"
 	"assay/trust/foreign"
@@ -18,6 +19,9 @@ import (
 // minimum are thresholds that were named on the command line.
 type minimum struct {
 	sct, log, tsa int
+	witness       int
+	vkeys         []string
+	keys          []*tlog.WitnessKey
 	given         bool
 }
 
@@ -25,13 +29,25 @@ func (m *minimum) register(cmd *cobra.Command) {
 	cmd.Flags().IntVar(&m.sct, "min-sct", 1, "certificate logs that must have promised a certificate; lowering it is told on standard error")
 	cmd.Flags().IntVar(&m.log, "min-log", 1, "transparency logs that must hold a signature; lowering it is told on standard error")
 	cmd.Flags().IntVar(&m.tsa, "min-tsa", 0, "timestamp authorities that must have stamped it")
+	cmd.Flags().StringArrayVar(&m.vkeys, "witness", nil, "verifier key (vkey) of a witness whose cosignature on the log's checkpoint counts; can be repeated")
+	cmd.Flags().IntVar(&m.witness, "min-witness", 0, "distinct --witness that must have cosigned it")
 }
 
 // settle checks the thresholds, and says loudly which are lower than by default.
 func (m *minimum) settle(a *app, cmd *cobra.Command) error {
 	fl := cmd.Flags()
-	if m.given = fl.Changed("min-sct") || fl.Changed("min-log") || fl.Changed("min-tsa"); !m.given {
+	if m.given = fl.Changed("min-sct") || fl.Changed("min-log") || fl.Changed("min-tsa") || len(m.vkeys) > 0 || m.witness != 0; !m.given {
 		return nil
+	}
+	for _, v := range m.vkeys {
+		k, err := tlog.ParseWitnessKey(v)
+		if err != nil {
+			return usagef("--witness: %w", err)
+		}
+		m.keys = append(m.keys, k)
+	}
+	if m.witness < 0 || m.witness > len(m.keys) {
+		return usagef("--min-witness %d: want 0 to the number of --witness, which is %d", m.witness, len(m.keys))
 	}
 	for _, t := range []struct {
 		flag string
@@ -54,7 +70,7 @@ func (m *minimum) apply(r *trust.Root) (*trust.Root, error) {
 	if !m.given {
 		return r, nil
 	}
-	return trust.ParseTrustedRoot(r.Bytes(), trust.WithName(r.Name()), trust.WithThresholds(trust.Thresholds{SCT: m.sct, TLog: m.log, TSA: m.tsa, Time: max(1, m.tsa)}))
+	return trust.ParseTrustedRoot(r.Bytes(), trust.WithName(r.Name()), trust.WithWitnesses(m.keys...), trust.WithThresholds(trust.Thresholds{SCT: m.sct, TLog: m.log, TSA: m.tsa, Witness: m.witness, Time: max(1, m.tsa)}))
 }
 
 // trustHere finds what to verify with: what was named, else what the server
