@@ -34,6 +34,7 @@ type site struct {
 	log    *lockedBuffer
 	exited chan error
 	config string // serve with this file, where nobody has a role; "": up
+	roles  string // of a process that serves; "": all
 	bin    string // another build than ASSAY_BIN's; "" is that
 
 	PublicURL string `json:"public_url"`
@@ -97,6 +98,9 @@ func (s *site) tryStart(listen string) error {
 	cmd := exec.Command(s.program(), "up", "--data", s.data, "--listen", listen, "-o", "json")
 	if s.config != "" {
 		cmd = exec.Command(s.program(), "serve", "--config", s.config, "-o", "json")
+		if s.roles != "" {
+			cmd.Args = append(cmd.Args, "--roles", s.roles)
+		}
 	}
 	cmd.Env = cleanEnv(s.env...)
 	s.log = &lockedBuffer{}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"slices"
 
 	"assay/internal/fault"
 
@@ -91,6 +92,17 @@ func (l *Log) verifierOf(pub crypto.PublicKey) (note.Verifier, error) {
 	return NewVerifier(l.opts.Origin, pub)
 }
 
+// same says whether two sets name the same keys for the same uses.
+func (s *keyset) same(other *keyset) bool {
+	hashes := func(vs []note.Verifier) (out []uint32) {
+		for _, v := range vs {
+			out = append(out, v.KeyHash())
+		}
+		return out
+	}
+	return s.id == other.id && slices.Equal(hashes(s.signing), hashes(other.signing)) && slices.Equal(hashes(s.verifiers), hashes(other.verifiers))
+}
+
 // parse reads a checkpoint that the log signed, now or before.
 func (s *keyset) parse(signed []byte) (Checkpoint, error) {
 	return ParseCheckpoint(signed, s.verifier, s.verifiers...)
@@ -133,6 +145,11 @@ func (l *Log) SetKeys(ctx context.Context, k Keys) error {
 // rekey signs the head with the next keys and takes them. Only the sequencer
 // calls it.
 func (l *Log) rekey(ctx context.Context, next *keyset) error {
+	if next.same(l.keyset()) {
+		// Nothing to sign: it must not wait for a log that cannot publish now.
+		l.setKeyset(next)
+		return nil
+	}
 	if err := l.settle(ctx); err != nil {
 		return err
 	}
