@@ -271,13 +271,17 @@ func TestWitnessesRefuse(t *testing.T) {
 func TestThreat_Witness_Answers(t *testing.T) {
 	other := newTestWitness(t, "b.test/w", &verifier{name: "x"})
 	for name, sign := range map[string]func(w *testWitness, text []byte) []byte{
-		"empty":                 func(*testWitness, []byte) []byte { return nil },
-		"another key's":         func(_ *testWitness, text []byte) []byte { return other.cosign(text) },
-		"over another size":     func(w *testWitness, text []byte) []byte { return w.cosign(bytes.Replace(text, []byte("\n1\n"), []byte("\n2\n"), 1)) },
-		"a bit flipped":         func(w *testWitness, text []byte) []byte { b := w.cosign(text); b[len(b)-10] ^= 1; return b },
-		"a page":                func(*testWitness, []byte) []byte { return []byte("<html>welcome</html>\n") },
-		"endless":               func(*testWitness, []byte) []byte { return bytes.Repeat([]byte("— a.test/w AAAA\n"), 1<<16) },
-		"cosignature as a note": func(w *testWitness, text []byte) []byte { return append(append([]byte("\n"), text...), w.cosign(text)...)[:20] },
+		"empty":         func(*testWitness, []byte) []byte { return nil },
+		"another key's": func(_ *testWitness, text []byte) []byte { return other.cosign(text) },
+		"over another size": func(w *testWitness, text []byte) []byte {
+			return w.cosign(bytes.Replace(text, []byte("\n1\n"), []byte("\n2\n"), 1))
+		},
+		"a bit flipped": func(w *testWitness, text []byte) []byte { b := w.cosign(text); b[len(b)-10] ^= 1; return b },
+		"a page":        func(*testWitness, []byte) []byte { return []byte("<html>welcome</html>\n") },
+		"endless":       func(*testWitness, []byte) []byte { return bytes.Repeat([]byte("— a.test/w AAAA\n"), 1<<16) },
+		"cosignature as a note": func(w *testWitness, text []byte) []byte {
+			return append(append([]byte("\n"), text...), w.cosign(text)...)[:20]
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o, v := witnessOptions(t)
