@@ -2,7 +2,6 @@ package verify
 
 import (
 	"context"
-	"crypto"
 	"crypto/ecdsa"
 	"errors"
 	"strings"
@@ -182,7 +181,7 @@ func delegated(t testing.TB, w *world, key *ecdsa.PrivateKey, change ...func(*de
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := delegation.Compile(t.Context(), trust.Roots{w.root}, []crypto.PublicKey{key.Public()}, [][]byte{w.Draft(t, trusttest.Request{Statement: b, Key: key}).JSON(t)})
+	set, err := delegation.Compile(t.Context(), trust.Roots{w.root}, []trust.Key{{Public: key.Public()}}, [][]byte{w.Draft(t, trusttest.Request{Statement: b, Key: key}).JSON(t)})
 	if err != nil || set.Link(d.Name).Err != nil {
 		t.Fatal(err, set.Link(d.Name).Err)
 	}
