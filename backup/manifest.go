@@ -155,7 +155,8 @@ func (s signed) open() (Manifest, string, error) {
 // Listed is a backup as [ListBackups] finds it.
 type Listed struct {
 	Manifest
-	Key string `json:"key"` // fingerprint of the signer; whether it is the site's is for the reader to know
+	Key string `json:"key"`     // fingerprint of the signer; whether it is the site's is for the reader to know
+	PEM string `json:"key_pem"` // the signer's public key
 }
 
 // Get reads one manifest, and checks its signature. key is the fingerprint that
@@ -182,7 +183,7 @@ func Get(ctx context.Context, r Repo, id, key string) (Listed, error) {
 	if key != "" && key != fp {
 		return Listed{}, fault.Newf(fault.Unverified, "backup %s is signed by %s, want %s: it was not made by the site whose key you gave", id, fp, key)
 	}
-	return Listed{m, fp}, nil
+	return Listed{m, fp, s.Key}, nil
 }
 
 // IDs gives the backups of a repository, oldest first.

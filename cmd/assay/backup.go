@@ -91,6 +91,9 @@ func (f *backupFlags) keys(cfg config.Config, reading bool) (backup.Keys, error)
 		k.Passphrase, err = config.Secret(place)
 		return k, err
 	}
+	if !reading && len(k.Recipients) == 0 {
+		return k, usagef("a backup holds the site's keys and is always encrypted: give --recipient age1… (age-keygen makes one), --passphrase file:PATH, or backup.recipients in --config FILE")
+	}
 	if reading && f.identity != "" {
 		k.Identities, err = os.ReadFile(f.identity)
 		if err != nil {
@@ -145,6 +148,7 @@ func (a *app) backupCommand() *cobra.Command {
 
 func (a *app) backupCreate() *cobra.Command {
 	f := &backupFlags{app: a}
+	var keyOut string
 	cmd := &cobra.Command{
 		Use:   "create --to DIR --recipient age1…",
 		Short: "Make a backup: consistent, incremental, encrypted, signed",
@@ -193,6 +197,11 @@ Exit code 1 when blobs were missing or damaged: the rest is in the backup.`,
 			}); err != nil {
 				return err
 			}
+			if keyOut != "" {
+				if err := os.WriteFile(keyOut, []byte(l.PEM), 0o644); err != nil { //nolint:gosec // a public key
+					return fmt.Errorf("--key-out: %w", err)
+				}
+			}
 			if l.Counts.Missing+l.Counts.Damaged > 0 {
 				a.notef("%d blobs that the database names were not there, %d were damaged: they are not in the backup\n", l.Counts.Missing, l.Counts.Damaged)
 				return &exitError{1}
@@ -203,6 +212,7 @@ Exit code 1 when blobs were missing or damaged: the rest is in the backup.`,
 	f.repository(cmd, "to")
 	cmd.Flags().StringArrayVar(&f.recipients, "recipient", nil, "age recipient (age1…), as age-keygen prints it; may be repeated")
 	cmd.Flags().StringVar(&f.passphrase, "passphrase", "", "file:PATH of a passphrase, instead of recipients")
+	cmd.Flags().StringVar(&keyOut, "key-out", "", "write the public key that signed it, for --key of verify and restore; keep it elsewhere")
 	return cmd
 }
 
