@@ -57,7 +57,7 @@ func TestQuick(t *testing.T) {
 		found[f.Name] = f
 	}
 	for _, name := range []string{
-		"up.fresh", "up.existing", "log.append.1024", "log.append.1", "sign.keyless", "evidence.ingest", "verify.keyless", "verify.trust-depth",
+		"up.fresh", "up.existing", "log.append.1024", "log.append.1", "sign.keyless", "evidence.ingest", "verify.keyless", "verify.trust-depth", "revoke.plan",
 		"decision.make", "decision.read", "decision.read.database",
 		"registry.pull.1mb", "registry.push.1mb", "registry.push.chunked", "registry.pull.10mb", "registry.mixed",
 	} {

@@ -85,26 +85,39 @@ type selection struct {
 }
 
 // count adds the subjects of the picked bundles to lost, and gives how many
-// bundles there are.
+// bundles there are. Those with one subject, nearly all, are read from the index
+// alone.
 func (w selection) count(ctx context.Context, tx *store.Tx, lost map[artifact.Digest]int) (n int, err error) {
-	rows, err := tx.Query(ctx, `SELECT s.subject, COUNT(*) FROM evidence_bundle b CROSS JOIN evidence_subject s WHERE `+w.where+` AND s.id = b.id GROUP BY s.subject`, w.args...)
+	n, err = tally(ctx, tx, lost, `SELECT b.subject, 1 FROM evidence_bundle b WHERE `+w.where+` AND b.subject <> ''`, w.args)
+	if err != nil {
+		return 0, err
+	}
+	var several int
+	if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM evidence_bundle b WHERE `+w.where+` AND b.subject = ''`, w.args...).Scan(&several); err != nil || several == 0 {
+		return n, err
+	}
+	_, err = tally(ctx, tx, lost, `SELECT s.subject, COUNT(*) FROM evidence_bundle b CROSS JOIN evidence_subject s
+		WHERE `+w.where+` AND b.subject = '' AND s.id = b.id GROUP BY s.subject`, w.args)
+	return n + several, err
+}
+
+// tally adds rows of a subject and a number to lost.
+func tally(ctx context.Context, tx *store.Tx, lost map[artifact.Digest]int, q string, args []any) (n int, err error) {
+	rows, err := tx.Query(ctx, q, args...)
 	if err != nil {
 		return 0, err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var d artifact.Digest
+		var d string
 		var of int
 		if err := rows.Scan(&d, &of); err != nil {
 			return 0, err
 		}
-		lost[d] += of
+		lost[artifact.Digest(d)] += of
+		n += of
 	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-		return 0, err
-	}
-	err = tx.QueryRow(ctx, `SELECT COUNT(*) FROM evidence_bundle b WHERE `+w.where, w.args...).Scan(&n)
-	return n, err
+	return n, rows.Err()
 }
 
 // selections are the bundles that an entry names and that do not provably

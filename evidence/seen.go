@@ -38,6 +38,14 @@ func builderOf(st *attestation.Statement) string {
 	return short(p.BuilderID)
 }
 
+// onlySubject is the subject of a bundle that has one; else "".
+func (p *prepared) onlySubject() string {
+	if len(p.subjects) != 1 {
+		return ""
+	}
+	return string(p.subjects[0])
+}
+
 func short(s string) string {
 	if len(s) > maxMaker {
 		return ""
