@@ -12,10 +12,10 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
-	"syscall"
 	"time"
 
 	"assay/internal/fault"
+	"assay/internal/netguard"
 )
 
 const (
@@ -24,69 +24,6 @@ const (
 	maxJWKS      = 256 << 10 // bytes of a key set
 	maxCABundle  = 1 << 20
 )
-
-// never are networks that no issuer lives in, whatever the configuration:
-// link-local and with it the metadata services of clouds (CVE-2026-49478,
-// CVE-2026-54450), and addresses that are no host's.
-var never = prefixes(
-	"0.0.0.0/8", "169.254.0.0/16", "192.0.0.0/24", "224.0.0.0/4", "240.0.0.0/4",
-	"100.100.100.200/32", // Alibaba Cloud metadata
-	"168.63.129.16/32",   // Azure platform
-	"::/128", "fe80::/10", "ff00::/8",
-	"fd00:ec2::/32",  // AWS metadata, DNS, time
-	"fd20:ce::/32",   // Google Cloud metadata
-	"2001::/32",      // Teredo: an IPv4 address in disguise
-	"64:ff9b:1::/48", // local NAT64
-)
-
-// private are networks that an issuer lives in only when its configuration
-// says so.
-var private = prefixes(
-	"127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "198.18.0.0/15",
-	"::1/128", "fc00::/7", "fec0::/10",
-)
-
-func prefixes(list ...string) []netip.Prefix {
-	out := make([]netip.Prefix, len(list))
-	for i, s := range list {
-		out[i] = netip.MustParsePrefix(s)
-	}
-	return out
-}
-
-// checkAddr refuses addresses that an issuer's host name must not lead to.
-func checkAddr(a netip.Addr, allowPrivate bool) error {
-	a = embedded(a.WithZone("")).Unmap()
-	for _, p := range never {
-		if p.Contains(a) {
-			return fault.Newf(fault.Denied, "address %s is link-local, a metadata service or no host's: never contacted", a)
-		}
-	}
-	if !allowPrivate {
-		for _, p := range private {
-			if p.Contains(a) {
-				return fault.Newf(fault.Denied, "address %s is private: set allow_private for this issuer if it lives there", a)
-			}
-		}
-	}
-	return nil
-}
-
-// embedded gives the IPv4 address inside a NAT64 (RFC 6052) or 6to4 (RFC 3056)
-// address, else a itself.
-func embedded(a netip.Addr) netip.Addr {
-	if !a.Is6() || a.Is4In6() {
-		return a
-	}
-	b := a.As16()
-	switch {
-	case netip.MustParsePrefix("64:ff9b::/96").Contains(a):
-		return netip.AddrFrom4([4]byte(b[12:16]))
-	case netip.MustParsePrefix("2002::/16").Contains(a):
-		return netip.AddrFrom4([4]byte(b[2:6]))
-	}
-	return a
-}
 
 type proxyKey struct{}
 
@@ -145,13 +82,7 @@ func newFetcher(cfg *IssuerConfig, o *VerifierOptions) (*fetcher, error) {
 func (f *fetcher) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	d := net.Dialer{Timeout: 5 * time.Second}
 	if via, _ := ctx.Value(proxyKey{}).(string); via == "" || via != addr {
-		d.Control = func(_, address string, _ syscall.RawConn) error {
-			ap, err := netip.ParseAddrPort(address)
-			if err != nil {
-				return fault.Newf(fault.Denied, "address %q does not parse", address)
-			}
-			return checkAddr(ap.Addr(), f.private)
-		}
+		d.Control = netguard.Control(f.private)
 	}
 	return d.DialContext(ctx, network, addr)
 }
@@ -197,14 +128,14 @@ func (f *fetcher) get(ctx context.Context, raw string, limit int64) ([]byte, err
 // name that resolves only at the proxy is left to the proxy's own rules.
 func (f *fetcher) checkProxied(ctx context.Context, host string) error {
 	if a, err := netip.ParseAddr(host); err == nil {
-		return checkAddr(a, f.private)
+		return netguard.Check(a, f.private)
 	}
 	addrs, err := f.lookup(ctx, host)
 	if err != nil {
 		return nil //nolint:nilerr // behind a proxy, names often do not resolve here
 	}
 	for _, a := range addrs {
-		if err := checkAddr(a, f.private); err != nil {
+		if err := netguard.Check(a, f.private); err != nil {
 			return err
 		}
 	}
