@@ -68,6 +68,7 @@ const (
 	StoreTampered       Kind = "store.tampered"
 	BackupCreated       Kind = "backup.created"
 	RestoreReconciled   Kind = "restore.reconciled"
+	WebhookFailing      Kind = "webhook.failing"
 	ServerStarted       Kind = "server.started"
 	ServerStopped       Kind = "server.stopped"
 )
@@ -223,6 +224,8 @@ func Kinds() []KindInfo {
 			{"id", "of the backup"}, {"parent", "the backup before"}, {"objects", "its list of objects, SHA-256"}, {"recipients", "whom it is encrypted to"}}},
 		{RestoreReconciled, Alert, "A restored log was let go on.", []Field{
 			{"backup", "restored from"}, {"how", "outside knowledge, caught up, loss accepted"}, {"reason", "the operator's"}, {"logs", "name, restored size, size from which it goes on"}}},
+		{WebhookFailing, Alert, "A webhook did not take an event in three days, or wants none: it was given up.", []Field{
+			{"hook", "the document's name"}, {"event", "evt_..."}, {"kind", "of that event"}, {"attempts", "how often it was tried"}, {"reason", "the last failure"}}},
 		{ServerStarted, Domain, "A server started.", []Field{
 			{"version", "of the binary"}, {"listen", "addresses"}, {"public_url", "its public URL"}}},
 		{ServerStopped, Domain, "A server stopped in good order.", []Field{
