@@ -32,6 +32,7 @@ var floors = []string{
 	"trust",
 	"tlog",
 	"identity",
+	"webhook",
 	"event",
 	"policy",
 	"client",

@@ -29,6 +29,7 @@ import (
 	"assay/tlog"
 	"assay/trust"
 	"assay/verify"
+	"assay/webhook"
 )
 
 // Options are what the API stands on.
@@ -38,6 +39,7 @@ type Options struct {
 	Verifier    *identity.Verifier
 	Evidence    *evidence.Store
 	SBOMs       *sbom.Store
+	Webhooks    *webhook.Sender
 	Credentials *credential.Store
 	Engine      *verify.Engine
 	Gate        *gate.Gate

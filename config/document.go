@@ -10,6 +10,7 @@ import (
 	"assay/internal/fault"
 	"assay/internal/strictyaml"
 	"assay/policy"
+	"assay/webhook"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -23,9 +24,11 @@ const (
 )
 
 // Kinds lists the kinds of document.
-func Kinds() []string { return []string{KindGrant, KindIssuer, KindPolicy, KindRepository, KindTeam} }
+func Kinds() []string {
+	return []string{KindGrant, KindIssuer, KindPolicy, KindRepository, KindTeam, KindWebhook}
+}
 
-const kindNames = KindGrant + ", " + KindIssuer + ", " + KindPolicy + ", " + KindRepository + " or " + KindTeam
+const kindNames = KindGrant + ", " + KindIssuer + ", " + KindPolicy + ", " + KindRepository + ", " + KindTeam + " or " + KindWebhook
 
 // Document is one document of `assay apply`, checked.
 type Document struct {
@@ -38,6 +41,7 @@ type Document struct {
 	Repository *RepositorySpec        // of KindRepository
 	Policy     *policy.Policy         // of KindPolicy
 	Team       *TeamSpec              // of KindTeam
+	Webhook    *webhook.Spec          // of KindWebhook
 }
 
 type metadata struct {
@@ -122,6 +126,13 @@ func parseDocument(p strictyaml.Document) (Document, error) {
 		}
 		d.Name, d.Team = e.Metadata.Name, &e.Spec
 		return d, e.Spec.validate(d.Name)
+	case KindWebhook:
+		e, err := decode[webhook.Spec](p, d.Kind)
+		if err != nil {
+			return d, err
+		}
+		d.Name, d.Webhook = e.Metadata.Name, &e.Spec
+		return d, e.Spec.Validate()
 	case KindPolicy:
 		compiled, err := policy.ParseRequirements(p.Text())
 		if err != nil {
@@ -157,6 +168,8 @@ type Desired struct {
 	Policies *policy.Set
 	// Repositories says how each repository behaves.
 	Repositories *Repositories
+	// Webhooks are told of what happens.
+	Webhooks []*webhook.Hook
 }
 
 // Compile joins documents, and the site's own issuers, into what the server
@@ -193,6 +206,9 @@ func Compile(docs []Document, site []identity.IssuerConfig) (*Desired, error) {
 	}
 	var err error
 	if d.Grants, err = expandTeams(docs, d.Grants); err != nil {
+		return nil, err
+	}
+	if d.Webhooks, err = hooks(docs); err != nil {
 		return nil, err
 	}
 	if d.Repositories, err = NewRepositories(repositories...); err != nil {

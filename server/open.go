@@ -33,6 +33,7 @@ import (
 	"assay/trust"
 	"assay/trust/tuf"
 	"assay/verify"
+	"assay/webhook"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -54,6 +55,7 @@ type parts struct {
 	live        live
 	evidence    *evidence.Store
 	sboms       *sbom.Store
+	webhooks    *webhook.Sender
 	engine      *verify.Engine
 	gate        *gate.Gate
 	registry    *registry.Registry
@@ -73,7 +75,7 @@ type parts struct {
 func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations,
-		registry.Migrations, gate.Migrations, verify.Migrations, config.Migrations, vouchMigrations,
+		registry.Migrations, gate.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, vouchMigrations,
 	}
 }
 
@@ -325,8 +327,12 @@ func derive(key crypto.Signer, use string) ([]byte, error) {
 }
 
 func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
+	s.webhooks = webhook.New(webhook.Options{
+		DB: s.db, Events: s.events, Hooks: func() []*webhook.Hook { return s.desired.Load().Webhooks }, Secret: config.Secret,
+		Source: s.public, Host: s.host(), Logger: s.log, Registerer: s.reg,
+	})
 	s.api = api.New(api.Options{
-		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
+		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Webhooks: s.webhooks, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
 		Credentials: s.credentials, Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Foreign: foreignTrust{s}, Delegations: delegations{s}, Rotate: s.rotate, Clock: s.clock, Logger: s.log,

@@ -57,6 +57,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 		work["revoked"] = s.every(revocationsPoll, s.renewRevocations)
 		work["redecide"] = s.redecide
 		work["backfill"] = s.backfill
+		work["webhooks"] = s.webhooks.Run
 		work["sboms"] = (&sbom.Follower{Store: s.sboms, Events: s.events, Evidence: s.evidence, Logger: s.log}).Run
 	}
 	for name, run := range work {
