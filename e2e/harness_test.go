@@ -238,15 +238,23 @@ func refused(t testing.TB, words []string, env []string, program string, args ..
 	}
 }
 
+// environ is what the site's own command line runs in. What it remembers of
+// sites (the newest lists that it saw) is by host name, and all are 127.0.0.1
+// here: each site has folders of its own for that.
+func (s *site) environ() []string {
+	own := filepath.Join(filepath.Dir(s.data), "user")
+	return cleanEnv(slices.Concat(s.env, []string{"ASSAY_DATA=" + s.data, "XDG_CACHE_HOME=" + own, "XDG_CONFIG_HOME=" + own})...)
+}
+
 // assay runs the site's own command line.
 func (s *site) assay(args ...string) string {
 	s.t.Helper()
-	return must(s.t, cleanEnv(slices.Concat(s.env, []string{"ASSAY_DATA=" + s.data})...), s.program(), args...)
+	return must(s.t, s.environ(), s.program(), args...)
 }
 
 func (s *site) assayRefused(code int, words []string, args ...string) {
 	s.t.Helper()
-	r := run(s.t, cleanEnv(slices.Concat(s.env, []string{"ASSAY_DATA=" + s.data})...), s.program(), args...)
+	r := run(s.t, s.environ(), s.program(), args...)
 	if r.code != code {
 		s.t.Errorf("assay %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), r.code, code, r.stdout, r.stderr)
 	}

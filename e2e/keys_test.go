@@ -49,7 +49,7 @@ func TestKeysVaultSigns(t *testing.T) {
 	dir := t.TempDir()
 	ref := pushImage(t, s, home, "team/kms", "signed by a KMS")
 
-	env := cleanEnv(vault[0], vault[1], "ASSAY_DATA="+s.data)
+	env := cleanEnv(vault[0], vault[1], "ASSAY_DATA="+s.data, "HOME="+dir)
 	must(t, env, s.program(), "keys", "generate", "--kms", "hashivault://release", "--out", filepath.Join(dir, "release"))
 	must(t, env, s.program(), "sign", "--subject", "dev@example.com", "--key", "hashivault://release", ref)
 	root := filepath.Join(dir, "root.json")
@@ -70,7 +70,7 @@ func TestKeysVaultSigns(t *testing.T) {
 }
 
 // serverRoles are those whose keys can lie in a KMS.
-var serverRoles = []string{"ca", "ca-root", "tsa", "tsa-root", "oidc", "log", "ct", "audit", "decision", "tuf-root", "tuf-online"}
+var serverRoles = []string{"ca", "ca-root", "tsa", "tsa-root", "oidc", "log", "ct", "audit", "decision", "delegation", "tuf-root", "tuf-online"}
 
 // A whole site whose keys lie in Vault, and whose one file key is unlocked by
 // Vault: it signs, unmodified cosign verifies, and a key that is exchanged
@@ -253,13 +253,13 @@ func TestFIPS(t *testing.T) {
 			s.assay("sign", "--subject", "dev@example.com", "--bundle", bundle, blob)
 			verify := []string{"verify", "--certificate-identity", "dev@example.com", "--certificate-oidc-issuer", s.Services.OIDC, blob}
 			s.assay(verify...)
-			must(t, cleanEnv("GODEBUG=fips140="+mode), bin, append(verify, "--bundle", bundle, "--trusted-root", root)...)
+			must(t, cleanEnv("GODEBUG=fips140="+mode, "HOME="+dir), bin, append(verify, "--bundle", bundle, "--trusted-root", root)...)
 			must(t, s.home("dev@example.com"), "cosign", "verify-blob", "--trusted-root", root, "--bundle", bundle,
 				"--certificate-identity", "dev@example.com", "--certificate-oidc-issuer", s.Services.OIDC, blob)
 			s.assay("push", "--subject", "dev@example.com", "--product", blob, s.Services.Registry+"/team/app:v1")
 			s.assay("sign", "--subject", "dev@example.com", s.Services.Registry+"/team/app:v1")
 			s.assay("log", "verify")
-			env := cleanEnv("GODEBUG=fips140="+mode, "COSIGN_PASSWORD=a passphrase of some length")
+			env := cleanEnv("GODEBUG=fips140="+mode, "HOME="+dir, "COSIGN_PASSWORD=a passphrase of some length")
 			key := filepath.Join(dir, "release")
 			must(t, env, bin, "keys", "generate", "--out", key)
 			must(t, env, bin, "sign", "--key", key+".key", "--upload=false", "--bundle", filepath.Join(dir, "k.json"), blob)
