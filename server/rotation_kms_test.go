@@ -90,7 +90,7 @@ func kmsAnswer(args *common.PluginArgs) (resp common.PluginResp, err error) {
 	if err != nil {
 		return resp, err
 	}
-	key := parsed.(crypto.Signer) //nolint:errcheck // what was written above
+	key := parsed.(crypto.Signer)
 	pub, err := x509.MarshalPKIXPublicKey(key.Public())
 	text := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: pub})
 	switch args.MethodName {

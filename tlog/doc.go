@@ -27,6 +27,15 @@
 // entry against its tile: a flipped bit is [fault.Tampered], never a wrong
 // proof.
 //
+// # Keys that follow one another
+//
+// A tree outlives its key: see [Keys]. While one key follows another, both sign
+// every checkpoint, and an entry names the one that it was answered under. A
+// checkpoint of a key that went is the log's own when it opens, and is signed anew
+// at once; for everybody else the windows of the trusted root say until when a
+// key counts. A key that was never named is refused as ever: a folder of another
+// log does not become this one.
+//
 // # Why the sequencer is our own
 //
 // Tessera v1.0.4's POSIX driver was measured first (two cores, ext4, 1.5 kB
