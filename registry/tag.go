@@ -316,6 +316,10 @@ func evidenceOf(m *manifest) int {
 	return countsForItself
 }
 
+// IsIndex says whether a media type is that of an index, which is made of other
+// manifests.
+func IsIndex(mediaType string) bool { return isIndex(mediaType) }
+
 // CarriedBy says what a stored manifest is mere evidence about: its subject,
 // or what a carrier tag that names it says; empty when it counts for itself. A
 // manifest that a container could be started from always does, and so does an

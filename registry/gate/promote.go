@@ -141,6 +141,9 @@ func (g *Gate) apply(ctx context.Context, tx *store.Tx, r *row, s *config.Reposi
 		return g.deactivate(ctx, tx, r, s, cause{c.actor, clip(trail(d), maxReason)})
 	}
 	r.reason = trail(d)
+	if r.fresh {
+		return nil // it is stored by who asked
+	}
 	return g.keep(ctx, tx, r)
 }
 
@@ -197,11 +200,13 @@ func (g *Gate) activate(ctx context.Context, tx *store.Tx, r *row, s *config.Rep
 	if err != nil {
 		return err
 	}
-	own, err := g.moveHeld(ctx, tx, r.repository, r.digest, s, c)
-	if err != nil {
-		return err
+	if !r.fresh {
+		own, err := g.moveHeld(ctx, tx, r.repository, r.digest, s, c)
+		if err != nil {
+			return err
+		}
+		tags = append(own, tags...)
 	}
-	tags = append(own, tags...)
 	if from == Active && len(tags) == 0 && children == 0 {
 		return nil
 	}
@@ -214,6 +219,9 @@ func (g *Gate) activate(ctx context.Context, tx *store.Tx, r *row, s *config.Rep
 
 // activateParts shows what an index is made of.
 func (g *Gate) activateParts(ctx context.Context, tx *store.Tx, whole *row, s *config.RepositorySpec, c cause) (n int, tags []string, err error) {
+	if !registry.IsIndex(whole.mediaType) {
+		return 0, nil, nil
+	}
 	all, err := parts(ctx, tx, whole.repository, whole.digest)
 	if err != nil {
 		return 0, nil, err

@@ -75,7 +75,7 @@ func (g *Gate) Stored(ctx context.Context, tx *store.Tx, p *registry.Push) error
 	r := row{
 		repository: p.Repository, digest: p.Digest, mediaType: p.MediaType, state: Staged, owner: p.Owner, changed: tx.Now(),
 	}
-	if was != nil {
+	if r.fresh = was == nil; was != nil {
 		r.owner = was.owner
 	}
 	switch {
@@ -100,9 +100,6 @@ func (g *Gate) stage(ctx context.Context, tx *store.Tx, p *registry.Push, s *con
 	r.expires = store.Micros(tx.Now().Add(s.StagedFor))
 	r.due = store.Micros(tx.Now().Add(settleSoon))
 	r.reason = p.Warning
-	if err := g.keep(ctx, tx, r); err != nil {
-		return err
-	}
 	d, err := g.standing(ctx, tx, r, s)
 	if err != nil {
 		return err
@@ -111,11 +108,11 @@ func (g *Gate) stage(ctx context.Context, tx *store.Tx, p *registry.Push, s *con
 		if err := g.apply(ctx, tx, r, s, d, cause{actor: "system:gate", reason: "evidence was there before the push"}); err != nil {
 			return err
 		}
-		if r.state == Staged {
-			r.due = store.Micros(tx.Now().Add(settleSoon))
-			if err := g.keep(ctx, tx, r); err != nil {
-				return err
-			}
+	}
+	if r.state == Staged { // decided upon or not, evidence may have come meanwhile
+		r.due = store.Micros(tx.Now().Add(settleSoon))
+		if err := g.keep(ctx, tx, r); err != nil {
+			return err
 		}
 	}
 	p.State = string(r.state)

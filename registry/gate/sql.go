@@ -74,6 +74,7 @@ type row struct {
 	expires    int64 // microseconds; 0: never
 	due        int64
 	judged     int64
+	fresh      bool // has no row yet: nothing waits for it
 }
 
 const rowColumns = `repository, digest, media_type, state, basis, reason, decision, carrier, subject, owner, changed, expires, due, judged`
