@@ -225,3 +225,5 @@ func digest(m []byte) string { return string(artifact.SHA256Of(m)) }
 func contextFor(t *testing.T) (context.Context, context.CancelFunc) {
 	return context.WithCancel(t.Context())
 }
+
+func artifactOf(m []byte) artifact.Digest { return artifact.SHA256Of(m) }
