@@ -141,9 +141,13 @@ func (m tagMove) note(ctx context.Context, tx *store.Tx) error {
 	if err != nil {
 		return err
 	}
+	who, why := m.actor, m.reason
+	if m.pushedBy != "" { // the history says who pushed, and how it came to be seen
+		who, why = m.pushedBy, clip("promoted by "+m.actor+": "+m.reason, 1024)
+	}
 	_, err = tx.Exec(ctx, `INSERT INTO registry_tag_history (repository, tag, number, from_digest, to_digest, actor, reason, moved_at, event)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		m.repository, m.tag, m.number, string(m.from), string(m.to), m.actor, m.reason, tx.Now(), id)
+		m.repository, m.tag, m.number, string(m.from), string(m.to), who, why, tx.Now(), id)
 	return err
 }
 
@@ -220,7 +224,7 @@ type HistoryEntry struct {
 	Number int64           `json:"number"` // of the push that it came from; rises with time
 	From   artifact.Digest `json:"from,omitempty"`
 	To     artifact.Digest `json:"to,omitempty"` // empty: the tag was deleted
-	Actor  string          `json:"actor"`
+	Actor  string          `json:"actor"`        // who pushed or deleted
 	Reason string          `json:"reason,omitempty"`
 	Time   time.Time       `json:"time"`
 	Event  string          `json:"event"` // id of the record in the event log

@@ -159,7 +159,7 @@ func writeStatus(w io.Writer, st *gate.ManifestStatus) {
 }
 
 func writeHistory(w io.Writer, list []gate.TagMove) {
-	fmt.Fprintln(w, "TIME\tPUSH\tFROM\tTO\tBY\tLOG INDEX")
+	fmt.Fprintln(w, "TIME\tPUSH\tFROM\tTO\tBY\tLOG INDEX\tWHY")
 	for _, h := range list {
 		index := "not logged yet"
 		if h.LogIndex != nil {
@@ -176,7 +176,7 @@ func writeHistory(w io.Writer, list []gate.TagMove) {
 		if h.From != "" {
 			from = h.From.Short()
 		}
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", stamp(h.Time), h.Number, line(from), line(to), line(h.Actor), index)
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\n", stamp(h.Time), h.Number, line(from), line(to), line(h.Actor), index, dash(h.Reason))
 	}
 }
 

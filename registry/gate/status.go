@@ -149,9 +149,9 @@ func (g *Gate) trail(ctx context.Context, st *ManifestStatus, s *config.Reposito
 type TagMove struct {
 	Number   int64           `json:"number"` // of the push that it came from; rises with time
 	From     artifact.Digest `json:"from,omitempty"`
-	To       artifact.Digest `json:"to,omitempty"` // empty: the tag was deleted
-	Actor    string          `json:"actor"`
-	Reason   string          `json:"reason,omitempty"`
+	To       artifact.Digest `json:"to,omitempty"`     // empty: the tag was deleted
+	Actor    string          `json:"actor"`            // who pushed or deleted
+	Reason   string          `json:"reason,omitempty"` // how it came to be seen, where it waited
 	Time     time.Time       `json:"time"`
 	Event    string          `json:"event"`               // id of the record in the event log
 	Seq      int64           `json:"seq,omitempty"`       // in the event log; absent: not sealed yet
