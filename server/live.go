@@ -31,11 +31,10 @@ const revocationsPoll = time.Minute
 // trustState is what this process verifies with at an instant. It is immutable:
 // a change makes another one, which all doors ask from then on.
 type trustState struct {
-	root      *trust.Root      // the site's own
-	verifier  *verify.Verifier // of all bundles
-	staleFrom time.Time        // a list in it is too old from then on; zero: never
-	targets   map[string][]byte
-	keys      []rotation.Key // the site's own
+	root     *trust.Root      // the site's own
+	verifier *verify.Verifier // of all bundles
+	targets  map[string][]byte
+	keys     []rotation.Key // the site's own
 	// revocations is the site's list; nil before the first one was made.
 	revocations *revocation.Signed
 
@@ -45,29 +44,15 @@ type trustState struct {
 	epoch, revision int64 // of the database that it was made from
 }
 
-func (t *trustState) stale(now time.Time) bool {
-	return !t.staleFrom.IsZero() && !now.Before(t.staleFrom)
-}
-
 // trustDraft is a trustState while it is made: what the loader of each kind of
 // document adds to.
 type trustDraft struct {
-	own     trust.Parts            // the own authorities, which become the own root
-	verify  verify.VerifierOptions // foreign roots, keys and checks; the own root comes first
-	targets map[string][]byte      // what TUF publishes beside the trusted root
-	foreign []importedRoot         // those of verify.Foreign, for people
-	keys    []rotation.Key
-	// staleFrom is when the earliest part of it ends, revocation lists apart; see
-	// endsAt.
-	staleFrom   time.Time
+	own         trust.Parts            // the own authorities, which become the own root
+	verify      verify.VerifierOptions // foreign roots, keys and checks; the own root comes first
+	targets     map[string][]byte      // what TUF publishes beside the trusted root
+	foreign     []importedRoot         // those of verify.Foreign, for people
+	keys        []rotation.Key
 	revocations *revocation.Signed
-}
-
-// endsAt notes that something in the draft is too old from at on.
-func (d *trustDraft) endsAt(at time.Time) {
-	if d.staleFrom.IsZero() || at.Before(d.staleFrom) {
-		d.staleFrom = at
-	}
 }
 
 // trustLoader puts the documents of one kind into a draft. It is called with
@@ -178,7 +163,7 @@ func (s *Server) makeTrust(ctx context.Context, tx *store.Tx) (*trustState, erro
 		return nil, err
 	}
 	return &trustState{
-		root: root, verifier: v, staleFrom: d.staleFrom, targets: d.targets, keys: d.keys, revocations: d.revocations,
+		root: root, verifier: v, targets: d.targets, keys: d.keys, revocations: d.revocations,
 		foreign: d.foreign, delegations: d.verify.Delegations,
 	}, nil
 }

@@ -71,7 +71,7 @@ func (s *Server) redecideSome(ctx context.Context, tried map[decisionName]decide
 			continue
 		}
 		if ctx.Err() != nil {
-			return n, nil
+			break
 		}
 		tried[name] = decidedAt{epoch, now}
 		n++

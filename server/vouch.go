@@ -44,7 +44,7 @@ func (s *Server) newEngine(key crypto.Signer) (*verify.Engine, error) {
 	return verify.New(verify.Options{
 		DB: s.db, Source: s.evidence, Trust: func() verify.TrustState {
 			t := s.trust()
-			return verify.TrustState{Verifier: t.verifier, Epoch: t.epoch, Stale: t.stale(s.clock())}
+			return verify.TrustState{Verifier: t.verifier, Epoch: t.epoch}
 		},
 		Profile: func(repository string) string { return s.gate.Profile(repository) },
 		Refresh: s.followTrust, Key: key, VerifierID: s.public, Host: s.host(),

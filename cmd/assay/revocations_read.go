@@ -22,8 +22,8 @@ type listFlags struct {
 	offline bool
 }
 
-func (f *listFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.tufRoot, "tuf-root", "", "the site's TUF root.json, whose keys sign its lists (assay trust root)")
+func (l *listFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&l.tufRoot, "tuf-root", "", "the site's TUF root.json, whose keys sign its lists (assay trust root)")
 }
 
 // cacheDir is where this user's Assay remembers what it has seen of the world:

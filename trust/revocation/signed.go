@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/sha256"
+	"slices"
 	"time"
 
 	rekorpb "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
@@ -59,6 +60,7 @@ type Signed struct {
 	Base    *Signed
 	raw     []byte
 	signer  []string // fingerprints of the authority's keys that signed
+	parties []string // the authority's keys and the logs that hold it: what a site keeps some of when others are rotated
 	entries string   // digest of the entries
 	index   int64    // of the first signature in its log; -1: none
 }
@@ -247,6 +249,18 @@ func (s *Signed) openSigners(ctx context.Context, env *attestation.Envelope, pro
 			offline[fp] = true
 		}
 	}
+	for _, k := range keys {
+		fp, err := trust.KeyFingerprint(k)
+		if err != nil {
+			return err
+		}
+		s.parties = append(s.parties, fp)
+	}
+	for _, id := range s.LogIDs {
+		s.parties = append(s.parties, "log:"+id)
+	}
+	slices.Sort(s.parties)
+	s.parties = slices.Compact(s.parties)
 	s.Root = a.RootThreshold > 0 && len(offline) >= a.RootThreshold
 	switch {
 	case s.Root || online > 0:

@@ -161,6 +161,35 @@ func TestBase(t *testing.T) {
 	}
 }
 
+// Two sites of one name do not stand in each other's way; one that rotates its
+// keys, some at a time, stays the same.
+func TestMemoryOfSites(t *testing.T) {
+	a, b := newSite(t), newSite(t)
+	m := revocation.Memory{Dir: t.TempDir()}
+	accept := func(s *site, version int64) error {
+		return m.Accept(t.Context(), s.open(s.seal(s.list(version), s.online)))
+	}
+	for _, step := range []struct {
+		s       *site
+		version int64
+		code    string
+	}{{a, 7, ""}, {b, 1, ""}, {b, 3, ""}, {b, 2, revocation.CodeRollback}, {a, 6, revocation.CodeRollback}, {a, 8, ""}} {
+		if err := accept(step.s, step.version); trust.Code(err) != step.code {
+			t.Fatalf("version %d: %v, want %q", step.version, err, step.code)
+		}
+	}
+	a.online = trusttest.NewKey(t)
+	a.authority.Online = []crypto.PublicKey{a.online.Public()}
+	if err := accept(a, 9); err != nil {
+		t.Fatal(err)
+	}
+	for i := range a.offline { // and then the root's
+		a.offline[i] = trusttest.NewKey(t)
+		a.authority.Root[i] = a.offline[i].Public()
+	}
+	wantCode(t, accept(a, 8), revocation.CodeRollback)
+}
+
 func TestMemoryIsDamaged(t *testing.T) {
 	s := newSite(t)
 	m := revocation.Memory{Dir: t.TempDir()}
