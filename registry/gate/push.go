@@ -12,6 +12,7 @@ import (
 	"assay/policy"
 	"assay/registry"
 	"assay/store"
+	"assay/trust"
 	"assay/verify"
 )
 
@@ -121,7 +122,8 @@ func (g *Gate) stage(ctx context.Context, tx *store.Tx, p *registry.Push, s *con
 }
 
 // standing is the decision about a manifest that counts now: made under the
-// policy that applies now, and not past its end; nil: none.
+// policy that applies now and the trust that is in force, and not past its end;
+// nil: none.
 func (g *Gate) standing(ctx context.Context, tx *store.Tx, r *row, s *config.RepositorySpec) (*verify.Decision, error) {
 	sc := scopeOf(r.repository, s)
 	d, err := verify.Standing(ctx, tx, r.digest, sc.ID)
@@ -129,6 +131,10 @@ func (g *Gate) standing(ctx context.Context, tx *store.Tx, r *row, s *config.Rep
 		return nil, nil //nolint:nilnil // none is an answer
 	}
 	if err != nil {
+		return nil, err
+	}
+	// From before a revocation, an allow is no answer.
+	if epoch, err := trust.Epoch(ctx, tx); err != nil || d.TrustEpoch < epoch {
 		return nil, err
 	}
 	pol := g.policyFor(target(r.repository, r.digest, r.mediaType, s.Profile), sc)
