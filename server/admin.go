@@ -80,6 +80,7 @@ func (s *Server) adminHandler() http.Handler {
 	}
 	if s.has(config.RoleLog) {
 		mux.Handle("GET /rekor/", http.StripPrefix("/rekor", s.rekor))
+		mux.Handle("GET /ct/", http.StripPrefix("/ct", s.ct.Handler(s.readLog)))
 	} else {
 		mux.Handle("/rekor/", s.elsewhere(config.RoleLog))
 	}

@@ -97,6 +97,51 @@ func (m *Monitor) Check(ctx context.Context) (Report, error) {
 	return rep, m.report(ctx, tree, st, &rep)
 }
 
+// Compare holds a checkpoint that others were shown against the one that was
+// seen last: a log with two faces shows each of them one. Run it after Check. A
+// checkpoint that no tree of this log extends, or which the log shows only to
+// them, is [fault.Tampered], and both are kept as the proof.
+func (m *Monitor) Compare(ctx context.Context, other []byte) error {
+	codec := m.Codec
+	if codec == nil {
+		codec = Plain{}
+	}
+	seen, _, err := m.load()
+	if err != nil {
+		return err
+	}
+	if seen == nil {
+		return fault.Newf(fault.Invalid, "nothing was seen of the log yet")
+	}
+	theirs, err := ParseCheckpoint(other, m.Verifier, m.Others...)
+	if err != nil {
+		return fmt.Errorf("the checkpoint to compare with: %w", err)
+	}
+	if theirs.Size > seen.Size {
+		// The log may have grown since; it then shows us that, too.
+		b, err := m.Source.Checkpoint(ctx)
+		if err != nil {
+			return err
+		}
+		now, err := ParseCheckpoint(b, m.Verifier, m.Others...)
+		if err != nil {
+			return err
+		}
+		if now.Size < theirs.Size {
+			err := fault.Newf(fault.Tampered, "%w: it signed %d entries for others and shows us %d", errFork, theirs.Size, now.Size)
+			return errors.Join(err, m.keep(theirs, now))
+		}
+		*seen = now
+	}
+	if _, err := m.compare(ctx, codec, &theirs, *seen); err != nil {
+		if errors.Is(err, errFork) {
+			err = errors.Join(fmt.Errorf("what others were shown is another history: %w", err), m.keep(theirs, *seen))
+		}
+		return err
+	}
+	return nil
+}
+
 // errFork marks what two checkpoints prove by themselves.
 var errFork = errors.New("the log contradicts itself")
 

@@ -144,3 +144,51 @@ func TestMonitorState(t *testing.T) {
 		}
 	}
 }
+
+// TestThreat_Log_SplitView: the log shows us one history and others another.
+func TestThreat_Log_SplitView(t *testing.T) {
+	o := options(t, openStore(t))
+	ours := open(t, o)
+	add(t, ours, 0, 20)
+	m, _ := newMonitor(t, ours)
+	if _, err := m.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	twin := options(t, openStore(t))
+	twin.Signer = o.Signer
+	theirs := open(t, twin)
+	note := func(l *Log) []byte {
+		b, err := l.Checkpoint(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	older := note(ours)
+	add(t, ours, 20, 5)
+	if _, err := m.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{"the same": note(ours), "an older one": older} {
+		if err := m.Compare(t.Context(), b); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// One that we have not read yet.
+	add(t, ours, 25, 5)
+	if err := m.Compare(t.Context(), note(ours)); err != nil {
+		t.Errorf("a newer one of the same log: %v", err)
+	}
+	for name, n := range map[string]int{"shorter": 10, "of the same size": 20, "longer": 30} {
+		add(t, theirs, 1000+n, n)
+		if err := m.Compare(t.Context(), note(theirs)); !errors.Is(err, fault.Tampered) {
+			t.Errorf("another history, %s (%d entries): %v, want tampered", name, theirs.Head().Size, err)
+		}
+		if err := os.Remove(m.State + ".fork"); err != nil {
+			t.Errorf("%s: no proof was kept: %v", name, err)
+		}
+	}
+	if err := m.Compare(t.Context(), []byte("no checkpoint")); !errors.Is(err, fault.Invalid) {
+		t.Errorf("what is no checkpoint: %v", err)
+	}
+}

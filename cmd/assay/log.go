@@ -2,13 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -99,7 +96,7 @@ type bearer struct {
 }
 
 func (b *bearer) RoundTrip(r *http.Request) (*http.Response, error) {
-	if strings.Contains(r.URL.Path, "/tile/entries/") {
+	if strings.Contains(r.URL.Path, "/tile/entries/") || strings.Contains(r.URL.Path, "/tile/data/") {
 		token, err := b.s.tokenFor(r.Context(), "assay-api")
 		if err != nil {
 			return nil, err
@@ -231,89 +228,5 @@ tiles alone are checked, which needs no role.`,
 	}
 	f.register(cmd)
 	cmd.Flags().BoolVar(&hashesOnly, "hashes-only", false, "do not read entries")
-	return cmd
-}
-
-func (a *app) logMonitor() *cobra.Command {
-	var f logFlags
-	var state string
-	var once bool
-	var every time.Duration
-	var identities []string
-	cmd := &cobra.Command{
-		Use:   "monitor --state FILE",
-		Short: "Watch the log from outside: is what comes an extension of what was?",
-		Long: `Keep the last seen checkpoint in FILE, away from the log, and check that each
-new one extends it. A log that was rewritten, or shows two faces, ends the
-command with exit code 1 and leaves the proof beside FILE. With --identity
-entries of that signer are reported, one line each.`,
-		Example: `  assay log monitor --server https://assay.example --trusted-root root.json --state monitor.json
-  assay log monitor --data ./data --state monitor.json --once --identity ci@example.com`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx := cmd.Context()
-			if state == "" {
-				return usagef("want --state FILE: where the last seen checkpoint is kept")
-			}
-			if every < time.Second {
-				return usagef("--interval %s: want 1s or more", every)
-			}
-			if dir := filepath.Dir(state); dir != "." {
-				if _, err := os.Stat(dir); err != nil {
-					return usagef("--state: %w", err)
-				}
-			}
-			s, err := a.connect(ctx, "operator@localhost", "", true)
-			if err != nil {
-				return err
-			}
-			src, keys, err := s.openLog(ctx, &f)
-			if err != nil {
-				return err
-			}
-			m := &tlog.Monitor{Source: src, Verifier: keys.current[0], Others: keys.current[1:], Past: keys.past, State: state}
-			if len(identities) > 0 {
-				m.Entry = func(_ context.Context, r tlog.Record) error {
-					in := rekor.Inspect(r)
-					for _, want := range identities {
-						if in.Identity == want || in.KeyFingerprint == want {
-							return a.print(in, func(w io.Writer) {
-								fmt.Fprintf(w, "entry %d\t%s\t%s\t%s\n", in.Index, clean(in.Identity), dash(in.Issuer), dash(in.Digest))
-							})
-						}
-					}
-					return nil
-				}
-			}
-			for {
-				rep, err := m.Check(ctx)
-				switch {
-				case err == nil:
-					if err := a.print(rep, func(w io.Writer) {
-						fmt.Fprintf(w, "%s\tsize %d\tconsistent since %d\n", clean(rep.Origin), rep.Size, rep.Before)
-					}); err != nil {
-						return err
-					}
-				case once || !errors.Is(err, fault.Unavailable):
-					return err
-				default:
-					a.notef("assay: %s\n", clean(err.Error()))
-				}
-				if once {
-					return nil
-				}
-				select {
-				case <-ctx.Done():
-					return nil
-				case <-time.After(every):
-				}
-			}
-		},
-	}
-	f.register(cmd)
-	cmd.Flags().StringVar(&state, "state", "", "file of the last seen checkpoint")
-	cmd.Flags().BoolVar(&once, "once", false, "check once and end")
-	cmd.Flags().DurationVar(&every, "interval", time.Minute, "time between checks")
-	cmd.Flags().StringArrayVar(&identities, "identity", nil, "report entries of this signer (subject or key fingerprint); needs the role to read entries")
 	return cmd
 }

@@ -1,12 +1,14 @@
 package ct
 
 import (
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 
 	"assay/tlog"
 
 	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
 func hexName(h tlog.Hash) string { return hex.EncodeToString(h[:]) }
@@ -46,6 +48,31 @@ func ParseEntry(raw []byte) (Entry, error) {
 		err = errMalformed
 	}
 	return e, err
+}
+
+// Certificate reads the certificate that was promised. Of a precertificate the
+// log has what is signed and no signature: the one here is none.
+func (e Entry) Certificate() (*x509.Certificate, error) {
+	if !e.Precert {
+		return x509.ParseCertificate(e.TBS)
+	}
+	tbs := cryptobyte.String(e.TBS)
+	var body, alg cryptobyte.String
+	if !tbs.ReadASN1(&body, asn1.SEQUENCE) || !body.SkipOptionalASN1(asn1.Tag(0).ContextSpecific().Constructed()) ||
+		!body.SkipASN1(asn1.INTEGER) || !body.ReadASN1Element(&alg, asn1.SEQUENCE) {
+		return nil, errMalformed
+	}
+	var b cryptobyte.Builder
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddBytes(e.TBS)
+		b.AddBytes(alg)
+		b.AddASN1BitString([]byte{0})
+	})
+	der, err := b.Bytes()
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
 }
 
 // parse reads the first TileLeaf; end is where its TimestampedEntry ends.

@@ -96,11 +96,16 @@ func (in *Inspection) verifier(v *wireVerifier) error {
 	if err != nil {
 		return err
 	}
+	in.Certificate(c)
+	return nil
+}
+
+// Certificate fills in what a certificate says.
+func (in *Inspection) Certificate(c *x509.Certificate) {
 	in.KeyFingerprint = fingerprint(c.RawSubjectPublicKeyInfo)
 	in.Identity, in.Issuer = subjectName(c), issuer(c)
 	in.Serial = hex.EncodeToString(c.SerialNumber.Bytes())
 	in.NotBefore, in.NotAfter = &c.NotBefore, &c.NotAfter
-	return nil
 }
 
 // fingerprint is SHA-256 over a key's SubjectPublicKeyInfo, as every part of
