@@ -80,6 +80,12 @@ func (c *Config) validateAccess() error {
 	if l := c.Registry.ExchangeLife; l < time.Minute || l > time.Hour {
 		return fault.Newf(fault.Invalid, "registry.exchange_life %s: want from 1m to 1h", l)
 	}
+	if d := c.Registry.Redirect; d < 0 || d > time.Hour {
+		return fault.Newf(fault.Invalid, "registry.redirect %s: want at most 1h", d)
+	}
+	if c.Registry.Redirect > 0 && c.Registry.RelaxedAudit {
+		return fault.Newf(fault.Invalid, "registry.redirect is for sites that keep each pull's record before its answer ends: unset registry.relaxed_audit")
+	}
 	_, err := c.Server.Proxies()
 	return err
 }

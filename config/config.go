@@ -158,6 +158,11 @@ type Registry struct {
 	// RelaxedAudit lets a pull's answer go out before its audit record is
 	// committed, at most 50 ms before: a server that is killed loses those.
 	RelaxedAudit bool `yaml:"relaxed_audit"`
+	// Redirect lets clients fetch blobs of 1 MiB and more from the S3 bucket
+	// itself, at an address that lives so long, at most 1h. Default 0: blobs pass
+	// through here. It is not for relaxed_audit: nothing sees those reads but the
+	// record of the pull before them.
+	Redirect time.Duration `yaml:"redirect"`
 	// ExchangeLife is how long a token lives that a pipeline's token was
 	// exchanged for, unless the pipeline asks for less; at most 1h.
 	ExchangeLife time.Duration `yaml:"exchange_life"`

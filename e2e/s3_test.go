@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -174,4 +175,51 @@ func TestOCIConformanceS3(t *testing.T) {
 	defer blobs.Close()
 	s := registrytest.Start(t, storetest.Open(t, store.SQLite), func(o *registry.Options) { o.Blobs = blobs })
 	runConformance(t, program, s, "1.1", map[string]string{"Sparse Manifests": "Disabled", "Blob anonymous mount": "Skip"})
+}
+
+// TestS3Redirect: with registry.redirect, a large blob is fetched from the bucket
+// itself, and crane follows; small ones and manifests pass through the registry.
+func TestS3Redirect(t *testing.T) {
+	s, srv := s3Site(t)
+	s.env = append(s.env, "ASSAY_REGISTRY_REDIRECT=5m")
+	s.start("127.0.0.1:0")
+	env := s.home(alice)
+	dir := t.TempDir()
+	noise := make([]byte, 3<<20)
+	r := rand.New(rand.NewPCG(3, 4))
+	for i := range noise {
+		noise[i] = byte(r.Uint32())
+	}
+	image := pushImage(t, s, env, "team/app", string(noise))
+	must(t, env, "crane", "pull", image, filepath.Join(dir, "image.tar"))
+	manifest := must(t, env, "crane", "manifest", image)
+	var m struct {
+		Config struct{ Digest string }
+		Layers []struct {
+			Digest string
+			Size   int64
+		}
+	}
+	if err := json.Unmarshal([]byte(manifest), &m); err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	get := func(d string) *http.Response {
+		req, _ := http.NewRequest("GET", s.PublicURL+"/v2/team/app/blobs/"+d, nil)
+		req.SetBasicAuth("token", s.token(alice, "assay-registry"))
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp
+	}
+	large := get(m.Layers[0].Digest)
+	if at := large.Header.Get("Location"); large.StatusCode != http.StatusTemporaryRedirect || !strings.Contains(at, strings.TrimPrefix(srv.Endpoint, "http://")) || large.Header.Get("Cache-Control") != "private, no-store" {
+		t.Errorf("%d %v", large.StatusCode, large.Header)
+	}
+	if small := get(m.Config.Digest); small.StatusCode != http.StatusOK {
+		t.Errorf("the configuration: %d", small.StatusCode)
+	}
+	s.stop()
 }

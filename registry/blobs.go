@@ -47,6 +47,9 @@ func (r *Registry) getBlob(q *request) error {
 			return err
 		}
 	}
+	if p, yes := r.redirects(q, f.Size()); yes {
+		return r.redirectBlob(q, p, d)
+	}
 	h := q.w.Header()
 	h.Set("Docker-Content-Digest", string(d))
 	h.Set("Etag", etag(d))

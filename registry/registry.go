@@ -134,6 +134,10 @@ type Options struct {
 	// Otherwise records follow within 50 ms, and pulls are refused only while
 	// records cannot be written.
 	StrictAudit bool
+	// Redirect is how long the addresses live at which clients fetch large blobs
+	// from the object store itself, where there is one; at most 1h. 0, or without
+	// StrictAudit: everything passes through here.
+	Redirect time.Duration
 
 	Gate       Gate       // nil: Open
 	Visibility Visibility // nil: every manifest of the repository
@@ -168,6 +172,7 @@ type Registry struct {
 	bufs    sendBuffers
 
 	strictAudit bool
+	redirect    time.Duration // 0: none
 	credentials Credentials
 }
 
@@ -221,6 +226,7 @@ func New(o Options) (*Registry, error) {
 		met:     met,
 
 		strictAudit: o.StrictAudit,
+		redirect:    o.Redirect,
 		credentials: o.Credentials,
 	}
 	return reg, reg.SetTokenKeys(o.TokenKey)

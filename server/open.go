@@ -309,7 +309,7 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 	s.registry, err = registry.New(registry.Options{
 		Gate: s.gate, Visibility: s.gate,
 		DB: s.db, Blobs: s.blobs, Access: s.access, Auth: registry.VerifierAuth{Verifier: s.verifier, Credentials: s.credentials},
-		Credentials: s.credentials, StrictAudit: !s.cfg.Registry.RelaxedAudit,
+		Credentials: s.credentials, StrictAudit: !s.cfg.Registry.RelaxedAudit, Redirect: s.cfg.Registry.Redirect,
 		PublicURL: s.public, TokenKey: tokenKey, Evidence: s.gate.Ingester(s.evidence),
 		Clock: s.clock, Logger: s.log, Registerer: s.reg,
 		Limits: registry.Limits{MaxManifest: s.cfg.Registry.MaxManifest, Uploads: s.cfg.Registry.MaxUploads, ExchangeTTL: s.cfg.Registry.ExchangeLife},
