@@ -38,7 +38,8 @@ CREATE TABLE IF NOT EXISTS schema_reader (
 
 var (
 	createTable = regexp.MustCompile(`(?is)^\s*CREATE\s+TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?(\w+)`)
-	createIndex = regexp.MustCompile(`(?is)^\s*CREATE\s+(UNIQUE\s+)?INDEX\s+(?:IF\s+NOT\s+EXISTS\s+)?\w+\s+ON\s+(\w+)`)
+	createIndex = regexp.MustCompile(`(?is)^\s*CREATE\s+(UNIQUE\s+)?INDEX\s+(?:IF\s+NOT\s+EXISTS\s+)?(\w+)\s+ON\s+(\w+)`)
+	dropIndex   = regexp.MustCompile(`(?is)^\s*DROP\s+INDEX\s+(?:IF\s+EXISTS\s+)?(\w+)\s*$`)
 	addColumn   = regexp.MustCompile(`(?is)^\s*ALTER\s+TABLE\s+\w+\s+ADD\s+(?:COLUMN\s+)?\w+\s+(.*)$`)
 	insertInto  = regexp.MustCompile(`(?is)^\s*INSERT\s+INTO\s+(\w+)`)
 	sqlComment  = regexp.MustCompile(`(?m)--.*$`)
@@ -46,7 +47,9 @@ var (
 
 // expands says whether a step only adds. A step that does more but that the
 // binary before can live with says so itself in a line "-- expand: WHY".
-func expands(step string) bool {
+// Indexes that are not unique may go: they are speed and nothing else. unique
+// has the names of those that are.
+func expands(step string, unique map[string]bool) bool {
 	if strings.Contains(step, "-- expand: ") {
 		return true
 	}
@@ -59,7 +62,10 @@ func expands(step string) bool {
 			made[m[1]] = true
 			continue
 		}
-		if m := createIndex.FindStringSubmatch(st); m != nil && (m[1] == "" || made[m[2]]) {
+		if m := createIndex.FindStringSubmatch(st); m != nil && (m[1] == "" || made[m[3]]) {
+			continue
+		}
+		if m := dropIndex.FindStringSubmatch(st); m != nil && !unique[m[1]] {
 			continue
 		}
 		if m := insertInto.FindStringSubmatch(st); m != nil && made[m[1]] {
@@ -76,12 +82,25 @@ func expands(step string) bool {
 	return true
 }
 
+// expands says whether step i only adds.
+func (m Migrations) expands(i int) bool {
+	unique := map[string]bool{}
+	for _, step := range m.Steps[:i] {
+		for _, st := range strings.Split(sqlComment.ReplaceAllString(step, ""), ";") {
+			if x := createIndex.FindStringSubmatch(st); x != nil && x[1] != "" {
+				unique[x[2]] = true
+			}
+		}
+	}
+	return expands(m.Steps[i], unique)
+}
+
 // reader is how many steps a binary must know to use a database that has all of
 // m: up to the last that contracts, and the first.
 func (m Migrations) reader() int {
 	n := min(1, len(m.Steps))
 	for i := 1; i < len(m.Steps); i++ {
-		if !expands(m.Steps[i]) {
+		if !m.expands(i) {
 			n = i + 1
 		}
 	}

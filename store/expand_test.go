@@ -15,11 +15,13 @@ func TestExpands(t *testing.T) {
 		`ALTER TABLE old RENAME COLUMN v TO w`:                                                                         false,
 		`INSERT INTO old (k) VALUES ('x')`:                                                                             false,
 		`UPDATE old SET k = ''`:                                                                                        false,
-		`DROP TABLE old`:                                                                                               false,
-		`CREATE TABLE a (k TEXT); DROP TABLE old`:                                                                      false,
-		"-- expand: the older binary never reads v\nUPDATE old SET v = 1":                                              true,
+		`DROP INDEX plain; CREATE INDEX i ON old (k)`:                                                                  true,
+		`DROP INDEX one`: false,
+		`DROP TABLE old`: false,
+		`CREATE TABLE a (k TEXT); DROP TABLE old`:                         false,
+		"-- expand: the older binary never reads v\nUPDATE old SET v = 1": true,
 	} {
-		if got := expands(step); got != want {
+		if got := expands(step, map[string]bool{"one": true}); got != want {
 			t.Errorf("%q: expands %t, want %t", step, got, want)
 		}
 	}

@@ -95,7 +95,7 @@ func (m Migrations) apply(ctx context.Context, tx *Tx) error {
 			return fmt.Errorf("step %d: %w", i+1, err)
 		}
 		table := "schema_version"
-		if expands(m.Steps[i]) && !fresh {
+		if m.expands(i) && !fresh {
 			table = "schema_expansion"
 		} else if err := m.settle(ctx, tx); err != nil {
 			return err
