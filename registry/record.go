@@ -13,9 +13,9 @@ import (
 
 // recorder commits the events that belong to no other transaction: pulls and
 // refusals. All that are queued at a time share one transaction, so that
-// recording costs a pull a share of a commit and not one of its own. A record
-// that somebody waits for is committed at once, the others within [recordPause]
-// of being queued. No goroutine stands by while nothing is queued.
+// recording costs a pull a share of a commit and not one of its own. Whoever
+// waits for a record commits, in her turn, all that are queued; the others are
+// committed within [recordPause]. No goroutine stands by while nothing is queued.
 type recorder struct {
 	db  *store.DB
 	log *slog.Logger
@@ -25,8 +25,7 @@ type recorder struct {
 	queue   []*record
 	running bool
 	failing bool          // the last commit failed
-	idle    chan struct{} // closed while nothing runs
-	urgent  chan struct{} // holds a value when somebody waits
+	turn    chan struct{} // holds a value while a batch is taken and committed
 }
 
 // record is one queued event.
@@ -45,9 +44,7 @@ const (
 )
 
 func newRecorder(db *store.DB, log *slog.Logger, met *metrics) *recorder {
-	idle := make(chan struct{})
-	close(idle)
-	return &recorder{db: db, log: log, met: met, idle: idle, urgent: make(chan struct{}, 1)}
+	return &recorder{db: db, log: log, met: met, turn: make(chan struct{}, 1)}
 }
 
 // add queues e and returns at once.
@@ -63,7 +60,7 @@ func (rec *recorder) add(e event.Event) *record {
 	}
 	rec.queue = append(rec.queue, p)
 	if !rec.running {
-		rec.running, rec.idle = true, make(chan struct{})
+		rec.running = true
 		go rec.run()
 	}
 	return p
@@ -72,12 +69,30 @@ func (rec *recorder) add(e event.Event) *record {
 // wait returns once the record is committed, or with its error, or with ctx; in
 // the last case it is committed all the same.
 func (p *record) wait(ctx context.Context) error {
-	p.rec.hurry()
+	for {
+		select {
+		case <-p.done:
+			return p.err
+		case <-ctx.Done():
+			return ctx.Err()
+		case p.rec.turn <- struct{}{}:
+		}
+		// Whoever waits commits what is queued, for all: to wake somebody else to do
+		// it would take longer than many a commit.
+		if !p.settled() {
+			p.rec.batch()
+		}
+		<-p.rec.turn
+	}
+}
+
+// settled says whether the record is committed or refused.
+func (p *record) settled() bool {
 	select {
 	case <-p.done:
-		return p.err
-	case <-ctx.Done():
-		return ctx.Err()
+		return true
+	default:
+		return false
 	}
 }
 
@@ -109,57 +124,64 @@ func (p *record) failed() bool {
 	}
 }
 
-func (rec *recorder) hurry() {
-	select {
-	case rec.urgent <- struct{}{}:
-	default:
-	}
-}
-
-// drain waits until nothing is queued.
+// drain commits until nothing is queued.
 func (rec *recorder) drain(ctx context.Context) error {
-	rec.hurry()
-	rec.mu.Lock()
-	idle := rec.idle
-	rec.mu.Unlock()
-	select {
-	case <-idle:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	for {
+		select {
+		case rec.turn <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		empty := rec.batch()
+		<-rec.turn
+		if empty {
+			return nil
+		}
 	}
 }
 
+// run commits what nobody waits for, until nothing is queued.
 func (rec *recorder) run() {
 	pause := time.NewTimer(recordPause)
 	defer pause.Stop()
 	for {
-		// A full batch need not wait for more; one that somebody waits for must
-		// not. What is urgent may be in the batch after this one, too: then that
-		// one starts early, which does no harm.
+		// A full batch need not wait for more.
 		rec.mu.Lock()
 		full := len(rec.queue) >= maxRecordBatch
 		rec.mu.Unlock()
 		if !full {
 			pause.Reset(recordPause)
-			select {
-			case <-rec.urgent:
-			case <-pause.C:
-			}
+			<-pause.C
 		}
+		rec.turn <- struct{}{}
+		rec.batch()
 		rec.mu.Lock()
-		n := min(len(rec.queue), maxRecordBatch)
-		if n == 0 {
+		end := len(rec.queue) == 0
+		if end {
 			rec.running, rec.queue = false, nil
-			close(rec.idle)
-			rec.mu.Unlock()
+		}
+		rec.mu.Unlock()
+		<-rec.turn
+		if end {
 			return
 		}
-		batch := rec.queue[:n:n]
-		rec.queue = rec.queue[n:]
-		rec.mu.Unlock()
-		rec.commit(batch)
 	}
+}
+
+// batch commits the records at the head of the queue, in the caller's turn. empty
+// says that there were none.
+func (rec *recorder) batch() (empty bool) {
+	rec.mu.Lock()
+	n := min(len(rec.queue), maxRecordBatch)
+	if n == 0 {
+		rec.mu.Unlock()
+		return true
+	}
+	batch := rec.queue[:n:n]
+	rec.queue = rec.queue[n:]
+	rec.mu.Unlock()
+	rec.commit(batch)
+	return false
 }
 
 // commit writes a batch; when that fails each record is tried by itself, so
