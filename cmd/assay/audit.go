@@ -360,11 +360,11 @@ func (a *app) verifyOnce(ctx context.Context, s *session, q client.AuditFilter, 
 // taking anything away. The name chooses among the root's keys and proves
 // nothing.
 func exportOrigin(r *bufio.Reader) (string, error) {
-	b, err := r.Peek(1)
-	for n := 512; err == nil && n <= 4096; n *= 2 {
-		if b, err = r.Peek(n); bytes.IndexByte(b, '\n') >= 0 {
-			err = nil
-			break
+	var b []byte
+	for n := 512; n <= 4096; n *= 2 {
+		var err error
+		if b, err = r.Peek(n); err != nil || bytes.IndexByte(b, '\n') >= 0 {
+			break // what could not be read is missing below
 		}
 	}
 	first, _, found := bytes.Cut(b, []byte("\n"))

@@ -186,11 +186,9 @@ func (a *app) logoutCommand() *cobra.Command {
 		Example: "  assay logout --server https://assay.example",
 		Args:    cobra.NoArgs,
 		RunE: func(_ *cobra.Command, _ []string) error {
-			host, ok := "", true
-			if a.server != "" {
-				if host, ok = registryHost(a.server); !ok {
-					return usagef("--server: want https://HOST[:PORT]")
-				}
+			host, ok := registryHost(a.server)
+			if a.server != "" && !ok {
+				return usagef("--server: want https://HOST[:PORT]")
 			}
 			var gone []string
 			if err := changeLogins(func(l savedLogins) {
