@@ -187,12 +187,23 @@ func (a *API) decisions(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, err)
 		return
 	}
-	all, err := a.o.Engine.List(r.Context(), d)
+	n, err := limit(r)
+	var after string
+	if err == nil {
+		after, err = readCursor("decisions", r.URL.Query().Get("after"))
+	}
+	var all []*verify.Decision
+	if err == nil {
+		all, err = a.o.Engine.ListAfter(r.Context(), d, after, n)
+	}
 	if err != nil {
 		a.fail(w, r, err)
 		return
 	}
 	page := client.List[json.RawMessage]{Items: []json.RawMessage{}}
+	if len(all) == n {
+		page.Next = writeCursor("decisions", all[n-1].ScopeID)
+	}
 	for _, one := range all {
 		// Those of repositories that the caller may not see are left out, as if
 		// they were not there.

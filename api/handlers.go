@@ -45,7 +45,7 @@ func (a *API) table() []Route {
 		{Method: "POST", Path: "/api/v1/verify", Summary: "May this artifact run here, and how do we know?", Action: identity.ActVerify,
 			In: client.VerifyRequest{}, Out: verify.Report{}, Status: 200, handle: a.verify},
 		{Method: "GET", Path: "/api/v1/decisions", Summary: "Current decisions about a digest", Action: identity.ActVerify,
-			Query: []Param{{"digest", "sha256:…"}}, Out: client.List[verify.Decision]{}, Status: 200, handle: a.decisions},
+			Query: []Param{{"digest", "sha256:…"}, {"after", "cursor"}, {"limit", "at most 1000"}}, Out: client.List[verify.Decision]{}, Status: 200, handle: a.decisions},
 		{Method: "GET", Path: "/api/v1/decisions/{id}", Summary: "One decision, with its signed VSA", Action: identity.ActVerify, Out: verify.Decision{}, Status: 200, handle: a.decision},
 		{Method: "POST", Path: "/api/v1/evidence", Summary: "Hand in a Sigstore bundle; it is verified first", Action: identity.ActWriteEvidence,
 			Query: []Param{{"repository", "whose evidence it is"}}, In: RawBytes(bundleTypes), Out: client.List[client.Evidence]{}, Status: 201, handle: a.ingest},

@@ -349,10 +349,16 @@ func (e *Engine) Get(ctx context.Context, id string) (d *Decision, err error) {
 
 // List gives the decisions that hold for a digest, by scope, at most 1,000.
 func (e *Engine) List(ctx context.Context, digest artifact.Digest) (out []*Decision, err error) {
+	return e.ListAfter(ctx, digest, "", 1000)
+}
+
+// ListAfter gives the decisions of a digest beyond a scope's id, in the order of
+// those, at most limit.
+func (e *Engine) ListAfter(ctx context.Context, digest artifact.Digest, scopeID string, limit int) (out []*Decision, err error) {
 	if err := digest.Validate(); err != nil {
 		return nil, err
 	}
-	err = e.o.DB.View(ctx, func(tx *store.Tx) error { out, err = list(ctx, tx, digest, 1000); return err })
+	err = e.o.DB.View(ctx, func(tx *store.Tx) error { out, err = list(ctx, tx, digest, scopeID, limit); return err })
 	return out, err
 }
 

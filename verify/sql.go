@@ -98,10 +98,10 @@ func byID(ctx context.Context, tx *store.Tx, id string) (*Decision, error) {
 	return d, nil
 }
 
-func list(ctx context.Context, tx *store.Tx, digest artifact.Digest, limit int) (out []*Decision, err error) {
+func list(ctx context.Context, tx *store.Tx, digest artifact.Digest, after string, limit int) (out []*Decision, err error) {
 	rows, err := tx.Query(ctx, `SELECT `+decisionColumns+`, c.trust_epoch, c.valid_until
 		FROM current_decision c JOIN decision d ON d.id = c.decision_id
-		WHERE c.digest = ? ORDER BY c.scope_id LIMIT ?`, string(digest), limit)
+		WHERE c.digest = ? AND c.scope_id > ? ORDER BY c.scope_id LIMIT ?`, string(digest), after, limit)
 	if err != nil {
 		return nil, err
 	}
