@@ -15,6 +15,14 @@ import (
 
 const issuer = "https://issuer.example"
 
+const provenanceType = "https://slsa.dev/provenance/v1"
+
+// provenanceBy is provenance of the artifact "app".
+func provenanceBy(builder string) []byte {
+	return fmt.Appendf(nil, `{"_type":"https://in-toto.io/Statement/v1","subject":[{"name":"app","digest":{"sha256":%q}}],"predicateType":%q,"predicate":{"buildDefinition":{"buildType":"https://b.example/t","externalParameters":{},"resolvedDependencies":[]},"runDetails":{"builder":{"id":%q},"metadata":{"startedOn":"2020-01-01T00:00:00Z"}}}}`,
+		digestOf("app").Hex(), provenanceType, builder)
+}
+
 func ptr(n int64) *int64 { return &n }
 
 // Evidence is judged by trusted time alone: what provably is older than an
@@ -24,9 +32,7 @@ func TestThreat_Bundle_RevokedByTrustedTime(t *testing.T) {
 	key := trusttest.NewKey(t)
 	at := s.Start.Add(5 * time.Minute)
 	leaf := trusttest.Leaf{Issuer: issuer, Subject: "https://ci.example/team/app/build@main", At: s.Start.Add(4 * time.Minute)}
-	const provenanceType = "https://slsa.dev/provenance/v1"
-	provenance := []byte(fmt.Sprintf(`{"_type":"https://in-toto.io/Statement/v1","subject":[{"name":"app","digest":{"sha256":%q}}],"predicateType":%q,"predicate":{"buildDefinition":{"buildType":"https://b.example/t","externalParameters":{},"resolvedDependencies":[]},"runDetails":{"builder":{"id":"https://b.example/one"},"metadata":{"startedOn":"2020-01-01T00:00:00Z"}}}}`,
-		digestOf("app").Hex(), provenanceType))
+	provenance := provenanceBy("https://b.example/one")
 	byKey := s.Draft(t, trusttest.Request{Artifact: []byte("app"), Key: key, At: at})
 	keyless := s.Draft(t, trusttest.Request{Artifact: []byte("app"), Leaf: leaf, At: at})
 	built := s.Draft(t, trusttest.Request{Statement: provenance, Leaf: leaf, At: at})
