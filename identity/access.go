@@ -360,18 +360,37 @@ func (a *Access) AllowPattern(ctx context.Context, p Principal, act Action, scop
 	if scope == "**" {
 		return a.Allow(ctx, p, act, Resource{Kind: ResourceRepository})
 	}
-	const other = "0assay-any-other-name0"
-	for _, stars := range [...]string{other, other + "/" + other + "/" + other} {
-		for _, star := range [...]string{other, ""} {
-			name := strings.ReplaceAll(scope, "**", "\x00")
-			name = strings.ReplaceAll(name, "*", star)
-			name = strings.ReplaceAll(name, "\x00", stars)
-			if err := a.Allow(ctx, p, act, Repository(name)); err != nil {
+	// Two texts that begin and end differently, so that what a grant's scope has
+	// besides stars is not met by chance in both.
+	for _, star := range [...]string{"0any1other2", "zq9", ""} {
+		for _, deep := range [...]bool{false, true} {
+			if err := a.Allow(ctx, p, act, Repository(standIn(scope, star, deep))); err != nil {
 				return fmt.Errorf("scope %q: %w", scope, err)
 			}
 		}
 	}
 	return nil
+}
+
+// standIn is a name that a pattern matches: star for its stars, one segment or
+// three for its "**". A star that is all of a segment stands for some name.
+func standIn(scope, star string, deep bool) string {
+	segments := strings.Split(scope, "/")
+	for i, seg := range segments {
+		name := star
+		if name == "" {
+			name = "x"
+		}
+		switch {
+		case seg == "**" && deep:
+			segments[i] = name + "/" + name + "/" + name
+		case seg == "**", seg == "*":
+			segments[i] = name
+		default:
+			segments[i] = strings.ReplaceAll(seg, "*", star)
+		}
+	}
+	return strings.Join(segments, "/")
 }
 
 // Somewhere answers whether p may do act to anything at all: who may list what

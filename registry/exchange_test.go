@@ -12,6 +12,7 @@ import (
 	"assay/event"
 	"assay/identity"
 	"assay/identity/credential"
+	"assay/internal/vectors"
 	"assay/registry"
 	"assay/registry/registrytest"
 	"assay/store"
@@ -117,6 +118,12 @@ func TestThreat_Identity_TokenExchange(t *testing.T) {
 		"a scope of files":  {"subject_token_type", jwtType, "scope", "file:/etc/passwd:read"},
 	} {
 		want(t, name, form(nobody, append(f, "grant_type", exchangeGrant, "subject_token", good)...), http.StatusBadRequest, "")
+	}
+	for _, name := range []string{"alg-none.txt", "embedded-jwk.txt"} {
+		raw := strings.TrimSpace(string(vectors.Read(t, "hostile/jwt", name)))
+		want(t, name, form(nobody, "grant_type", exchangeGrant, "subject_token", raw, "subject_token_type", jwtType), http.StatusUnauthorized, "UNAUTHORIZED")
+		want(t, name+" as password", nobody.Do("GET", "/token", "", basic(raw)...), http.StatusUnauthorized, "UNAUTHORIZED")
+		want(t, name+" as bearer", nobody.Do("GET", "/v2/", "", "Authorization", "Bearer "+raw), http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 	// As refresh token: it buys scoped tokens, and those buy nothing.
 	want(t, "scoped as refresh", form(nobody, "grant_type", "refresh_token", "refresh_token", scoped, "service", s.Host), http.StatusUnauthorized, "")
