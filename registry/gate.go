@@ -43,6 +43,7 @@ type Push struct {
 	Owner      string // see Owner
 	Profile    string // set by the gate: of the repository, for the events
 	State      string // set by Stored: what became of it
+	Prepared   any    // set by Prepare: what the gate has at hand in Stored
 	Warning    string // set by the gate: what the pusher should know, for the Warning header
 }
 

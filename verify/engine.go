@@ -134,14 +134,9 @@ func def[T int | time.Duration](v *T, d T) {
 // calls while the same is being decided gets a decision that was begun after
 // the call.
 func (e *Engine) Decide(ctx context.Context, t Target, scope policy.Scope, p *policy.Policy) (*Decision, error) {
-	if err := t.validate(); err != nil {
+	t, err := e.question(t, scope, p)
+	if err != nil {
 		return nil, err
-	}
-	if scope.ID == "" || len(scope.ID) > 512 || p == nil {
-		return nil, fault.Newf(fault.Invalid, "decide: want a policy, and a scope with an ID of at most 512 bytes")
-	}
-	if e.o.Profile != nil && t.Repository != "" && t.Registry == "" {
-		t.Profile = e.o.Profile(t.Repository)
 	}
 	k := flightKey{decisionKey{t.Digest, scope.ID}, p.Hash(), fmt.Sprintf("%q", t.Subject()), t.uri(), scope}
 	return e.flights.do(ctx, k, func(ctx context.Context) (*Decision, error) {
@@ -157,28 +152,35 @@ func (e *Engine) Decide(ctx context.Context, t Target, scope policy.Scope, p *po
 	})
 }
 
-func (e *Engine) decide(ctx context.Context, t Target, scope policy.Scope, p *policy.Policy) (*Decision, error) {
-	for try := 0; ; try++ {
-		d, err := e.decideOnce(ctx, t, scope, p)
-		if !errors.Is(err, errMoved) || try == 4 {
-			return d, undecided(err)
-		}
-		if e.o.Refresh != nil {
-			if err := e.o.Refresh(ctx); err != nil {
-				return nil, undecided(err)
-			}
-		}
-		select {
-		case <-time.After(time.Duration(try) * 20 * time.Millisecond):
-		case <-ctx.Done():
-			return nil, undecided(context.Cause(ctx))
-		}
+// question checks what is asked, and fills what the engine knows of it.
+func (e *Engine) question(t Target, scope policy.Scope, p *policy.Policy) (Target, error) {
+	if err := t.validate(); err != nil {
+		return t, err
 	}
+	if scope.ID == "" || len(scope.ID) > 512 || p == nil {
+		return t, fault.Newf(fault.Invalid, "decide: want a policy, and a scope with an ID of at most 512 bytes")
+	}
+	if e.o.Profile != nil && t.Repository != "" && t.Registry == "" {
+		t.Profile = e.o.Profile(t.Repository)
+	}
+	return t, nil
 }
 
-// decideOnce gives errMoved when trust or the standing decision changed
-// meanwhile.
-func (e *Engine) decideOnce(ctx context.Context, t Target, scope policy.Scope, p *policy.Policy) (*Decision, error) {
+func (e *Engine) decide(ctx context.Context, t Target, scope policy.Scope, p *policy.Policy) (*Decision, error) {
+	return again(ctx, e, func() (*Decision, error) {
+		f, err := e.draft(ctx, t, scope, p)
+		if err != nil {
+			return nil, err
+		}
+		if err := e.o.DB.Update(ctx, func(tx *store.Tx) error { return f.store(ctx, tx) }); err != nil {
+			return nil, err
+		}
+		return f.d, nil
+	})
+}
+
+// draft makes a decision. It gives errMoved when trust changed meanwhile.
+func (e *Engine) draft(ctx context.Context, t Target, scope policy.Scope, p *policy.Policy) (*Draft, error) {
 	state := e.o.Trust()
 	if state.Verifier == nil {
 		return nil, fault.Newf(fault.Undecided, "no trusted root is configured: see assay doctor")
@@ -214,14 +216,14 @@ func (e *Engine) decideOnce(ctx context.Context, t Target, scope policy.Scope, p
 	if standing != nil && standing.FactsHash == policy.FactsID(facts) && standing.PolicyHash == p.Hash() && sameOutcome(standing, res) && e.signed(standing) {
 		d := *standing
 		d.TrustEpoch, d.ValidUntil = state.Epoch, until
-		return e.extend(ctx, &d)
+		return &Draft{e: e, d: &d, standing: standing, extends: true, facts: g.facts, bytes: facts}, nil
 	}
 	d, err := e.sign(ctx, t, g.facts, facts, p, res, now)
 	if err != nil {
 		return nil, err
 	}
 	d.TrustEpoch, d.ValidUntil = state.Epoch, until
-	return e.store(ctx, d, standing, g.facts, facts)
+	return &Draft{e: e, d: d, standing: standing, facts: g.facts, bytes: facts}, nil
 }
 
 // sameOutcome says whether an evaluation came to what the decision says. Time
@@ -257,56 +259,12 @@ func (e *Engine) sign(ctx context.Context, t Target, f *policy.Facts, canonical 
 	return d, nil
 }
 
-func (e *Engine) extend(ctx context.Context, d *Decision) (*Decision, error) {
-	err := e.o.DB.Update(ctx, func(tx *store.Tx) error {
-		if err := e.unmoved(ctx, tx, d.TrustEpoch); err != nil {
-			return err
-		}
-		tx.OnCommit(func() { e.cache.drop(decisionKey{d.Digest, d.ScopeID}) })
-		return extend(ctx, tx, d)
-	})
-	if err != nil {
-		return nil, err
-	}
-	e.met.extended.Inc()
-	return d, nil
-}
-
 func (e *Engine) unmoved(ctx context.Context, tx *store.Tx, epoch int64) error {
 	now, err := e.o.Epoch(ctx, tx)
 	if err == nil && now > epoch {
 		err = fault.Newf(fault.Undecided, "trust changed (epoch %d, loaded %d): %w", now, epoch, errMoved)
 	}
 	return err
-}
-
-// store writes decision, facts and events in one transaction. It gives errMoved
-// when the decision that it replaces is not the one that stood.
-func (e *Engine) store(ctx context.Context, d, standing *Decision, f *policy.Facts, facts []byte) (*Decision, error) {
-	err := e.o.DB.Update(ctx, func(tx *store.Tx) error {
-		if err := e.unmoved(ctx, tx, d.TrustEpoch); err != nil {
-			return err
-		}
-		was, err := current(ctx, tx, d.Digest, d.ScopeID)
-		switch {
-		case errors.Is(err, fault.NotFound):
-			was = nil
-		case err != nil:
-			return err
-		}
-		if (was == nil) != (standing == nil) || was != nil && was.ID != standing.ID {
-			return errMoved
-		}
-		if err := insert(ctx, tx, d, facts); err != nil {
-			return err
-		}
-		tx.OnCommit(func() { e.cache.drop(decisionKey{d.Digest, d.ScopeID}) })
-		return e.tell(ctx, tx, d, was, f.Scope)
-	})
-	if err != nil {
-		return nil, err
-	}
-	return d, nil
 }
 
 const actor = "system:verify"

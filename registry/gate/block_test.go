@@ -220,6 +220,10 @@ func (failing) Decide(context.Context, verify.Target, policy.Scope, *policy.Poli
 	return nil, fault.Newf(fault.Undecided, "the database of advisories is away")
 }
 
+func (failing) Draft(context.Context, verify.Target, policy.Scope, *policy.Policy) (*verify.Draft, error) {
+	return nil, fault.Newf(fault.Undecided, "the database of advisories is away")
+}
+
 func (failing) Facts(context.Context, string) (*policy.Facts, error) {
 	return nil, fault.Newf(fault.NotFound, "none")
 }

@@ -57,6 +57,7 @@ const (
 // Judge makes decisions: a verify.Engine.
 type Judge interface {
 	Decide(ctx context.Context, t verify.Target, scope policy.Scope, p *policy.Policy) (*verify.Decision, error)
+	Draft(ctx context.Context, t verify.Target, scope policy.Scope, p *policy.Policy) (*verify.Draft, error)
 	Facts(ctx context.Context, id string) (*policy.Facts, error)
 }
 

@@ -39,9 +39,12 @@ func (g *Gate) Prepare(ctx context.Context, p *registry.Push) error {
 			return nil
 		}
 	}
-	d, err := g.o.Judge.Decide(ctx, t, sc, pol)
+	// It is stored with the push, in one transaction, or not at all.
+	draft, err := g.o.Judge.Draft(ctx, t, sc, pol)
 	switch {
 	case err == nil:
+		p.Prepared = draft
+		d := draft.Decision()
 		if _, ok := allows(d); !ok {
 			p.Warning = fmt.Sprintf("%s is staged: %s", p.Digest, trail(d))
 		} else if !d.Allowed() {
@@ -101,7 +104,7 @@ func (g *Gate) stage(ctx context.Context, tx *store.Tx, p *registry.Push, s *con
 	r.expires = store.Micros(tx.Now().Add(s.StagedFor))
 	r.due = store.Micros(tx.Now().Add(settleSoon))
 	r.reason = p.Warning
-	d, err := g.standing(ctx, tx, r, s)
+	d, err := g.decided(ctx, tx, p, r, s)
 	if err != nil {
 		return err
 	}
@@ -119,6 +122,21 @@ func (g *Gate) stage(ctx context.Context, tx *store.Tx, p *registry.Push, s *con
 	p.State = string(r.state)
 	g.met.stored(r.state)
 	return nil
+}
+
+// decided stores what was decided for the push and gives it, or else what
+// stands; nil: neither.
+func (g *Gate) decided(ctx context.Context, tx *store.Tx, p *registry.Push, r *row, s *config.RepositorySpec) (*verify.Decision, error) {
+	if draft, ok := p.Prepared.(*verify.Draft); ok {
+		pol := g.policyFor(target(r.repository, r.digest, r.mediaType, s.Profile), scopeOf(r.repository, s))
+		if draft.Decision().PolicyHash == pol.Hash() {
+			stored, err := draft.Store(ctx, tx)
+			if err != nil || stored {
+				return draft.Decision(), err
+			}
+		}
+	}
+	return g.standing(ctx, tx, r, s)
 }
 
 // standing is the decision about a manifest that counts now: made under the
