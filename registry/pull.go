@@ -132,7 +132,8 @@ func (r *Registry) resolveTag(ctx context.Context, tx *store.Tx, c *caller, repo
 	if herr != nil {
 		return "", herr
 	}
-	if held.digest != "" && (err != nil || r.vis.SeesHeld(ctx, c.Principal, repository, held.owner)) {
+	notSet := err != nil
+	if held.digest != "" && (notSet || r.vis.SeesHeld(ctx, c.Principal, repository, held.owner)) {
 		return held.digest, nil
 	}
 	return d, err
