@@ -51,7 +51,7 @@ const (
 	RootRemoved         Kind = "trust.root.removed"
 	DelegationMade      Kind = "trust.delegation.made"
 	DelegationRemoved   Kind = "trust.delegation.removed"
-	TrustRootImported   Kind = "trust.root.imported"
+	TrustRootImported   Kind = "trust.root.signed"
 	TrustRootExpiring   Kind = "trust.root.expiring"
 	TrustRevoked        Kind = "trust.revoked"
 	RevocationAffects   Kind = "revocation.affects"
