@@ -26,8 +26,11 @@ import (
 	"assay/artifact"
 	"assay/backup"
 	"assay/blob"
+	"assay/blob/s3"
+	"assay/blob/s3/s3test"
 	"assay/event"
 	"assay/internal/fault"
+	"assay/internal/keyring"
 	"assay/store"
 	"assay/store/storetest"
 	"assay/tlog"
@@ -87,7 +90,6 @@ type world struct {
 	site  backup.Site
 	log   *tlog.Log
 	ct    *ct.CT
-	audit int
 	id    *age.X25519Identity
 	repo  *backup.Folder
 	dir   string // of repo
@@ -496,4 +498,47 @@ func TestDamagedSource(t *testing.T) {
 	ok(t, os.WriteFile(p, b, 0o600))
 	_, err = backup.Create(t.Context(), w.site, w.repo, w.keys(), w.key)
 	wantKind(t, "a rotten log", err, fault.Tampered)
+}
+
+// A repository in a bucket, with a second backup that builds on the first.
+func TestRepositoryInABucket(t *testing.T) {
+	srv := s3test.Start(t)
+	o := srv.Bucket(t, "backups")
+	o.Prefix = "site"
+	r := must(s3.OpenObjects(t.Context(), o))(t)
+	defer r.Close()
+	w := full(t, sqlite(t))
+	must(backup.Create(t.Context(), w.site, r, w.keys(), w.key))(t)
+	w.blob(random(100_000))
+	l := must(backup.Create(t.Context(), w.site, r, w.keys(), w.key))(t)
+	if l.Parent == "" || l.Counts.New > 20 {
+		t.Fatalf("%+v", l.Counts)
+	}
+	if _, err := backup.Restore(t.Context(), l, r, w.keys(), w.target("")); err != nil {
+		t.Fatal(err)
+	}
+	p := must(backup.Prune(t.Context(), r, 1, time.Now().Add(48*time.Hour)))(t)
+	if len(p.Backups) != 1 {
+		t.Fatalf("%+v", p)
+	}
+	must(backup.Verify(t.Context(), l, r, nil))(t)
+}
+
+// A key of another time than the index of keys is found.
+func TestKeysOfAnotherSite(t *testing.T) {
+	w := full(t, sqlite(t))
+	index := func(fingerprint string) {
+		ok(t, os.WriteFile(filepath.Join(w.site.Data, "keys.json"), []byte(`{"version": 1, "keys": [{"name": "log", "fingerprint": "`+fingerprint+`", "where": "file"}]}`), 0o600))
+	}
+	index(must(keyring.Fingerprint(w.site.Logs[0].Keys[0]))(t))
+	_, _, err := w.restore(w.create(), "")
+	wantKind(t, "the certificate log's key is not in the index", err, fault.Tampered)
+	both := must(keyring.Fingerprint(w.site.Logs[0].Keys[0]))(t) + `", "where": "offline"}, {"name": "ct", "fingerprint": "` + must(keyring.Fingerprint(w.site.Logs[1].Keys[0]))(t)
+	ok(t, os.WriteFile(filepath.Join(w.site.Data, "keys", "ct.pem"), []byte("secret"), 0o600))
+	index(both)
+	_, _, err = w.restore(w.create(), "")
+	ok(t, err)
+	ok(t, os.Remove(filepath.Join(w.site.Data, "keys", "ct.pem")))
+	_, _, err = w.restore(w.create(), "")
+	wantKind(t, "a key file is gone", err, fault.Tampered)
 }

@@ -200,9 +200,7 @@ type goldenTable struct {
 func goldenRows(t *testing.T, db *store.DB) (steps []store.Step, tables []goldenTable) {
 	t.Helper()
 	if err := db.View(t.Context(), func(tx *store.Tx) error {
-		for _, l := range goldenSteps(t, tx) {
-			steps = append(steps, l)
-		}
+		steps = goldenSteps(t, tx)
 		all, err := tx.Tables(t.Context())
 		if err != nil {
 			return err

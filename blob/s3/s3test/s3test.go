@@ -83,7 +83,7 @@ func (s *Server) try(t testing.TB, bin, home, versions string) error {
 	stop := func() {
 		once.Do(func() {
 			_ = cmd.Process.Kill()
-			<-exited
+			_ = <-exited // that it was killed
 			_ = log.Close()
 		})
 	}
