@@ -86,14 +86,14 @@ func references(ctx context.Context, tx *store.Tx, fn func(artifact.Digest) erro
 
 // world is a small site: database, blobs, both logs, files, and a repository.
 type world struct {
-	t     testing.TB
-	site  backup.Site
-	log   *tlog.Log
-	ct    *ct.CT
-	id    *age.X25519Identity
-	repo  *backup.Folder
-	dir   string // of repo
-	key   backup.KeySigner
+	t    testing.TB
+	site backup.Site
+	log  *tlog.Log
+	ct   *ct.CT
+	id   *age.X25519Identity
+	repo *backup.Folder
+	dir  string // of repo
+	key  backup.KeySigner
 }
 
 func newKey(t testing.TB) *ecdsa.PrivateKey {

@@ -393,4 +393,3 @@ func (x *restoration) blob(ctx context.Context, e *blobEntry) error {
 	x.report.Bytes += e.Size
 	return nil
 }
-
