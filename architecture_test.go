@@ -21,6 +21,7 @@ var floors = []string{
 	"server",
 	"api",
 	"backup",
+	"transfer",
 	"registry",
 	"config",
 	"verify",

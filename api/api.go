@@ -62,6 +62,7 @@ type Options struct {
 	Logger      *slog.Logger
 	// Revocations is the site's list.
 	Revocations Revocations
+	Bundles     Bundles // between sites; nil: none here
 }
 
 // API serves /api/v1.
@@ -74,7 +75,7 @@ type API struct {
 // New makes the API.
 func New(o Options) *API {
 	a := &API{o: o, mux: http.NewServeMux()}
-	a.routes = slices.Concat(a.table(), a.accessRoutes(), a.auditRoutes(), a.trustRoutes())
+	a.routes = slices.Concat(a.table(), a.accessRoutes(), a.auditRoutes(), a.trustRoutes(), a.bundleRoutes())
 	methods := map[string][]string{}
 	for _, r := range a.routes {
 		a.mux.HandleFunc(r.Method+" "+r.Path, a.strictQuery(r))

@@ -66,6 +66,9 @@ const (
 	LogWitnessed        Kind = "log.witnessed"
 	EventsDropped       Kind = "events.dropped"
 	StoreTampered       Kind = "store.tampered"
+	BundleExported      Kind = "bundle.exported"
+	BundleImported      Kind = "bundle.imported"
+	BundleRefused       Kind = "bundle.refused"
 	BackupCreated       Kind = "backup.created"
 	RestoreReconciled   Kind = "restore.reconciled"
 	WebhookFailing      Kind = "webhook.failing"
@@ -220,6 +223,14 @@ func Kinds() []KindInfo {
 			{"last_batch", "last batch dropped"}, {"last_seq", "last event dropped"}, {"hash", "that batch's head, hex"}, {"count", "events dropped at this step"}}},
 		{StoreTampered, Alert, "Stored bytes are not what they were.", []Field{
 			{"what", "blob, event, log, database"}, {"name", "which"}, {"expected", "what was expected"}, {"found", "what was found"}}},
+		{BundleExported, Audit, "A file for another site was made and signed. The event's digest is the signed manifest's.", []Field{
+			{"target", "whom it is for"}, {"sequence", "its number for this target"}, {"full", "whether it stands alone"}, {"repositories", "patterns"},
+			{"members", "how many"}, {"bytes", "of all members"}, {"log_index", "of the manifest's signature"}, {"expires", "until when it can be imported"}}},
+		{BundleImported, Audit, "A file of another site was imported whole: everything in it is visible from now on. The event's digest is the signed manifest's.", []Field{
+			{"origin", "the exporting site"}, {"target", "whom it was made for"}, {"sequence", "its number"}, {"full", "whether it stands alone"},
+			{"manifests", "that came"}, {"evidence", "bundles that came"}, {"refused", "what the gate did not let in, at most 16"}, {"revocations", "version of the origin's list"}, {"policies", "documents that were applied"}}},
+		{BundleRefused, Alert, "A file of another site was refused, and nothing of it is visible.", []Field{
+			{"origin", "the site that it says it is of, unproven"}, {"sequence", "its number, unproven"}, {"code", "why, for programs"}, {"reason", "why"}}},
 		{BackupCreated, Audit, "A backup's manifest was signed.", []Field{
 			{"id", "of the backup"}, {"parent", "the backup before"}, {"objects", "its list of objects, SHA-256"}, {"recipients", "whom it is encrypted to"}}},
 		{RestoreReconciled, Alert, "A restored log was let go on.", []Field{

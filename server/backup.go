@@ -29,6 +29,7 @@ import (
 	"assay/internal/strictjson"
 	"assay/registry"
 	"assay/store"
+	"assay/transfer"
 )
 
 // keyBackup signs the manifests of backups.
@@ -90,6 +91,9 @@ func (s *Server) notLost() error {
 // references gives each blob that a row names.
 func references(ctx context.Context, tx *store.Tx, fn func(artifact.Digest) error) error {
 	if err := registry.References(ctx, tx, fn); err != nil {
+		return err
+	}
+	if err := transfer.References(ctx, tx, fn); err != nil {
 		return err
 	}
 	return evidence.References(ctx, tx, fn)

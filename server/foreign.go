@@ -71,37 +71,7 @@ func (f foreignTrust) Remove(ctx context.Context, actor, name string) error {
 
 func (f foreignTrust) put(ctx context.Context, actor string, d *foreign.Document) (client.ForeignRoot, error) {
 	s := f.s
-	err := s.db.Update(ctx, func(tx *store.Tx) error {
-		last, err := trust.DocumentVersion(ctx, tx, trust.DocRoot, d.Name)
-		if err != nil {
-			return err
-		}
-		all, err := trust.Documents(ctx, tx, trust.DocRoot)
-		if err != nil {
-			return err
-		}
-		if last == 0 && len(all) >= foreign.MaxRoots {
-			return fault.Newf(fault.TooLarge, "%d foreign roots are known, at most %d are", len(all), foreign.MaxRoots)
-		}
-		d.Version = last + 1
-		if _, err := foreign.Compile(d); err != nil {
-			return err
-		}
-		body, err := d.JSON()
-		if err != nil {
-			return err
-		}
-		if _, err := trust.PutDocument(ctx, tx, trust.Document{Kind: trust.DocRoot, Name: d.Name, Version: d.Version, Body: body}); err != nil {
-			return err
-		}
-		e := event.Event{Kind: event.RootImported, Actor: actor, Body: map[string]any{
-			"name": d.Name, "type": d.Type, "version": d.Version, "namespaces": d.Namespaces,
-		}}
-		if d.Removed {
-			e.Kind, e.Body = event.RootRemoved, map[string]any{"name": d.Name, "version": d.Version}
-		}
-		return event.Append(ctx, tx, e)
-	})
+	err := s.db.Update(ctx, func(tx *store.Tx) error { return putForeign(ctx, tx, actor, d) })
 	if err != nil {
 		return client.ForeignRoot{}, err
 	}
@@ -116,6 +86,39 @@ func (f foreignTrust) put(ctx context.Context, actor string, d *foreign.Document
 	return client.ForeignRoot{Name: d.Name, Version: d.Version}, nil
 }
 
+// putForeign writes a root's next version with its event.
+func putForeign(ctx context.Context, tx *store.Tx, actor string, d *foreign.Document) error {
+	last, err := trust.DocumentVersion(ctx, tx, trust.DocRoot, d.Name)
+	if err != nil {
+		return err
+	}
+	all, err := trust.Documents(ctx, tx, trust.DocRoot)
+	if err != nil {
+		return err
+	}
+	if last == 0 && len(all) >= foreign.MaxRoots {
+		return fault.Newf(fault.TooLarge, "%d foreign roots are known, at most %d are", len(all), foreign.MaxRoots)
+	}
+	d.Version = last + 1
+	if _, err := foreign.Compile(d); err != nil {
+		return err
+	}
+	body, err := d.JSON()
+	if err != nil {
+		return err
+	}
+	if _, err := trust.PutDocument(ctx, tx, trust.Document{Kind: trust.DocRoot, Name: d.Name, Version: d.Version, Body: body}); err != nil {
+		return err
+	}
+	e := event.Event{Kind: event.RootImported, Actor: actor, Body: map[string]any{
+		"name": d.Name, "type": d.Type, "version": d.Version, "namespaces": d.Namespaces,
+	}}
+	if d.Removed {
+		e.Kind, e.Body = event.RootRemoved, map[string]any{"name": d.Name, "version": d.Version}
+	}
+	return event.Append(ctx, tx, e)
+}
+
 // List tells the roots in force.
 func (f foreignTrust) List() []client.ForeignRoot {
 	out := []client.ForeignRoot{}
@@ -123,7 +126,7 @@ func (f foreignTrust) List() []client.ForeignRoot {
 		d := r.Document
 		c := client.ForeignRoot{
 			Name: d.Name, Version: d.Version, Type: string(d.Type), Namespaces: d.Namespaces, NotBefore: d.NotBefore, NotAfter: d.NotAfter,
-			Fingerprints: r.Fingerprints(), Revocation: "not_configured", ImportedAt: r.at, Reason: d.Reason,
+			Fingerprints: r.Fingerprints(), Revocation: f.revocation(d.Name), ImportedAt: r.at, Reason: d.Reason,
 		}
 		if t := d.Thresholds; t != nil {
 			c.SCT, c.Log, c.TSA = &t.SCT, &t.Log, &t.TSA
@@ -145,3 +148,11 @@ func (f foreignTrust) Document(name string) ([]byte, error) {
 
 // Export is foreign_roots.json.
 func (f foreignTrust) Export() []byte { return f.s.trust().targets[tuf.TargetForeignRoots] }
+
+// revocation is the state of a root's list.
+func (f foreignTrust) revocation(name string) string {
+	if d := f.s.trust().domains[name]; d != nil {
+		return string(d.revocations.Status(f.s.clock()))
+	}
+	return "not_configured"
+}

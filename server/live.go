@@ -38,8 +38,9 @@ type trustState struct {
 	// revocations is the site's list; nil before the first one was made.
 	revocations *revocation.Signed
 
-	foreign     []importedRoot  // in force
-	delegations *delegation.Set // all
+	foreign     []importedRoot     // in force
+	domains     map[string]*domain // of other sites, by their root's name
+	delegations *delegation.Set    // all
 
 	epoch, revision int64 // of the database that it was made from
 }
@@ -51,6 +52,7 @@ type trustDraft struct {
 	verify      verify.VerifierOptions // foreign roots, keys and checks; the own root comes first
 	targets     map[string][]byte      // what TUF publishes beside the trusted root
 	foreign     []importedRoot         // those of verify.Foreign, for people
+	domains     map[string]*domain
 	keys        []rotation.Key
 	revocations *revocation.Signed
 }
@@ -69,6 +71,7 @@ func (s *Server) trustLoaders() []trustLoader {
 		{trust.DocAuthority, s.loadAuthorities},
 		{trust.DocRevocations, s.loadRevocations},
 		{trust.DocRoot, s.loadForeign},
+		{trust.DocDomain, s.loadDomains},
 		{trust.DocDelegation, s.loadDelegations}, // the last: it needs the own authorities, whole
 	}
 }
@@ -164,7 +167,7 @@ func (s *Server) makeTrust(ctx context.Context, tx *store.Tx) (*trustState, erro
 	}
 	return &trustState{
 		root: root, verifier: v, targets: d.targets, keys: d.keys, revocations: d.revocations,
-		foreign: d.foreign, delegations: d.verify.Delegations,
+		foreign: d.foreign, delegations: d.verify.Delegations, domains: d.domains,
 	}, nil
 }
 

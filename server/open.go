@@ -30,6 +30,7 @@ import (
 	"assay/tlog"
 	"assay/tlog/ct"
 	"assay/tlog/rekor"
+	"assay/transfer"
 	"assay/trust"
 	"assay/trust/tuf"
 	"assay/verify"
@@ -75,7 +76,7 @@ type parts struct {
 func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations,
-		registry.Migrations, gate.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, vouchMigrations,
+		registry.Migrations, gate.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, vouchMigrations, transfer.Migrations,
 	}
 }
 
@@ -336,7 +337,7 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
 		Credentials: s.credentials, Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Foreign: foreignTrust{s}, Delegations: delegations{s}, Rotate: s.rotate, Clock: s.clock, Logger: s.log,
-		Revocations: revocations{s},
+		Revocations: revocations{s}, Bundles: carrying{s},
 	})
 	// The rows of all keys are there now, and all parts that use them.
 	if err := s.reloadTrust(ctx); err != nil {

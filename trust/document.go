@@ -21,6 +21,9 @@ const (
 	DocDelegation  DocumentKind = "delegation" // one for each delegation, by name
 	DocRoot        DocumentKind = "root"       // one for each foreign root, by name
 	DocAuthority   DocumentKind = "authority"  // one for each own key that has or had a window, by name
+	// DocDomain is what another site's carried bundles said of its trust, by the
+	// name of the foreign root that the site became: see package transfer.
+	DocDomain DocumentKind = "domain"
 )
 
 // Document is one thing that verification depends on besides the site's own
@@ -57,7 +60,7 @@ func RenewDocument(ctx context.Context, tx *store.Tx, d Document) error {
 
 func putDocument(ctx context.Context, tx *store.Tx, d Document) error {
 	switch d.Kind {
-	case DocRevocations, DocDelegation, DocRoot, DocAuthority:
+	case DocRevocations, DocDelegation, DocRoot, DocAuthority, DocDomain:
 	default:
 		return fault.Newf(fault.Invalid, "trust document of kind %.40q: no such kind", string(d.Kind))
 	}

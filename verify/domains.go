@@ -219,6 +219,9 @@ func (v *Verifier) verifyNotation(ctx context.Context, raw []byte, at place) (*t
 // delegate signed outside of its own.
 func (g *gathering) delegated(c *collected) error {
 	set := g.verifier.o.Delegations
+	if theirs, foreign := g.verifier.o.ForeignDelegations[c.evidence.Root]; foreign {
+		set = theirs
+	}
 	if set == nil {
 		return nil
 	}

@@ -24,6 +24,9 @@ type VerifierOptions struct {
 	Foreign []*foreign.Root
 	// Delegations say what signatures of teams and vendors count for; nil: none.
 	Delegations *delegation.Set
+	// ForeignDelegations are those of other sites, by the name of the root that
+	// each site became here: they bind what verified under that root.
+	ForeignDelegations map[string]*delegation.Set
 	Keys        []trust.Key // public keys that may sign without a certificate
 	// KeyThresholds is what key-signed bundles must carry; nil: the root's own.
 	KeyThresholds *trust.Thresholds
