@@ -27,7 +27,7 @@ type VerifierOptions struct {
 	// ForeignDelegations are those of other sites, by the name of the root that
 	// each site became here: they bind what verified under that root.
 	ForeignDelegations map[string]*delegation.Set
-	Keys        []trust.Key // public keys that may sign without a certificate
+	Keys               []trust.Key // public keys that may sign without a certificate
 	// KeyThresholds is what key-signed bundles must carry; nil: the root's own.
 	KeyThresholds *trust.Thresholds
 	// Checks judge what a bundle proved, under every root and key, in order; the
