@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto"
 	"encoding/json"
 
 	"assay/internal/fault"
@@ -66,7 +65,7 @@ func (d *domainDocument) open(ctx context.Context, root *trust.Root) (*domain, e
 	return out, err
 }
 
-func compileForeign(ctx context.Context, root *trust.Root, signers []crypto.PublicKey, p *delegation.Published) (*delegation.Set, error) {
+func compileForeign(ctx context.Context, root *trust.Root, signers []trust.Key, p *delegation.Published) (*delegation.Set, error) {
 	bundles := make([][]byte, len(p.Bundles))
 	for i, b := range p.Bundles {
 		bundles[i] = b
