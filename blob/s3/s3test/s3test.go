@@ -83,7 +83,9 @@ func (s *Server) try(t testing.TB, bin, home, versions string) error {
 	stop := func() {
 		once.Do(func() {
 			_ = cmd.Process.Kill()
-			_ = <-exited // that it was killed
+			if err := <-exited; err == nil {
+				t.Error("versitygw had ended by itself")
+			}
 			_ = log.Close()
 		})
 	}
