@@ -295,3 +295,15 @@ func TestThreat_Registry_CreateOnlyRole(t *testing.T) {
 		creator.PushImage("a", "v2", registrytest.Image{Layer: "two"})
 	})
 }
+
+// CVE-2026-4404: nothing that could be guessed opens a fresh registry.
+func TestThreat_SetUp_NoDefaultPassword(t *testing.T) {
+	s, _ := one(t)
+	nobody := s.Client(t, "")
+	for _, pair := range []string{"admin:admin", "admin:", ":", "admin:password", "admin:Harbor12345", "assay:assay", "root:root", "token:", "token:token", "anonymous:anonymous"} {
+		h := []string{"Authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte(pair))}
+		for _, path := range []string{"/v2/", "/v2/_catalog", "/token?scope=repository:a:pull", "/v2/a/manifests/v1"} {
+			want(t, pair+" "+path, nobody.Do("GET", path, "", h...), http.StatusUnauthorized, "UNAUTHORIZED")
+		}
+	}
+}
