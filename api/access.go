@@ -32,7 +32,7 @@ func (a *API) accessRoutes() []Route {
 			Out: client.List[client.CredentialRevocation]{}, Status: 200, handle: a.credentialRevocations},
 		{Method: "POST", Path: "/api/v1/revocations", Summary: "Revoke a robot's tokens, one credential, or all of an identity so far", Action: identity.ActRevoke,
 			In: client.RevokeCredentialRequest{}, Out: client.CredentialRevocation{}, Status: 201, handle: a.revokeCredentials},
-		{Method: "GET", Path: "/api/v1/documents", Summary: "The documents in force", Action: identity.ActApply, Query: []Param{{"kind", "Grant, Issuer, Policy, Repository or Team"}},
+		{Method: "GET", Path: "/api/v1/documents", Summary: "The documents in force", Action: identity.ActApply, Query: []Param{{"kind", "of document"}},
 			Out: client.List[client.StoredDocument]{}, Status: 200, handle: a.documents},
 		{Method: "DELETE", Path: "/api/v1/documents/{kind}/{name}", Summary: "Take a document away", Action: identity.ActApply, Query: []Param{{"dry_run", "true changes nothing"}},
 			Out: client.ApplyAnswer{}, Status: 200, handle: a.deleteDocument},
