@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"time"
 
 	"assay/artifact"
@@ -90,7 +91,9 @@ func (b *bench) trustDepth(ctx context.Context) error {
 		if err != nil {
 			return 0, err
 		}
-		began := time.Now()
+		// Processor time, so that what else runs here counts for neither.
+		runtime.GC()
+		began := ownCPU()
 		for i := range bundles {
 			r, err := verify.Offline(ctx, verify.Target{Digest: bundles[i].subject, Kind: policy.Image, Repository: "team/app"},
 				verify.Items{{Source: "bench", Bundle: bundles[i].bundle}}, verify.OfflineOptions{Verifier: v, Policy: p, Scope: policy.Scope{ID: "bench"}})
@@ -101,7 +104,7 @@ func (b *bench) trustDepth(ctx context.Context) error {
 				return 0, fmt.Errorf("the bundle is not accepted: %+v", r.Rejected)
 			}
 		}
-		return float64(time.Since(began).Microseconds()) / float64(len(bundles)), nil
+		return float64((ownCPU() - began).Microseconds()) / float64(len(bundles)), nil
 	}
 	var deep, plain samples
 	m := startMeter(nil)
@@ -126,7 +129,7 @@ func (b *bench) trustDepth(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	f := figure("verify.trust-depth", "µs", deep, nil).against("without", deep, plain, &Aim{"<=", 1.1})
+	f := figure("verify.trust-depth", "µs CPU", deep, nil).against("without", deep, plain, &Aim{"<=", 1.1})
 	f.Others = m.stop(b.processors).others
 	f.Note = fmt.Sprintf("one attestation verified and judged with %d revocations, %d delegations and %d foreign roots, and in turns with none", depthRevocations, delegations, depthRoots)
 	b.add(f)

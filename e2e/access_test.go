@@ -39,7 +39,7 @@ type idp struct {
 	person string
 }
 
-func newIdP(t *testing.T) *idp {
+func newIDP(t *testing.T) *idp {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -203,7 +203,7 @@ func feed(t *testing.T, env []string, stdin, program string, args ...string) str
 // the token itself and by what it is exchanged for.
 func TestFederation(t *testing.T) {
 	s := up(t)
-	hub, k8s := newIdP(t), newIdP(t)
+	hub, k8s := newIDP(t), newIDP(t)
 	s.apply(fmt.Sprintf(`apiVersion: assay/v1
 kind: Issuer
 metadata: {name: hub}
@@ -306,7 +306,7 @@ spec: {issuer: %[2]q, claims: {kubernetes.io/namespace: prod}, role: pull, scope
 // by group, until the login ends; then it renews itself.
 func TestLogin(t *testing.T) {
 	s := up(t)
-	i := newIdP(t)
+	i := newIDP(t)
 	s.apply(fmt.Sprintf(`apiVersion: assay/v1
 kind: Issuer
 metadata: {name: people}

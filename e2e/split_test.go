@@ -59,9 +59,10 @@ func TestSplit(t *testing.T) {
 		case strings.HasPrefix(p, "/rekor/"), strings.HasPrefix(p, "/ct/"):
 			to = "log"
 		}
-		rp := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: at[to]})
-		host := r.Host
-		rp.Rewrite, rp.Director = nil, func(out *http.Request) { out.URL.Scheme, out.URL.Host, out.Host = "http", at[to], host }
+		rp := &httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
+			p.SetURL(&url.URL{Scheme: "http", Host: at[to]})
+			p.Out.Host = p.In.Host
+		}}
 		rp.ServeHTTP(w, r)
 	}))
 	t.Cleanup(proxy.Close)

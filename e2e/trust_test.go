@@ -219,8 +219,7 @@ func TestNotation(t *testing.T) {
 	dir := t.TempDir()
 	image := pushImage(t, s, env, "acme/app", "by acme")
 	key, chain := notationChain(t)
-	var root []byte
-	root = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: chain[1].Raw})
+	root := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: chain[1].Raw})
 	write(t, filepath.Join(dir, "root.pem"), root)
 	write(t, filepath.Join(dir, "trustpolicy.json"), []byte(`{"version":"1.0","trustPolicies":[{"name":"acme","registryScopes":["*"],"signatureVerification":{"level":"strict"},
 		"trustStores":["ca:acme"],"trustedIdentities":["x509.subject: C=US, ST=WA, O=Acme"]}]}`))

@@ -1,6 +1,7 @@
 package sbom
 
 import (
+	"errors"
 	"io"
 	"slices"
 	"strconv"
@@ -23,7 +24,7 @@ func (s *stream) readJSON() error {
 	if err := s.document(d, three, 0); err != nil {
 		return err
 	}
-	if _, err := d.ReadToken(); err != io.EOF {
+	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
 		return fault.Newf(fault.Invalid, "data after the end of the document")
 	}
 	switch s.head.Format {

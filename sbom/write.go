@@ -110,12 +110,6 @@ func (w *writer) value(name string, v any) {
 	}
 }
 
-func (w *writer) item(v any) {
-	if w.err == nil {
-		w.err = json.MarshalEncode(w.e, v, json.Deterministic(true))
-	}
-}
-
 func (w *writer) created() string {
 	if w.d.Created.IsZero() {
 		return ""

@@ -79,7 +79,7 @@ func (s *Server) redecideSome(ctx context.Context, tried map[decisionName]decide
 			s.log.Warn("a decision that is due could not be made again; it is tried later", "digest", d.Subject.Digest, "scope", d.Scope.ID, "error", err)
 		}
 	}
-	return n, nil
+	return n, nil //nolint:nilerr // told above, and tried later
 }
 
 // targetOf is the target that a subject of recorded facts was.

@@ -25,7 +25,7 @@ const maxSBOM = 512 << 20
 // readSBOM reads a document of any format, or with --list the output of a
 // package manager.
 func (a *app) readSBOM(path, kind, distro string) (*sbom.Document, error) {
-	var in io.Reader = a.stdin
+	in := a.stdin
 	if path != "-" {
 		f, err := os.Open(path)
 		if err != nil {
