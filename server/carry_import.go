@@ -41,7 +41,6 @@ type importing struct {
 	policies []config.Document
 	scope    []string // namespaces from now on
 	domain   domainDocument
-	foreign  []byte // the exporter's own foreign roots
 	members  map[artifact.Digest]bool
 	answer   client.BundleImported
 }
@@ -195,9 +194,6 @@ func (im *importing) read(ctx context.Context) error {
 		return err
 	}
 	if im.domain.Delegations, err = im.document(ctx, transfer.KindDelegations); err != nil {
-		return err
-	}
-	if im.foreign, err = im.document(ctx, transfer.KindForeign); err != nil {
 		return err
 	}
 	if !im.q.ApplyPolicies {

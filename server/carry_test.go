@@ -344,7 +344,7 @@ func TestThreat_Archive_RefusedWhole(t *testing.T) {
 		}
 	}
 	nothing(t, b)
-	await(t, func() bool { return len(b.eventsOf(event.BundleRefused)) == 9 })
+	await(t, func() bool { return len(b.eventsOf(event.BundleRefused)) == 10 })
 	// The same file, whole, is taken: nothing was burnt.
 	b.mustImport(file, client.BundleImport{Root: pin})
 }
