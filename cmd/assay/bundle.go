@@ -47,6 +47,9 @@ The file is also an OCI image layout: skopeo copy oci-archive:FILE:REPOSITORY:TA
 			if q.Target == "" {
 				return usagef("--to TARGET: for whom is it? such as --to plant-7")
 			}
+			if f := cmd.Flags(); f.Changed("again") && (again < 1 || f.Changed("full") || f.Changed("repository") || f.Changed("policies") || f.Changed("feed")) {
+				return usagef("--again NUMBER gives a bundle as it was made: it goes with --to alone")
+			}
 			s, err := a.connect(ctx, "", "", true)
 			if err != nil {
 				return err
@@ -86,10 +89,6 @@ The file is also an OCI image layout: skopeo copy oci-archive:FILE:REPOSITORY:TA
 	f.BoolVar(&q.Policies, "policies", false, "documents of kind Policy and Repository too")
 	f.StringArrayVar(&feeds, "feed", nil, "NAME=DIR: a folder whose files are carried under a name")
 	f.Int64Var(&again, "again", 0, "the bundle of this number once more, as it was made")
-	c.MarkFlagsMutuallyExclusive("again", "full")
-	c.MarkFlagsMutuallyExclusive("again", "repository")
-	c.MarkFlagsMutuallyExclusive("again", "feed")
-	c.MarkFlagsMutuallyExclusive("again", "policies")
 	return c
 }
 
