@@ -124,19 +124,20 @@ func (r *Registry) find(ctx context.Context, tx *store.Tx, c *caller, repository
 // push, for all others what was promoted. Where there is nothing but what is
 // held, others are told why, if they may know.
 func (r *Registry) resolveTag(ctx context.Context, tx *store.Tx, c *caller, repository, tag string) (artifact.Digest, error) {
-	d, _, err := findTag(ctx, tx, repository, tag)
-	if r.vis == nil || err != nil && !errors.Is(err, fault.NotFound) {
-		return d, err
+	d, _, unset := findTag(ctx, tx, repository, tag)
+	if r.vis == nil || unset != nil && !errors.Is(unset, fault.NotFound) {
+		return d, unset
 	}
-	held, herr := newestHeld(ctx, tx, repository, tag)
-	if herr != nil {
-		return "", herr
-	}
-	notSet := err != nil
-	if held.digest != "" && (notSet || r.vis.SeesHeld(ctx, c.Principal, repository, held.owner)) {
+	held, err := newestHeld(ctx, tx, repository, tag)
+	switch {
+	case err != nil:
+		return "", err
+	case held.digest == "":
+		return d, unset
+	case unset != nil || r.vis.SeesHeld(ctx, c.Principal, repository, held.owner):
 		return held.digest, nil
 	}
-	return d, err
+	return d, nil
 }
 
 // readManifest reads a manifest's bytes and makes sure that they are the ones
