@@ -66,6 +66,8 @@ type RepositorySpec struct {
 	Immutable bool `yaml:"immutable"`
 	// ImmutableTags are globs over tags that are set once.
 	ImmutableTags []string `yaml:"immutableTags"`
+	// Upstream is the registry that this is a gateway for. Default: none.
+	Upstream UpstreamSpec `yaml:"upstream"`
 }
 
 // Validate says what is wrong with a spec. Errors are fault.Invalid.
@@ -104,7 +106,7 @@ func (s *RepositorySpec) Validate() error {
 			return fmt.Errorf("immutableTags: %w", err)
 		}
 	}
-	return nil
+	return s.Upstream.validate(s.Pattern)
 }
 
 // Repositories answers how a repository behaves. It is immutable; the zero
@@ -204,6 +206,9 @@ func stricter(a, b RepositorySpec) RepositorySpec {
 	a.StagedFor, a.ExpireAfter = min(a.StagedFor, b.StagedFor), min(a.ExpireAfter, b.ExpireAfter)
 	a.Immutable = a.Immutable || b.Immutable
 	a.ImmutableTags = slices.Concat(a.ImmutableTags, b.ImmutableTags)
+	if !a.Upstream.Set() && b.Upstream.Set() { // whose pattern says what the name is there
+		a.Upstream, a.Pattern = b.Upstream, b.Pattern
+	}
 	return a
 }
 

@@ -69,6 +69,7 @@ const (
 	BundleExported      Kind = "bundle.exported"
 	BundleImported      Kind = "bundle.imported"
 	BundleRefused       Kind = "bundle.refused"
+	UpstreamMismatch    Kind = "upstream.mismatch"
 	BackupCreated       Kind = "backup.created"
 	RestoreReconciled   Kind = "restore.reconciled"
 	WebhookFailing      Kind = "webhook.failing"
@@ -231,6 +232,8 @@ func Kinds() []KindInfo {
 			{"manifests", "that came"}, {"evidence", "bundles that came"}, {"refused", "what the gate did not let in, at most 16"}, {"revocations", "version of the origin's list"}, {"policies", "documents that were applied"}}},
 		{BundleRefused, Alert, "A file of another site was refused, and nothing of it is visible.", []Field{
 			{"origin", "the site that it says it is of, unproven"}, {"sequence", "its number, unproven"}, {"code", "why, for programs"}, {"reason", "why"}}},
+		{UpstreamMismatch, Alert, "A gateway's upstream served other content than the digest says that it was asked for. Nothing of it was kept. The event's digest is the one asked for.", []Field{
+			{"repository", "here"}, {"upstream", "host and repository"}, {"reference", "tag or digest that was asked for"}, {"found", "what was wrong"}}},
 		{BackupCreated, Audit, "A backup's manifest was signed.", []Field{
 			{"id", "of the backup"}, {"parent", "the backup before"}, {"objects", "its list of objects, SHA-256"}, {"recipients", "whom it is encrypted to"}}},
 		{RestoreReconciled, Alert, "A restored log was let go on.", []Field{

@@ -26,6 +26,9 @@ func (r *Registry) getBlob(q *request) error {
 	if err != nil {
 		return err
 	}
+	if err := r.bringBlob(q, d); err != nil {
+		return err
+	}
 	ctx := q.Context()
 	err = r.db.View(ctx, func(tx *store.Tx) error {
 		seen, err := r.visibleBlob(ctx, tx, &q.caller, name, d)

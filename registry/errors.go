@@ -42,6 +42,7 @@ type failure struct {
 	at        int64                // bytes the upload holds
 	challenge string               // scope to ask a token for
 	expired   bool                 // the token shown is no longer good
+	told      bool                 // err is written for the client, whatever its kind
 }
 
 func (f *failure) Error() string { return f.err.Error() }
@@ -88,6 +89,9 @@ func (r *Registry) fail(w *response, req *http.Request, rt route, err error) {
 		f = &failure{err: err}
 	}
 	status, item := f.status, errorItem{Code: f.code, Message: message(err, kind), Detail: f.detail}
+	if f.told {
+		item.Message = f.Error()
+	}
 	if status == 0 {
 		status = fault.HTTPStatus(err)
 	}

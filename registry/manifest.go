@@ -58,6 +58,7 @@ type manifest struct {
 	blobs        []descriptor // config and layers that must be stored
 	children     []descriptor // manifests of an index
 	runnable     bool         // see runnable
+	remote       bool         // its blobs lie at an upstream and are brought when asked for
 }
 
 // parseManifest checks b, which came with a Content-Type header, by the OCI

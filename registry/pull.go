@@ -26,6 +26,9 @@ func (r *Registry) getManifest(q *request) error {
 	if err != nil {
 		return err
 	}
+	if err := r.bringManifest(q, tag, d); err != nil {
+		return err
+	}
 	ctx := q.Context()
 	var m manifestRow
 	err = r.db.View(ctx, func(tx *store.Tx) (err error) {

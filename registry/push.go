@@ -285,8 +285,10 @@ func (r *Registry) commitPush(ctx context.Context, tx *store.Tx, q *request, p *
 		return err
 	}
 	if !known {
-		if err := r.checkVisible(ctx, tx, q, p); err != nil {
-			return err
+		if !p.remote {
+			if err := r.checkVisible(ctx, tx, q, p); err != nil {
+				return err
+			}
 		}
 		if err := insertManifest(ctx, tx, name, p.digest, p.size, p.manifest, q.caller.owner()); err != nil {
 			return err

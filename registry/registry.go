@@ -142,6 +142,7 @@ type Options struct {
 	Gate       Gate       // nil: Open
 	Visibility Visibility // nil: every manifest of the repository
 	Evidence   Ingester   // nil: referrers are stored and not ingested
+	Upstream   Upstream   // nil: no repository is a gateway's
 
 	Clock      clock.Clock           // nil: clock.System
 	Logger     *slog.Logger          // nil: discard
@@ -151,25 +152,26 @@ type Options struct {
 
 // Registry is the HTTP handler. It answers /v2/ and /token.
 type Registry struct {
-	db      *store.DB
-	blobs   blob.Store
-	access  *identity.Access
-	auth    Authenticator
-	gate    Gate
-	vis     Visibility
-	ingest  Ingester
-	now     clock.Clock
-	log     *slog.Logger
-	limits  Limits
-	tokens  *tokenService
-	ids     secrets // HMAC keys of upload ids
-	uploads *uploadSlots
-	rec     *recorder
-	refused *refusedLogins
-	issued  *issuedTokens
-	pulls   *pullWindow
-	met     *metrics
-	bufs    sendBuffers
+	db       *store.DB
+	blobs    blob.Store
+	access   *identity.Access
+	auth     Authenticator
+	gate     Gate
+	vis      Visibility
+	ingest   Ingester
+	upstream Upstream
+	now      clock.Clock
+	log      *slog.Logger
+	limits   Limits
+	tokens   *tokenService
+	ids      secrets // HMAC keys of upload ids
+	uploads  *uploadSlots
+	rec      *recorder
+	refused  *refusedLogins
+	issued   *issuedTokens
+	pulls    *pullWindow
+	met      *metrics
+	bufs     sendBuffers
 
 	strictAudit bool
 	redirect    time.Duration // 0: none
@@ -215,7 +217,7 @@ func New(o Options) (*Registry, error) {
 	rec := newRecorder(o.DB, o.Logger, met)
 	reg := &Registry{
 		db: o.DB, blobs: o.Blobs, access: o.Access, auth: o.Auth,
-		gate: o.Gate, vis: o.Visibility, ingest: o.Evidence,
+		gate: o.Gate, vis: o.Visibility, ingest: o.Evidence, upstream: o.Upstream,
 		now: o.Clock, log: o.Logger, limits: limits,
 		tokens:  tokens,
 		uploads: newUploadSlots(limits.Uploads),
@@ -269,6 +271,11 @@ func (r *Registry) serve(w *response, req *http.Request, rt route, start time.Ti
 		return err
 	}
 	q := &request{Request: req, route: rt, caller: c, w: w, start: start}
+	if rt.op.action() == "push" {
+		if host, ok := r.upstreamOf(rt.name); ok {
+			return r.refuseGatewayPush(q, host)
+		}
+	}
 	switch rt.op {
 	case opPing:
 		return r.ping(q)

@@ -19,7 +19,8 @@ import (
 //     artifact_type serve the referrers API; annotations are JSON; evidence: see
 //     CarriedBy.
 //   - registry_reference: what a manifest needs: child is a blob (kind 0) or a
-//     manifest of the same repository (kind 1). Garbage collection marks from
+//     manifest of the same repository (kind 1), or a blob that a gateway
+//     brings when somebody asks for it (kind 2). Garbage collection marks from
 //     here.
 //   - registry_tag: one row a tag; version rises with each move.
 //   - registry_upload: who has brought a blob into a repository, by upload or
@@ -88,6 +89,7 @@ CREATE INDEX registry_ingest_retry ON registry_ingest (retry_at);
 const (
 	refBlob     = 0
 	refManifest = 1
+	refRemote   = 2 // a blob that a gateway has not brought yet: it turns into refBlob when it is here
 )
 
 // manifestRow is a manifest as a repository holds it.
@@ -148,7 +150,11 @@ func insertManifest(ctx context.Context, tx *store.Tx, repository string, d arti
 		repository, string(d), m.mediaType, m.artifactType, size, string(m.subject), string(annotations), by, tx.Now(), evidenceOf(m)); err != nil {
 		return err
 	}
-	if err := insertReferences(ctx, tx, repository, d, m.blobs, refBlob); err != nil {
+	kind := refBlob
+	if m.remote {
+		kind = refRemote
+	}
+	if err := insertReferences(ctx, tx, repository, d, m.blobs, kind); err != nil {
 		return err
 	}
 	return insertReferences(ctx, tx, repository, d, m.children, refManifest)

@@ -25,6 +25,7 @@ import (
 	"assay/internal/keyring"
 	"assay/registry"
 	"assay/registry/gate"
+	"assay/registry/gateway"
 	"assay/sbom"
 	"assay/store"
 	"assay/tlog"
@@ -60,6 +61,7 @@ type parts struct {
 	engine      *verify.Engine
 	gate        *gate.Gate
 	registry    *registry.Registry
+	gateway     *gateway.Gateway
 	blobs       blob.Store
 	events      *event.Log
 	backlog     prometheus.Gauge
@@ -76,7 +78,7 @@ type parts struct {
 func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations,
-		registry.Migrations, gate.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, vouchMigrations, transfer.Migrations,
+		registry.Migrations, gate.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, vouchMigrations, transfer.Migrations,
 	}
 }
 
@@ -307,11 +309,12 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 	if err := s.openGate(); err != nil {
 		return err
 	}
+	s.gateway = gateway.New(gateway.Options{DB: s.db, Clock: s.clock, Logger: s.log})
 	s.registry, err = registry.New(registry.Options{
 		Gate: s.gate, Visibility: s.gate,
 		DB: s.db, Blobs: s.blobs, Access: s.access, Auth: registry.VerifierAuth{Verifier: s.verifier, Credentials: s.credentials},
 		Credentials: s.credentials, StrictAudit: !s.cfg.Registry.RelaxedAudit, Redirect: s.cfg.Registry.Redirect,
-		PublicURL: s.public, TokenKey: tokenKey, Evidence: s.gate.Ingester(s.evidence),
+		PublicURL: s.public, TokenKey: tokenKey, Evidence: s.gate.Ingester(s.evidence), Upstream: s.gateway,
 		Clock: s.clock, Logger: s.log, Registerer: s.reg,
 		Limits: registry.Limits{MaxManifest: s.cfg.Registry.MaxManifest, Uploads: s.cfg.Registry.MaxUploads, ExchangeTTL: s.cfg.Registry.ExchangeLife},
 	})

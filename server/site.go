@@ -77,6 +77,7 @@ func (s *Server) enforce(d *config.Desired) error {
 	s.desired.Store(d)
 	if s.gate != nil { // not in a process that has no registry
 		s.gate.Set(gate.Rules{Repositories: d.Repositories, Policies: d.Policies})
+		s.gateway.Set(d.Repositories)
 	}
 	return nil
 }

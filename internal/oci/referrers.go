@@ -122,11 +122,16 @@ const (
 // referrers lists the bundles that refer to ref; more says that the registry
 // has pages that were not read.
 func (c *Client) referrers(ctx context.Context, ref artifact.Reference) (list []Descriptor, more bool, err error) {
-	var all []Descriptor
+	list, more, err = c.listReferrers(ctx, ref)
+	return bundlesNewestFirst(list), more, err
+}
+
+// listReferrers is referrers for all types, in the registry's order.
+func (c *Client) listReferrers(ctx context.Context, ref artifact.Reference) (all []Descriptor, more bool, err error) {
 	path := "/referrers/" + string(ref.Digest)
 	for page := 0; path != ""; page++ {
 		if page == maxPages || len(all) > maxListed {
-			return bundlesNewestFirst(all), true, nil
+			return all, true, nil
 		}
 		resp, err := c.do(ctx, http.MethodGet, ref, path, http.Header{"Accept": {"application/vnd.oci.image.index.v1+json"}}, nil)
 		if err != nil {
@@ -155,7 +160,7 @@ func (c *Client) referrers(ctx context.Context, ref artifact.Reference) (list []
 		all = append(all, m.Manifests...)
 		path, more = nextPage(resp)
 	}
-	return bundlesNewestFirst(all), more, nil
+	return all, more, nil
 }
 
 // nextPage reads a Link header of RFC 8288 with rel="next". A page on another
@@ -190,7 +195,7 @@ func (c *Client) fallback(ctx context.Context, ref artifact.Reference) ([]Descri
 	if err := strictjson.Unmarshal(m.Bytes, &index); err != nil {
 		return nil, fault.Newf(fault.Invalid, "index %s: %w", tag, err)
 	}
-	return bundlesNewestFirst(index.Manifests), nil
+	return index.Manifests, nil
 }
 
 // FallbackTag is the referrers tag schema's tag of a digest: algorithm and hex,
