@@ -43,14 +43,14 @@ type Intake interface {
 	AdoptBlob(ctx context.Context, repository string, d artifact.Digest) (bool, error)
 	// Take stores a manifest and moves its tag, through the gate, as a push by
 	// system:gateway. fault.Denied is the gate's.
-	Take(ctx context.Context, b Brought) error
+	Take(ctx context.Context, b Fetched) error
 	// TakeBlob stores a blob of a manifest that was taken, or is to be. r errs
 	// unless its content is what d says.
 	TakeBlob(ctx context.Context, repository string, d artifact.Digest, size int64, r io.Reader) error
 }
 
-// Brought is a manifest from an upstream.
-type Brought struct {
+// Fetched is a manifest from an upstream.
+type Fetched struct {
 	Repository string
 	Tag        string // to be set; empty: none
 	Digest     artifact.Digest
@@ -133,7 +133,7 @@ func (in intake) hold(ctx context.Context, repository string, d artifact.Digest)
 	})
 }
 
-func (in intake) Take(ctx context.Context, b Brought) error {
+func (in intake) Take(ctx context.Context, b Fetched) error {
 	r := in.r
 	if int64(len(b.Bytes)) > r.limits.MaxManifest {
 		return failf(codeManifestInvalid, fault.TooLarge, "manifest %s is larger than %d bytes", b.Digest, r.limits.MaxManifest)

@@ -80,7 +80,7 @@ func (b *bringing) bring(ctx context.Context, tag string, d, have artifact.Diges
 }
 
 func (b *bringing) take(ctx context.Context, m *oci.Manifest, tag string, whole bool) error {
-	return b.in.Take(ctx, registry.Brought{
+	return b.in.Take(ctx, registry.Fetched{
 		Repository: b.repository, Tag: tag, Digest: m.Digest, MediaType: m.MediaType, Bytes: m.Bytes, Whole: whole,
 	})
 }
