@@ -19,7 +19,6 @@ type Reader struct {
 	*Verified
 	tar  *tar.Reader
 	raw  io.Reader
-	next int
 	head [][]byte // the first members, which were read already
 }
 

@@ -110,7 +110,7 @@ func (a *app) fetchBundle(ctx context.Context, s *session, b *client.Bundle, pat
 		return 0, 0, err
 	}
 	defer r.Close()
-	var out io.Writer = a.stdout
+	out := a.stdout
 	done := func() error { return nil }
 	if path != "-" {
 		f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part-*")
