@@ -264,18 +264,20 @@ func (b *Bringing) refuse(err error, into *error) error {
 	return err
 }
 
-// Len is how many manifests the set has, and Blobs what they name besides
-// manifests.
+// Len is how many manifests the set has.
 func (b *Bringing) Len() int { return len(b.list) }
 
-// Blobs lists the blobs that the manifests name.
-func (b *Bringing) Blobs() (out []artifact.Digest) {
-	for i := range b.list {
-		for j := range b.list[i].p.blobs {
-			out = append(out, b.list[i].p.blobs[j].Digest)
-		}
+// BlobsOf lists the blobs that a manifest names, which is checked as one that is
+// pushed.
+func (r *Registry) BlobsOf(mediaType string, body []byte) (out []artifact.Digest, err error) {
+	m, err := parseManifest(mediaType, body, r.limits.MaxReferences)
+	if err != nil {
+		return nil, err
 	}
-	return out
+	for i := range m.blobs {
+		out = append(out, m.blobs[i].Digest)
+	}
+	return out, nil
 }
 
 // Refused says what the gate did not let in.

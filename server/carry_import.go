@@ -243,8 +243,8 @@ func (im *importing) check(ctx context.Context) error {
 	return im.s.db.View(ctx, func(tx *store.Tx) error {
 		for _, r := range im.contents.Repositories {
 			for _, m := range r.Manifests {
-				if err := im.has(ctx, tx, m.Digest); err != nil {
-					return err
+				if err := im.hasManifest(ctx, tx, m); err != nil {
+					return fault.Newf(fault.KindOf(err), "%s@%s: %w", r.Name, m.Digest, err)
 				}
 			}
 		}
@@ -262,6 +262,27 @@ func (im *importing) check(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// hasManifest is has for a manifest and all blobs that it names.
+func (im *importing) hasManifest(ctx context.Context, tx *store.Tx, m transfer.Manifold) error {
+	if err := im.has(ctx, tx, m.Digest); err != nil {
+		return err
+	}
+	body, err := im.s.readSmallBlob(ctx, m.Digest, transfer.MaxDocument)
+	if err != nil {
+		return err
+	}
+	blobs, err := im.s.registry.BlobsOf(m.MediaType, body)
+	if err != nil {
+		return err
+	}
+	for _, d := range blobs {
+		if err := im.has(ctx, tx, d); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // trial verifies the exporter's list and delegations before anything changes.
@@ -397,16 +418,6 @@ func (im *importing) show(ctx context.Context) error {
 	}
 	set, err := im.s.registry.Bring(ctx, identity.FromContext(ctx), sourceBundle, list)
 	if err != nil {
-		return err
-	}
-	if err := im.s.db.View(ctx, func(tx *store.Tx) error {
-		for _, d := range set.Blobs() {
-			if err := im.has(ctx, tx, d); err != nil {
-				return err
-			}
-		}
-		return nil
-	}); err != nil {
 		return err
 	}
 	for tries := 0; ; tries++ {
