@@ -315,6 +315,9 @@ func (ev *evaluation) state() {
 	}
 	ev.add(c)
 	c = Check{Name: "trust/fresh", Status: Pass, Expected: "trust roots and revocation lists within their limits", Found: orNone(strings.Join(ev.facts.Trust.Roots, ", "))}
+	if !slices.ContainsFunc(ev.facts.Trust.Revocations, func(r Revocations) bool { return r.State != "not_configured" }) {
+		c.Found += "; no list of revocations was asked" // nothing unknown counts as clean
+	}
 	if ev.facts.Trust.Stale {
 		c.Status, c.Found, c.Mend = Fail, c.Found+"; stale", "assay doctor"
 	}

@@ -52,7 +52,7 @@ func (s *Server) loadDelegations(ctx context.Context, docs []trust.Document, d *
 	if err != nil {
 		return err
 	}
-	if d.verify.Delegations, err = delegation.Compile(ctx, trust.Roots{own}, keys, bundles); err != nil {
+	if d.verify.Delegations, err = delegation.Compile(ctx, trust.Roots{own}, keys, bundles, d.verify.Judges()...); err != nil {
 		return err
 	}
 	for _, l := range d.verify.Delegations.Links() {
@@ -212,7 +212,7 @@ func (g delegations) put(ctx context.Context, actor string, d *delegation.Docume
 				bundles = append(bundles, doc.Body)
 			}
 		}
-		set, err := delegation.Compile(ctx, trust.Roots{s.trust().root}, keys, bundles)
+		set, err := delegation.Compile(ctx, trust.Roots{s.trust().root}, keys, bundles, s.trust().verifier.Judges()...)
 		if err != nil {
 			return err
 		}

@@ -38,7 +38,7 @@ func parseDomain(b []byte) (*domainDocument, error) {
 }
 
 // open verifies what the document holds, under the site's trusted root.
-func (d *domainDocument) open(ctx context.Context, root *trust.Root) (*domain, error) {
+func (d *domainDocument) open(ctx context.Context, root *trust.Root, checks ...trust.Check) (*domain, error) {
 	keys, err := tuf.ReadRoleKeys(d.Root)
 	if err != nil {
 		return nil, err
@@ -61,16 +61,17 @@ func (d *domainDocument) open(ctx context.Context, root *trust.Root) (*domain, e
 	if err != nil {
 		return nil, err
 	}
-	out.delegations, err = compileForeign(ctx, root, signers, p)
+	theirs := revocation.NewSet(out.revocations.List)
+	out.delegations, err = compileForeign(ctx, root, signers, p, append(checks, theirs.Check)...)
 	return out, err
 }
 
-func compileForeign(ctx context.Context, root *trust.Root, signers []trust.Key, p *delegation.Published) (*delegation.Set, error) {
+func compileForeign(ctx context.Context, root *trust.Root, signers []trust.Key, p *delegation.Published, checks ...trust.Check) (*delegation.Set, error) {
 	bundles := make([][]byte, len(p.Bundles))
 	for i, b := range p.Bundles {
 		bundles[i] = b
 	}
-	return delegation.Compile(ctx, trust.Roots{root}, signers, bundles)
+	return delegation.Compile(ctx, trust.Roots{root}, signers, bundles, checks...)
 }
 
 // loadDomains puts the lists and delegations of other sites in force, each with
@@ -90,7 +91,7 @@ func (s *Server) loadDomains(ctx context.Context, docs []trust.Document, t *trus
 		if err != nil {
 			return err
 		}
-		one, err := d.open(ctx, root)
+		one, err := d.open(ctx, root, t.verify.Judges()...)
 		if err != nil {
 			return err
 		}

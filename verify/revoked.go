@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"assay/artifact"
@@ -16,7 +17,14 @@ func (v *Verifier) Revocations(now time.Time) (states []policy.Revocations, stal
 	if len(v.o.Lists) == 0 {
 		return nil, false, time.Time{}
 	}
-	for _, name := range v.names {
+	names := slices.Clone(v.names)
+	for name := range v.o.Lists { // one may be asked though nothing is verified under its root
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
 		s := v.o.Lists[name]
 		one := policy.Revocations{Root: name, State: string(s.Status(now))}
 		if s != nil {

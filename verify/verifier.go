@@ -59,15 +59,8 @@ func NewVerifier(o VerifierOptions) (*Verifier, error) {
 	if o.Clock == nil {
 		o.Clock = clock.System
 	}
-	v := &Verifier{o: o}
-	if len(o.Lists) > 0 {
-		var lists []*revocation.List
-		for _, l := range o.Lists {
-			lists = append(lists, l.List)
-		}
-		v.revoked = revocation.NewSet(lists...)
-		v.o.Checks = append(slices.Clone(o.Checks), v.revoked.Check)
-	}
+	v := &Verifier{o: o, revoked: o.revoked()}
+	v.o.Checks = o.judges(v.revoked)
 	for _, r := range o.Roots {
 		v.names = append(v.names, r.Name())
 		v.domains = append(v.domains, domain{root: r})
@@ -101,6 +94,32 @@ func NewVerifier(o VerifierOptions) (*Verifier, error) {
 	slices.Sort(v.names)
 	return v, nil
 }
+
+// revoked is what the lists revoke; nil: there is none.
+func (o *VerifierOptions) revoked() *revocation.Set {
+	if len(o.Lists) == 0 {
+		return nil
+	}
+	var lists []*revocation.List
+	for _, l := range o.Lists {
+		lists = append(lists, l.List)
+	}
+	return revocation.NewSet(lists...)
+}
+
+func (o *VerifierOptions) judges(revoked *revocation.Set) []trust.Check {
+	if revoked == nil {
+		return o.Checks
+	}
+	return append(slices.Clone(o.Checks), revoked.Check)
+}
+
+// Judges are the checks and the lists, for what is verified beside evidence:
+// delegations count no more than evidence by the same signers would.
+func (o *VerifierOptions) Judges() []trust.Check { return o.judges(o.revoked()) }
+
+// Judges are those that this verifier judges evidence by.
+func (v *Verifier) Judges() []trust.Check { return slices.Clone(v.o.Checks) }
 
 // RootNames lists the names of the roots, sorted.
 func (v *Verifier) RootNames() []string { return slices.Clone(v.names) }

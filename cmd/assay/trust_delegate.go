@@ -357,15 +357,15 @@ when one does not hold.`,
 }
 
 // readDelegations reads a published set and verifies it under a root.
-func (a *app) readDelegations(ctx context.Context, path string, root *trust.Root) (*delegation.Set, *delegation.Published, error) {
+func (a *app) readDelegations(ctx context.Context, path string, root *trust.Root, checks ...trust.Check) (*delegation.Set, *delegation.Published, error) {
 	b, err := a.readInput(path, 16<<20)
 	if err != nil {
 		return nil, nil, err
 	}
-	return compileDelegations(ctx, b, root)
+	return compileDelegations(ctx, b, root, checks...)
 }
 
-func compileDelegations(ctx context.Context, b []byte, root *trust.Root) (*delegation.Set, *delegation.Published, error) {
+func compileDelegations(ctx context.Context, b []byte, root *trust.Root, checks ...trust.Check) (*delegation.Set, *delegation.Published, error) {
 	p, err := delegation.ParsePublished(b)
 	if err != nil {
 		return nil, nil, err
@@ -378,7 +378,7 @@ func compileDelegations(ctx context.Context, b []byte, root *trust.Root) (*deleg
 	for i, raw := range p.Bundles {
 		bundles[i] = raw
 	}
-	set, err := delegation.Compile(ctx, trust.Roots{root}, keys, bundles)
+	set, err := delegation.Compile(ctx, trust.Roots{root}, keys, bundles, checks...)
 	return set, p, err
 }
 

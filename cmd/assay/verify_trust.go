@@ -105,6 +105,17 @@ func (s *session) trustHere(ctx context.Context, f *verifyFlags, o *verify.Verif
 		return usagef("--insecure-ignore-tlog goes with --key: a certificate lives ten minutes and means nothing without trusted time")
 	case f.ignoreTlog:
 		o.KeyThresholds = &trust.Thresholds{}
+		// No log is asked, but whether the key is revoked is where there is a server
+		// to ask.
+		if len(o.Roots) == 0 && s.status != nil {
+			r, err := s.root(ctx, "")
+			if err == nil {
+				err = s.serverLists(ctx, r, o)
+			}
+			if err != nil {
+				return undecided(err)
+			}
+		}
 	case len(o.Roots) == 0 && (f.foreignRoots == "" || s.status != nil):
 		r, err := s.root(ctx, "")
 		if err != nil {
@@ -177,15 +188,15 @@ func (s *session) delegationsHere(ctx context.Context, f *verifyFlags, o *verify
 		if len(o.Roots) == 0 {
 			return usagef("--delegations wants the organisation's --trusted-root, which proves their signatures")
 		}
-		o.Delegations, p, err = s.app.readDelegations(ctx, f.delegations, o.Roots[0])
+		o.Delegations, p, err = s.app.readDelegations(ctx, f.delegations, o.Roots[0], o.Judges()...)
 	case s.published[tuf.TargetDelegations] != nil:
-		o.Delegations, p, err = compileDelegations(ctx, s.published[tuf.TargetDelegations], o.Roots[0])
+		o.Delegations, p, err = compileDelegations(ctx, s.published[tuf.TargetDelegations], o.Roots[0], o.Judges()...)
 	case fromServer:
 		b, gerr := s.api().DelegationsExport(ctx)
 		if gerr != nil {
 			return undecided(gerr)
 		}
-		o.Delegations, p, err = compileDelegations(ctx, b, o.Roots[0])
+		o.Delegations, p, err = compileDelegations(ctx, b, o.Roots[0], o.Judges()...)
 	default:
 		return nil
 	}

@@ -13,6 +13,7 @@ import (
 	"assay/internal/fault"
 	"assay/trust"
 	"assay/trust/delegation"
+	"assay/trust/revocation"
 	"assay/trust/trusttest"
 )
 
@@ -250,6 +251,37 @@ func TestThreat_Delegation_ForgedChain(t *testing.T) {
 
 // A team names the organisation's release identity as its own delegate: that
 // must not shut it out elsewhere.
+// Who is revoked hands nothing on: else a stolen identity would make itself
+// another one, which nobody revoked.
+func TestThreat_Delegation_ByTheRevoked(t *testing.T) {
+	o := newOrg(t)
+	bundles := [][]byte{
+		o.sign(o.doc("payments"), ""),
+		o.sign(o.doc("payments/cards", below(1, "payments/cards/*", "cards@payments.example")), "ci@payments.example"),
+	}
+	compile := func(since time.Time) *delegation.Set {
+		t.Helper()
+		set := revocation.NewSet(&revocation.List{Entries: []revocation.Entry{{
+			Kind: revocation.Identity, Match: revocation.Exact, Issuer: issuer, Subject: "ci@payments.example", InvalidSince: revocation.At(since), Reason: "stolen",
+		}}})
+		s, err := delegation.Compile(t.Context(), trust.Roots{o.root}, []trust.Key{{Public: o.key.Public()}}, bundles, set.Check)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	now := o.at.Add(time.Hour)
+	for since, want := range map[time.Time]string{o.at.Add(-time.Hour): "stranger", o.at.Add(time.Minute): "payments > payments/cards"} {
+		s := compile(since)
+		if got := judged(s, who("cards@payments.example"), "payments/cards/a", "", o.at, now); got != want {
+			t.Errorf("revoked since %s: counts by %q, want %q", since, got, want)
+		}
+		if err := s.Link("payments/cards").Err; (err != nil) != (want == "stranger") || err != nil && !strings.Contains(err.Error(), "stolen") {
+			t.Errorf("revoked since %s: %v", since, err)
+		}
+	}
+}
+
 func TestThreat_Delegation_ShutsOutOthers(t *testing.T) {
 	o := newOrg(t)
 	s := o.compile(o.sign(o.doc("payments"), ""), o.sign(o.doc("payments/x", below(0, "payments/x", "release@org.example")), "ci@payments.example"))

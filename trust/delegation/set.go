@@ -108,8 +108,9 @@ func (s *Set) namedBy(signer Signer) []*Link {
 // organisation's keys, the others by a delegate of the link above, each logged
 // and timestamped. A document that does not hold is kept with its Link.Err and
 // hands out nothing; the error is for bytes that are no delegation at all, for
-// a name that is there twice, and for the context's end.
-func Compile(ctx context.Context, roots trust.Roots, keys []trust.Key, bundles [][]byte) (*Set, error) {
+// a name that is there twice, and for the context's end. The checks judge each
+// link as they judge evidence: who is revoked hands nothing on.
+func Compile(ctx context.Context, roots trust.Roots, keys []trust.Key, bundles [][]byte, checks ...trust.Check) (*Set, error) {
 	if len(bundles) > MaxDelegations {
 		return nil, fault.Newf(fault.TooLarge, "%d delegations, want at most %d", len(bundles), MaxDelegations)
 	}
@@ -140,7 +141,7 @@ func Compile(ctx context.Context, roots trust.Roots, keys []trust.Key, bundles [
 		return strings.Count(a.link.Document.Name, "/") - strings.Count(b.link.Document.Name, "/")
 	})
 	for _, e := range entries {
-		e.link.Err = s.settle(ctx, roots, keys, e.link, e.bundle)
+		e.link.Err = s.settle(ctx, roots, keys, e.link, e.bundle, checks)
 		if err := ctx.Err(); err != nil {
 			return nil, err // what did not verify for want of time is not refused
 		}
@@ -170,7 +171,7 @@ func read(raw []byte) (*attestation.Bundle, *Document, error) {
 }
 
 // settle verifies one link. Its chain is set where it was signed as it should be.
-func (s *Set) settle(ctx context.Context, roots trust.Roots, keys []trust.Key, l *Link, b *attestation.Bundle) error {
+func (s *Set) settle(ctx context.Context, roots trust.Roots, keys []trust.Key, l *Link, b *attestation.Bundle, checks []trust.Check) error {
 	var up *Link
 	if name := l.Document.Parent(); name != "" {
 		if up = s.links[name]; up == nil || up.Document.Removed {
@@ -180,7 +181,7 @@ func (s *Set) settle(ctx context.Context, roots trust.Roots, keys []trust.Key, l
 			return trust.Refuse(CodeInvalid, "delegation %q: %q, which it stands below, does not hold: %w", l.Document.Name, name, up.Err)
 		}
 	}
-	v, err := verify(ctx, roots, keys, up, b)
+	v, err := verify(ctx, roots, keys, up, b, checks)
 	if err != nil {
 		return trust.Refuse(CodeInvalid, "delegation %q: %w", l.Document.Name, err)
 	}
@@ -209,8 +210,8 @@ func (s *Set) settle(ctx context.Context, roots trust.Roots, keys []trust.Key, l
 
 // verify proves who signed a link, and when: it must be logged and timestamped,
 // whatever thresholds the roots have for artifacts.
-func verify(ctx context.Context, roots trust.Roots, keys []trust.Key, up *Link, b *attestation.Bundle) (*trust.Verified, error) {
-	o := trust.VerifyOptions{AnyArtifact: true, Thresholds: &trust.Thresholds{TLog: 1, TSA: 1, Time: 1}}
+func verify(ctx context.Context, roots trust.Roots, keys []trust.Key, up *Link, b *attestation.Bundle, checks []trust.Check) (*trust.Verified, error) {
+	o := trust.VerifyOptions{AnyArtifact: true, Checks: checks, Thresholds: &trust.Thresholds{TLog: 1, TSA: 1, Time: 1}}
 	o.Keys = keys
 	if up != nil {
 		o.Keys = nil
