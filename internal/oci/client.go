@@ -128,8 +128,12 @@ func (c *Client) transport(ctx context.Context, ref artifact.Reference, access s
 		if err != nil {
 			return nil, "", fmt.Errorf("credentials for %s: %w", ref.Host, err)
 		}
+		scope := "repository:" + ref.Repository + ":" + access
+		if ref.Repository == "" {
+			scope = "registry:catalog:*"
+		}
 		inner := transport.NewUserAgent(&hostBound{host: ref.Host, next: c.opts.Transport}, c.opts.UserAgent)
-		rt, err = transport.NewWithContext(ctx, reg, auth, inner, []string{"repository:" + ref.Repository + ":" + access})
+		rt, err = transport.NewWithContext(ctx, reg, auth, inner, []string{scope})
 		if err != nil {
 			return nil, "", registryError("reach "+ref.Host, err)
 		}
@@ -161,7 +165,9 @@ func (c *Client) request(ctx context.Context, timeout time.Duration, method stri
 	}
 	u := path
 	if !strings.HasPrefix(path, "http://") && !strings.HasPrefix(path, "https://") {
-		u = base + "/v2/" + ref.Repository + path
+		if u = base + "/v2/" + ref.Repository + path; ref.Repository == "" {
+			u = base + path
+		}
 	}
 	req, err := http.NewRequestWithContext(ctx, method, u, bytes.NewReader(body))
 	if err != nil {
