@@ -8,12 +8,14 @@ import (
 	"testing"
 	"time"
 
+	"assay/artifact"
 	"assay/attestation"
 	"assay/internal/fault"
 	"assay/policy"
 	"assay/trust"
 	"assay/trust/delegation"
 	"assay/trust/foreign"
+	"assay/trust/revocation"
 	"assay/trust/trusttest"
 )
 
@@ -87,6 +89,53 @@ func TestThreat_Foreign_OutsideNamespace(t *testing.T) {
 		r := judge(t, v, own, at, src, signedByAlice)
 		if r.Verdict != c.verdict || codes(r) != c.code {
 			t.Errorf("%v at %q %q: %s %q, want %s %q", c.namespace, c.registry, c.repo, r.Verdict, codes(r), c.verdict, c.code)
+		}
+	}
+}
+
+// What another site revokes is what is its own: its list shuts out neither our
+// signers nor what lies outside of its namespaces, and when it is stale nothing
+// but those namespaces is.
+func TestThreat_Foreign_RevokesOutsideNamespace(t *testing.T) {
+	own, old := newWorld(t), newWorld(t)
+	identity := revocation.Entry{Kind: revocation.Identity, Match: revocation.Exact, Issuer: "https://issuer.example", Subject: alice, Reason: "theirs"}
+	digest := revocation.Entry{Kind: revocation.Artifact, Digest: artifact.SHA256Of(content), Reason: "theirs"}
+	hour := func(n int) revocation.Time { return revocation.At(own.now().Add(time.Duration(n) * time.Hour)) }
+	for name, c := range map[string]struct {
+		by     *world
+		repo   string
+		of     string // whose list
+		entry  *revocation.Entry
+		ends   int
+		denied bool
+	}{
+		"their list, their signer":           {old, "team-a/app", "old", &identity, 1, true},
+		"their list, our signer":             {own, "team-a/app", "old", &identity, 1, false},
+		"their list, our signer, elsewhere":  {own, "team-b/app", "old", &identity, 1, false},
+		"our list, their signer":             {old, "team-a/app", "own", &identity, 1, true},
+		"their list, an artifact of theirs":  {own, "team-a/app", "old", &digest, 1, true},
+		"their list, an artifact elsewhere":  {own, "team-b/app", "old", &digest, 1, false},
+		"our list, an artifact anywhere":     {own, "team-b/app", "own", &digest, 1, true},
+		"their list is stale, in namespaces": {own, "team-a/app", "old", nil, -1, true},
+		"their list is stale, elsewhere":     {own, "team-b/app", "old", nil, -1, false},
+		"our list is stale":                  {own, "team-b/app", "own", nil, -1, true},
+	} {
+		l := &revocation.List{Issued: hour(-2), Expires: hour(c.ends)}
+		if c.entry != nil {
+			l.Entries = append(l.Entries, *c.entry)
+		}
+		root, of := own.root, "old"
+		if c.of == "own" {
+			of = root.Name()
+		}
+		v := mustVerifier(t, VerifierOptions{
+			Roots: []*trust.Root{root}, Foreign: []*foreign.Root{imported(t, old.World, "old", namespaces("team-a/**"))},
+			Lists: map[string]*revocation.Signed{of: {List: l}}, Clock: own.now,
+		})
+		at := target(content)
+		at.Repository = c.repo
+		if r := judge(t, v, own, at, Items{c.by.sign(alice, content)}, signedByAlice); (r.Verdict == policy.Deny) != c.denied {
+			t.Errorf("%s: %s, %v", name, r.Verdict, failing(r))
 		}
 	}
 }

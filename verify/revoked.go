@@ -8,12 +8,81 @@ import (
 	"assay/artifact"
 	"assay/policy"
 	"assay/store"
+	"assay/trust"
+	"assay/trust/foreign"
 	"assay/trust/revocation"
 )
 
-// Revocations tells the state of each root's list at now, and when the first of
-// the lists ends; zero: there is none.
+// revokedBy is what lists revoke: those of the site, whatever they name, and
+// those of foreign roots, each what is its own.
+type revokedBy struct {
+	site   *revocation.Set // nil: no list
+	theirs map[string]theirs
+}
+
+type theirs struct {
+	root *foreign.Root
+	set  *revocation.Set
+}
+
+func (o *VerifierOptions) revoked() revokedBy {
+	var r revokedBy
+	var lists []*revocation.List
+	for name, l := range o.Lists {
+		i := slices.IndexFunc(o.Foreign, func(f *foreign.Root) bool { return f.Name() == name })
+		if i < 0 {
+			lists = append(lists, l.List)
+			continue
+		}
+		if r.theirs == nil {
+			r.theirs = map[string]theirs{}
+		}
+		r.theirs[name] = theirs{o.Foreign[i], revocation.NewSet(l.List)}
+	}
+	if len(lists) > 0 {
+		r.site = revocation.NewSet(lists...)
+	}
+	return r
+}
+
+// check is a trust.Check.
+func (r revokedBy) check(ctx context.Context, v *trust.Verified) error {
+	if err := r.site.Check(ctx, v); err != nil {
+		return err
+	}
+	return r.theirs[v.Root].set.Check(ctx, v)
+}
+
+// counts says whether the list of a root is asked about what is at a place.
+func (r revokedBy) counts(name string, at place) bool {
+	t, foreign := r.theirs[name]
+	return !foreign || at.within(t.root)
+}
+
+// artifact gives the earliest entry that revokes an artifact at a place.
+func (r revokedBy) artifact(digests artifact.DigestSet, at place) *revocation.Entry {
+	found := r.site.Artifact(digests)
+	for _, t := range r.theirs {
+		if !at.within(t.root) {
+			continue
+		}
+		if e := t.set.Artifact(digests); e != nil && (found == nil || e.InvalidSince.Before(found.InvalidSince.Time)) {
+			found = e
+		}
+	}
+	return found
+}
+
+// Revocations tells the state of each root's list at now, whether one is stale,
+// and when the first of them ends; zero: there is none.
 func (v *Verifier) Revocations(now time.Time) (states []policy.Revocations, stale bool, until time.Time) {
+	return v.revocations(now, anywhere)
+}
+
+// revocations tells the state of each root's list at now, and of those that count
+// at a place whether one is stale, and when the first of them ends; zero: there
+// is none.
+func (v *Verifier) revocations(now time.Time, at place) (states []policy.Revocations, stale bool, until time.Time) {
 	if len(v.o.Lists) == 0 {
 		return nil, false, time.Time{}
 	}
@@ -29,9 +98,11 @@ func (v *Verifier) Revocations(now time.Time) (states []policy.Revocations, stal
 		one := policy.Revocations{Root: name, State: string(s.Status(now))}
 		if s != nil {
 			one.Entries = s.Entries()
-			until = earliest(until, s.List.Expires.Time)
 		}
-		stale = stale || one.State == string(revocation.Stale)
+		if s != nil && v.revoked.counts(name, at) {
+			until = earliest(until, s.List.Expires.Time)
+			stale = stale || one.State == string(revocation.Stale)
+		}
 		states = append(states, one)
 	}
 	return states, stale, until
@@ -41,10 +112,11 @@ func (v *Verifier) Revocations(now time.Time) (states []policy.Revocations, stal
 // artifact itself is revoked.
 func (g *gathering) enterRevocations(now time.Time) {
 	t := &g.facts.Trust
-	states, stale, until := g.verifier.Revocations(now)
+	at := placeOf(g.facts.Subject)
+	states, stale, until := g.verifier.revocations(now, at)
 	t.Revocations, t.Stale = states, t.Stale || stale
 	g.expires = earliest(g.expires, until)
-	e := g.verifier.revoked.Artifact(g.digests)
+	e := g.verifier.revoked.artifact(g.digests, at)
 	switch {
 	case e == nil:
 	case now.Before(e.InvalidSince.Time):

@@ -34,7 +34,9 @@ type VerifierOptions struct {
 	// first error refuses the bundle.
 	Checks []trust.Check
 	// Lists are the revocation lists, each by the name of the root that it covers.
-	// All count for every bundle. A root without one is "not configured".
+	// That of a foreign root counts for what verified under that root, and for
+	// artifacts within its namespaces: a vendor revokes what is the vendor's. All
+	// others count for every bundle. A root without one is "not configured".
 	Lists  map[string]*revocation.Signed
 	Limits attestation.Limits // caps before any cryptography; zero: defaults
 	Clock  clock.Clock        // nil: clock.System
@@ -48,7 +50,7 @@ type Verifier struct {
 	domains  []domain  // under which bundles are verified
 	keys     []keyring // who may sign without a certificate
 	notation []*foreign.Root
-	revoked  *revocation.Set // nil: no list
+	revoked  revokedBy
 }
 
 // NewVerifier makes a verifier. Neither a root nor a key is fault.Invalid.
@@ -95,23 +97,11 @@ func NewVerifier(o VerifierOptions) (*Verifier, error) {
 	return v, nil
 }
 
-// revoked is what the lists revoke; nil: there is none.
-func (o *VerifierOptions) revoked() *revocation.Set {
+func (o *VerifierOptions) judges(r revokedBy) []trust.Check {
 	if len(o.Lists) == 0 {
-		return nil
-	}
-	var lists []*revocation.List
-	for _, l := range o.Lists {
-		lists = append(lists, l.List)
-	}
-	return revocation.NewSet(lists...)
-}
-
-func (o *VerifierOptions) judges(revoked *revocation.Set) []trust.Check {
-	if revoked == nil {
 		return o.Checks
 	}
-	return append(slices.Clone(o.Checks), revoked.Check)
+	return append(slices.Clone(o.Checks), r.check)
 }
 
 // Judges are the checks and the lists, for what is verified beside evidence:
