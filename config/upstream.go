@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,7 +33,21 @@ type UpstreamSpec struct {
 	// Revalidate is how long a tag is served before the upstream is asked again
 	// where it points, and what is signed; from 10s. Default 5m.
 	Revalidate time.Duration `yaml:"revalidate"`
+	// Notices are those that the upstream sends of pushes, see docs/gateway.md.
+	Notices NoticeSpec `yaml:"notices"`
 }
+
+// NoticeSpec says who sends notices and how they prove it.
+type NoticeSpec struct {
+	// Provider is harbor, ecr, ghcr or distribution. Empty: no notices are taken.
+	Provider string `yaml:"provider"`
+	// Secret is what the sender knows, of at least 16 bytes: "file:PATH" or
+	// "credential:NAME".
+	Secret string `yaml:"secret"`
+}
+
+// NoticeProviders are those whose notices are understood.
+var NoticeProviders = []string{"harbor", "ecr", "ghcr", "distribution"}
 
 // Set says whether there is an upstream.
 func (u *UpstreamSpec) Set() bool { return u.URL != "" }
@@ -73,6 +88,14 @@ func (u *UpstreamSpec) validate(pattern string) error {
 	}
 	if c := u.Credentials; c != "" && !strings.HasPrefix(c, "file:") && !strings.HasPrefix(c, "credential:") {
 		return fault.Newf(fault.Invalid, "upstream: credentials: want file:PATH or credential:NAME, never the password itself")
+	}
+	if n := u.Notices; n != (NoticeSpec{}) {
+		if !slices.Contains(NoticeProviders, n.Provider) {
+			return fault.Newf(fault.Invalid, "upstream: notices: provider %.40q: want harbor, ecr, ghcr or distribution", n.Provider)
+		}
+		if !strings.HasPrefix(n.Secret, "file:") && !strings.HasPrefix(n.Secret, "credential:") {
+			return fault.Newf(fault.Invalid, "upstream: notices: secret: want file:PATH or credential:NAME")
+		}
 	}
 	if u.Revalidate != 0 && (u.Revalidate < 10*time.Second || u.Revalidate > 30*24*time.Hour) {
 		return fault.Newf(fault.Invalid, "upstream: revalidate %s: want from 10s to 720h", u.Revalidate)
@@ -129,13 +152,26 @@ func ownPart(pattern string) string {
 	return pattern[:strings.LastIndexByte(pattern[:i], '/')+1]
 }
 
-// Locals gives the repositories here that stand for one of an upstream's host.
-func (r *Repositories) Locals(host, upstream string) (out []string) {
+// Upstreams are those that repositories have, each once.
+func (r *Repositories) Upstreams() (out []UpstreamSpec) {
 	if r == nil {
 		return nil
 	}
 	for _, rule := range r.rules {
-		if rule.Upstream.Host() != strings.ToLower(host) {
+		if rule.Upstream.Set() && !slices.Contains(out, rule.Upstream) {
+			out = append(out, rule.Upstream)
+		}
+	}
+	return out
+}
+
+// Locals gives the repositories here that stand for one of an upstream's.
+func (r *Repositories) Locals(of UpstreamSpec, upstream string) (out []string) {
+	if r == nil {
+		return nil
+	}
+	for _, rule := range r.rules {
+		if rule.Upstream != of {
 			continue
 		}
 		name, ok := rule.LocalName(upstream)

@@ -38,6 +38,7 @@ func (s *Server) routes() http.Handler {
 		mount("registry", "/v2/", s.registry)
 		mount("registry", "/v2", http.RedirectHandler("/v2/", http.StatusMovedPermanently))
 		mount("token", "/token", s.registry)
+		mount("notices", "/hooks/registry/", s.gateway.Notices("/hooks/registry/"))
 	}
 	if of(config.RoleSigner, "fulcio", "/fulcio/", "/oidc/", "/tsa", "/tsa/") {
 		below("fulcio", "/fulcio", s.ca.Handler())

@@ -78,6 +78,9 @@ type Gateway struct {
 	mu     sync.Mutex
 	down   map[string]time.Time // host: until when it is left alone
 	absent map[string]time.Time // repository and reference: until when
+
+	noticed chan place
+	queued  map[place]bool // what is in noticed
 }
 
 // state is what documents say, and the clients made by it.
@@ -102,6 +105,7 @@ func New(o Options) *Gateway {
 	g := &Gateway{
 		o: o, brings: make(chan struct{}, maxBrings), blobs: make(chan struct{}, maxBlobs),
 		down: map[string]time.Time{}, absent: map[string]time.Time{},
+		noticed: make(chan place, maxNoticed), queued: map[place]bool{},
 	}
 	g.state.Store(&state{})
 	return g

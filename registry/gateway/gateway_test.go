@@ -40,6 +40,16 @@ type bed struct {
 	tamper   atomic.Pointer[func(path string, body []byte) []byte]
 	seen     sync.Map // Authorization by path
 	now      atomic.Int64
+	secret   string // file of the gateway's credentials
+}
+
+func writeSecret(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(path, []byte(text+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 func (b *bed) clock() time.Time     { return time.Unix(0, b.now.Load()) }
@@ -85,10 +95,8 @@ func newBed(t *testing.T, db *store.DB) *bed {
 		proxy.ServeHTTP(w, r)
 	}))
 	t.Cleanup(b.wire.Close)
-	secret := filepath.Join(t.TempDir(), "secret")
-	if err := os.WriteFile(secret, []byte("gateway:"+b.up.Token(t, "gateway", identity.AudienceRegistry)+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	secret := writeSecret(t, "gateway:"+b.up.Token(t, "gateway", identity.AudienceRegistry))
+	b.secret = secret
 	if err := db.Migrate(t.Context(), event.Migrations, registry.Migrations, gateway.Migrations); err != nil {
 		t.Fatal(err)
 	}

@@ -62,11 +62,13 @@ func (g *Gateway) Run(ctx context.Context, in registry.Intake) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		if err := g.Poll(ctx, in); err != nil && ctx.Err() == nil {
-			g.o.Logger.WarnContext(ctx, "what upstreams have could not be looked through", "error", err)
-		}
 		select {
+		case p := <-g.noticed:
+			g.heed(ctx, in, p)
 		case <-tick.C:
+			if err := g.Poll(ctx, in); err != nil && ctx.Err() == nil {
+				g.o.Logger.WarnContext(ctx, "what upstreams have could not be looked through", "error", err)
+			}
 		case <-ctx.Done():
 			return nil
 		}
