@@ -166,6 +166,8 @@ type Registry struct {
 	// ExchangeLife is how long a token lives that a pipeline's token was
 	// exchanged for, unless the pipeline asks for less; at most 1h.
 	ExchangeLife time.Duration `yaml:"exchange_life"`
+	// Scrub says how stored blobs are hashed again.
+	Scrub Scrub `yaml:"scrub"`
 }
 
 // Tlog configures the transparency log.
@@ -396,6 +398,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Registry.MaxUploads < 0 || c.Registry.MaxManifest < 0 {
 		return fault.Newf(fault.Invalid, "registry.max_uploads %d, registry.max_manifest %d: want 0 (the default) or more", c.Registry.MaxUploads, c.Registry.MaxManifest)
+	}
+	if err := c.Registry.Scrub.validate(); err != nil {
+		return err
 	}
 	if err := c.Keys.validate(); err != nil {
 		return err

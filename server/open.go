@@ -26,6 +26,7 @@ import (
 	"assay/registry"
 	"assay/registry/gate"
 	"assay/registry/gateway"
+	"assay/registry/integrity"
 	"assay/sbom"
 	"assay/store"
 	"assay/tlog"
@@ -62,6 +63,7 @@ type parts struct {
 	gate        *gate.Gate
 	registry    *registry.Registry
 	gateway     *gateway.Gateway
+	integrity   *integrity.Checker
 	blobs       blob.Store
 	events      *event.Log
 	backlog     prometheus.Gauge
@@ -78,7 +80,7 @@ type parts struct {
 func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations,
-		registry.Migrations, gate.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, vouchMigrations, transfer.Migrations,
+		registry.Migrations, gate.Migrations, integrity.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, vouchMigrations, transfer.Migrations,
 	}
 }
 
@@ -309,10 +311,13 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 	if err := s.openGate(); err != nil {
 		return err
 	}
+	if err := s.openIntegrity(); err != nil {
+		return err
+	}
 	s.gateway = gateway.New(gateway.Options{DB: s.db, Clock: s.clock, Logger: s.log})
 	s.registry, err = registry.New(registry.Options{
 		Gate: s.gate, Visibility: s.gate,
-		DB: s.db, Blobs: s.blobs, Access: s.access, Auth: registry.VerifierAuth{Verifier: s.verifier, Credentials: s.credentials},
+		DB: s.db, Blobs: s.integrity.Store(), Access: s.access, Auth: registry.VerifierAuth{Verifier: s.verifier, Credentials: s.credentials},
 		Credentials: s.credentials, StrictAudit: !s.cfg.Registry.RelaxedAudit, Redirect: s.cfg.Registry.Redirect,
 		PublicURL: s.public, TokenKey: tokenKey, Evidence: s.gate.Ingester(s.evidence), Upstream: s.gateway,
 		Clock: s.clock, Logger: s.log, Registerer: s.reg,

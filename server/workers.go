@@ -50,6 +50,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 	if s.has(config.RoleRegistry) {
 		work["gate"] = s.gate.Run
 		work["gateway"] = func(ctx context.Context) error { return s.gateway.Run(ctx, s.registry.Intake()) }
+		work["scrub"] = s.integrity.Run
 		work["registry"] = s.registry.Run // evidence not handed on yet, uploads that were left
 	}
 	if s.has(config.RoleAPI) {
