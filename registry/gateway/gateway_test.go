@@ -366,6 +366,12 @@ func TestPollAndAbsent(t *testing.T) {
 		if got, _, err := b.own.Intake().Points(t.Context(), "mirror/app", "v9"); err != nil || got != d {
 			t.Fatalf("after a look-up the tag names %s, %v; want %s", got, err, d)
 		}
+		// A pull makes the worker look when it is due, and not before.
+		want(t, "pull", b.puller.Do("GET", "/v2/mirror/app/manifests/v9", "", "Accept", accept), 200)
+		n = b.requests.Load()
+		if err := b.gw.Poll(t.Context(), b.own.Intake()); err != nil || b.requests.Load() != n {
+			t.Errorf("what is not due was looked up, %v", err)
+		}
 		if err := b.gw.Lookup(t.Context(), b.own.Intake(), "other/app", "v9"); err == nil {
 			t.Error("a repository without upstream was looked up")
 		}
