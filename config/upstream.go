@@ -106,7 +106,7 @@ func (u *UpstreamSpec) validate(pattern string) error {
 	return nil
 }
 
-// Upstream gives the name that a repository of this spec has at its upstream;
+// UpstreamName gives the name that a repository of this spec has at its upstream;
 // ok is false where it has none.
 func (s *RepositorySpec) UpstreamName(repository string) (name string, ok bool) {
 	parsed, err := url.Parse(s.Upstream.URL)

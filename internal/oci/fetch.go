@@ -30,7 +30,7 @@ func (c *Client) Head(ctx context.Context, ref artifact.Reference) (artifact.Dig
 	}
 	d, err := artifact.ParseDigest(resp.Header.Get("Docker-Content-Digest"))
 	if err != nil {
-		return "", nil //nolint:nilerr // not all registries say it
+		return "", nil // not all registries say it
 	}
 	return d, nil
 }
