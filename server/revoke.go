@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/sha256"
@@ -61,19 +62,24 @@ func (s *Server) openRevocations(ctx context.Context, b []byte, root *trust.Root
 
 // loadRevocations puts the site's list in force.
 func (s *Server) loadRevocations(ctx context.Context, docs []trust.Document, d *trustDraft) error {
-	if len(docs) == 0 {
-		return nil // the first start makes one
-	}
 	root, err := trust.NewRoot(d.own, trust.WithName(s.data.site.Host))
 	if err != nil {
 		return err
 	}
-	signed, err := s.openRevocations(ctx, docs[0].Body, root)
-	if err != nil {
+	var signed *revocation.Signed
+	if len(docs) > 0 {
+		if signed, err = s.openRevocations(ctx, docs[0].Body, root); err != nil {
+			return err
+		}
+		if signed.List.Version != docs[0].Version || signed.List.Domain != s.data.site.Host {
+			return fault.Newf(fault.Tampered, "the stored list is version %d of %s, want %d of %s; restore the database", signed.List.Version, signed.List.Domain, docs[0].Version, s.data.site.Host)
+		}
+	}
+	if signed, err = s.newestPublished(ctx, signed, root); err != nil {
 		return err
 	}
-	if signed.List.Version != docs[0].Version || signed.List.Domain != s.data.site.Host {
-		return fault.Newf(fault.Tampered, "the stored list is version %d of %s, want %d of %s; restore the database", signed.List.Version, signed.List.Domain, docs[0].Version, s.data.site.Host)
+	if signed == nil {
+		return nil // the first start makes one
 	}
 	if d.verify.Lists == nil {
 		d.verify.Lists = map[string]*revocation.Signed{}
@@ -82,6 +88,33 @@ func (s *Server) loadRevocations(ctx context.Context, docs []trust.Document, d *
 	d.revocations = signed
 	d.targets[tuf.TargetRevocations] = signed.Bytes()
 	return nil
+}
+
+// newestPublished gives the list that this process has published, where it is
+// newer than the stored one: a database that somebody rolled back, or that was
+// restored alone, takes no revocation back. The next list is stored above it.
+func (s *Server) newestPublished(ctx context.Context, stored *revocation.Signed, root *trust.Root) (*revocation.Signed, error) {
+	if s.tuf == nil {
+		return stored, nil
+	}
+	b, err := s.tuf.Target(tuf.TargetRevocations)
+	if errors.Is(err, fault.NotFound) {
+		err = nil // nothing to hold the stored one against
+	}
+	if err != nil || b == nil || stored != nil && bytes.Equal(b, stored.Bytes()) {
+		return stored, err
+	}
+	published, err := s.openRevocations(ctx, b, root)
+	if err != nil {
+		// Of other keys than the site has now: nobody could verify it any more.
+		s.log.Warn("the published revocation list does not verify", "error", err)
+		return stored, nil
+	}
+	if published.List.Domain != s.data.site.Host || stored != nil && published.List.Version <= stored.List.Version {
+		return stored, nil
+	}
+	s.log.Error("the database's revocation list is older than the published one, which stays in force: was the database restored alone, or rolled back?", "published", published.List.Version)
+	return published, nil
 }
 
 // proveSignature logs a signature and has it timestamped.
@@ -177,7 +210,12 @@ func (s *Server) renewRevocationsAt(ctx context.Context, now time.Time) error {
 		return err
 	}
 	err = s.db.Update(ctx, func(tx *store.Tx) error {
-		return trust.RenewDocument(ctx, tx, trust.Document{Kind: trust.DocRevocations, Version: l.Version + 1, Body: b})
+		d := trust.Document{Kind: trust.DocRevocations, Version: l.Version + 1, Body: b}
+		err := trust.RenewDocument(ctx, tx, d)
+		if errors.Is(err, fault.NotFound) { // the row was lost, and the published list is in force
+			_, err = trust.PutDocument(ctx, tx, d)
+		}
+		return err
 	})
 	if err != nil && !errors.Is(err, fault.Conflict) {
 		return err

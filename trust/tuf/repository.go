@@ -1,6 +1,7 @@
 package tuf
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/sha256"
@@ -199,6 +200,24 @@ func (r *Repository) Root() []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.rootBytes)
+}
+
+// Target is the content of a target as it is published; nil: there is none.
+func (r *Repository) Target(name string) ([]byte, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.targets == nil || r.targets.Signed.Targets[name] == nil {
+		return nil, nil
+	}
+	want := r.targets.Signed.Targets[name].Hashes["sha256"]
+	b, err := r.read(filepath.Join("targets", hex.EncodeToString(want)+"."+name))
+	if err != nil {
+		return nil, err
+	}
+	if sum := sha256.Sum256(b); !bytes.Equal(sum[:], want) {
+		return nil, fault.Newf(fault.Tampered, "TUF target %s is not what was published", name)
+	}
+	return b, nil
 }
 
 // Publish makes targets, name to content, the repository's whole set of
