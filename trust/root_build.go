@@ -173,3 +173,12 @@ func (r *Root) HasLog(id string) bool {
 	}
 	return false
 }
+
+// LogIDs are the IDs of the root's transparency logs, in hex, whatever their
+// windows.
+func (r *Root) LogIDs() (ids []string) {
+	for _, l := range r.logs {
+		ids = append(ids, hex.EncodeToString([]byte(l.id)))
+	}
+	return ids
+}

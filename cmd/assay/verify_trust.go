@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"strings"
 
 	"assay/tlog"
 	"assay/trust"
@@ -142,6 +141,20 @@ func (s *session) trustHere(ctx context.Context, f *verifyFlags, o *verify.Verif
 	return s.delegationsHere(ctx, f, o, t, fromServer)
 }
 
+// publisher is who published foreign roots: a registry, told from another of the
+// same name, such as two on localhost, by the logs of the root beside it.
+func publisher(registry string, roots []*trust.Root) (of []string) {
+	for _, r := range roots {
+		for _, id := range r.LogIDs() {
+			of = append(of, registry+"\x00"+id)
+		}
+	}
+	if len(of) == 0 {
+		of = []string{registry}
+	}
+	return of
+}
+
 // own makes a target of the publisher's registry one of its own, as patterns
 // name it.
 func own(t *verify.Target, registry string) {
@@ -172,7 +185,7 @@ func (s *session) foreignHere(ctx context.Context, f *verifyFlags, o *verify.Ver
 	if err != nil {
 		return fmt.Errorf("foreign roots: %w", err)
 	}
-	if err := s.app.newest("foreign-roots", p.Registry, p.Version, p.NewerThan); err != nil {
+	if err := s.app.newest("foreign-roots", publisher(p.Registry, o.Roots), p.Version, p.NewerThan); err != nil {
 		return err
 	}
 	o.Foreign = roots
@@ -203,7 +216,7 @@ func (s *session) delegationsHere(ctx context.Context, f *verifyFlags, o *verify
 	if err != nil {
 		return fmt.Errorf("delegations: %w", err)
 	}
-	if err := s.app.newest("delegations", strings.Join(p.Keys, ""), p.Version, p.NewerThan); err != nil {
+	if err := s.app.newest("delegations", p.Keys, p.Version, p.NewerThan); err != nil {
 		return err
 	}
 	own(t, p.Registry)
