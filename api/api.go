@@ -24,6 +24,7 @@ import (
 	"assay/internal/clock"
 	"assay/internal/fault"
 	"assay/registry/gate"
+	"assay/registry/integrity"
 	"assay/sbom"
 	"assay/store"
 	"assay/tlog"
@@ -39,6 +40,7 @@ type Options struct {
 	Verifier    *identity.Verifier
 	Evidence    *evidence.Store
 	SBOMs       *sbom.Store
+	Integrity   *integrity.Checker
 	Webhooks    *webhook.Sender
 	Credentials *credential.Store
 	Engine      *verify.Engine

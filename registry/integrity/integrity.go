@@ -125,7 +125,22 @@ func (c *Checker) Check(ctx context.Context, d artifact.Digest) (*Finding, error
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
-	return c.hash(ctx, d, f, nil)
+	found, err := c.hash(ctx, d, f, nil)
+	if err == nil && found == nil {
+		err = c.mended(ctx, d)
+	}
+	return found, err
+}
+
+// mended lifts what a damage brought, once the stored bytes are right again:
+// somebody has put the file back.
+func (c *Checker) mended(ctx context.Context, d artifact.Digest) error {
+	c.forget()
+	bad, err := c.isDamaged(ctx, d)
+	if err != nil || !bad {
+		return err
+	}
+	return c.repaired(ctx, d)
 }
 
 const absent = "absent"

@@ -194,6 +194,39 @@ func TestDamageQuarantinesAndRepairReleases(t *testing.T) {
 	})
 }
 
+// TestPutBackReleases: whoever puts the file back from a backup needs no more
+// than another look at it, asked for or by a round.
+func TestPutBackReleases(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		s := start(t, db)
+		owner := s.Client(t, "owner")
+		image := owner.PushImage("team/app", "v1", registrytest.Image{Layer: "a layer"})
+		layer := artifact.SHA256Of([]byte("a layer"))
+		for name, look := range map[string]func() error{
+			"one": func() error { _, err := s.checker.Check(t.Context(), layer); return err },
+			"all": func() error { _, err := s.checker.All(t.Context()); return err },
+		} {
+			flip(t, s.Folder, layer, rand.New(rand.NewPCG(5, 6)))
+			if err := look(); err != nil {
+				t.Fatal(err)
+			}
+			if r := owner.Do("GET", "/v2/team/app/manifests/"+string(image), ""); r.StatusCode == http.StatusOK {
+				t.Fatalf("%s: damaged, and served", name)
+			}
+			flip(t, s.Folder, layer, rand.New(rand.NewPCG(5, 6))) // the same bit, back
+			if err := look(); err != nil {
+				t.Fatal(err)
+			}
+			if r := owner.Do("GET", "/v2/team/app/blobs/"+string(layer), ""); string(r.Body) != "a layer" {
+				t.Errorf("%s: put back, and answered %s", name, r.Status)
+			}
+			if left, err := s.checker.Damaged(t.Context()); err != nil || len(left) > 0 {
+				t.Errorf("%s: %v, %v", name, left, err)
+			}
+		}
+	})
+}
+
 // TestMissingIsDamage: a blob that a manifest needs and is gone is a finding of
 // a round and of a read; one that nobody needs is only not found.
 func TestMissingIsDamage(t *testing.T) {

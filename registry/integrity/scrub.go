@@ -118,7 +118,15 @@ func (c *Checker) round(ctx context.Context, after artifact.Digest, background b
 		}
 		return p.step(ctx, n)
 	}
-	err := c.o.Blobs.Walk(ctx, func(i blob.Info) error {
+	known, err := c.Damaged(ctx)
+	if err != nil {
+		return nil, err
+	}
+	damaged := make(map[artifact.Digest]bool, len(known))
+	for _, k := range known {
+		damaged[k.Digest] = true
+	}
+	err = c.o.Blobs.Walk(ctx, func(i blob.Info) error {
 		if i.Digest <= after {
 			return nil
 		}
@@ -131,6 +139,9 @@ func (c *Checker) round(ctx context.Context, after artifact.Digest, background b
 		}
 		found, err := c.hash(ctx, i.Digest, f, step)
 		_ = f.Close()
+		if err == nil && found == nil && damaged[i.Digest] {
+			err = c.mended(ctx, i.Digest)
+		}
 		if err != nil {
 			return err
 		}
