@@ -197,8 +197,8 @@ func TestRevoke(t *testing.T) {
 		began := time.Now()
 		refuse(t, "here", s.Check(p), fault.Unauthenticated)
 		for other.Check(p) == nil {
-			if time.Since(began) > time.Second {
-				t.Fatal("the other replica takes longer than a second")
+			if time.Since(began) > 10*time.Second {
+				t.Fatal("the other replica does not learn of it")
 			}
 			time.Sleep(5 * time.Millisecond)
 		}
