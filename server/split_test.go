@@ -187,6 +187,15 @@ func TestSplitSite(t *testing.T) {
 		}
 	})
 
+	t.Run("a process without a registry knows of no profile", func(t *testing.T) {
+		s.front.apply("apiVersion: assay/v1\nkind: Repository\nmetadata: {name: dev}\nspec: {pattern: dev/**, profile: dev}\n", false)
+		for p, want := range map[*testSite]string{s.signer: "", s.log: "", s.front: "dev"} {
+			if got := p.profile("dev/app"); got != want {
+				t.Errorf("%v: profile %q, want %q", p.cfg.Server.Roles, got, want)
+			}
+		}
+	})
+
 	t.Run("a second log is refused", func(t *testing.T) {
 		if held, _, err := s.front.db.Lease(ctx, leaseLog, "another", leaderTTL); err != nil || held {
 			t.Errorf("the lease of the log was free: %t, %v", held, err)

@@ -46,10 +46,19 @@ func (s *Server) newEngine(key crypto.Signer) (*verify.Engine, error) {
 			t := s.trust()
 			return verify.TrustState{Verifier: t.verifier, Epoch: t.epoch}
 		},
-		Profile: func(repository string) string { return s.gate.Profile(repository) },
+		Profile: s.profile,
 		Refresh: s.followTrust, Key: key, VerifierID: s.public, Host: s.host(),
 		MaxValidity: s.cfg.Verify.MaxValidity, Builders: s.cfg.Verify.Builders, Clock: s.clock, Logger: s.log, Registerer: s.reg,
 	})
+}
+
+// profile is that of a repository. A process that has no registry, or has not
+// opened it yet, knows of none.
+func (s *Server) profile(repository string) string {
+	if s.gate == nil {
+		return ""
+	}
+	return s.gate.Profile(repository)
 }
 
 func readSmall(path string) ([]byte, error) {
