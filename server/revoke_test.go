@@ -50,8 +50,8 @@ func (s *testSite) eventsOf(kind event.Kind) (out []event.Event) {
 }
 
 // TestRevoke revokes an identity through the API of a running server: every door
-// refuses within a second of the signature, also another replica's, and what
-// stood is decided anew without being asked for.
+// refuses from the answer on, and what stood is decided anew without being asked
+// for.
 func TestRevoke(t *testing.T) {
 	for _, dialect := range []store.Dialect{store.SQLite, store.PostgreSQL} {
 		t.Run(string(dialect), func(t *testing.T) {
