@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"sort"
+	"strings"
 
 	"assay/internal/fault"
 
@@ -234,7 +235,7 @@ func clip(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}
-	return s[:n] + "…"
+	return strings.ToValidUTF8(s[:n], "") + "…" // PostgreSQL takes no half letters
 }
 
 // object walks the members of a JSON object whose "{" is next; fn reads each

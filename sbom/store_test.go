@@ -215,3 +215,15 @@ func BenchmarkIndex(b *testing.B) {
 		}
 	}
 }
+
+// TestStoreTakesLongNames: a name that is cut is cut between letters.
+func TestStoreTakesLongNames(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		s := open(t, db)
+		sum := artifact.SHA256Of([]byte("x")).Hex()
+		ix := index(t, s, 1, `{"bomFormat":"CycloneDX","specVersion":"1.6","components":[{"type":"library","name":"a`+strings.Repeat("é", 1000)+`","version":"1","hashes":[{"alg":"SHA-256","content":"`+sum+`"}]}]}`)
+		if ix.Problem != "" || ix.Packages != 1 {
+			t.Errorf("%+v", ix)
+		}
+	})
+}

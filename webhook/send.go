@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -392,7 +393,7 @@ func (s *Sender) note(ctx context.Context, d Delivery, failure error) error {
 
 func clip(s string) string {
 	if len(s) > 300 {
-		return s[:300] + "…"
+		return strings.ToValidUTF8(s[:300], "") + "…" // PostgreSQL takes no half letters
 	}
 	return s
 }
