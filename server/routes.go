@@ -56,6 +56,7 @@ func (s *Server) routes() http.Handler {
 	if of(config.RoleAPI, "api", "/api/v1/", "/tuf/") {
 		below("tuf", "/tuf", s.tuf.Handler())
 		mount("api", "/api/v1/", s.api)
+		mux.Handle("/download/", s.http.door("download", newDownloads().handler(), s.log, longDownload))
 	}
 	if s.operations == nil {
 		// Metrics tell much of a site: off loopback they want a listener of
@@ -84,7 +85,7 @@ func (s *Server) front(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = w.Write([]byte("Assay " + s.opts.Version + "\n\nregistry  /v2/\nAPI       /api/v1/openapi.json\nTUF       /tuf/\nhealth    /healthz /readyz /metrics\n"))
+	_, _ = w.Write([]byte("Assay " + s.opts.Version + "\n\nregistry  /v2/\nAPI       /api/v1/openapi.json\nTUF       /tuf/\nprogram   /download/\nhealth    /healthz /readyz /metrics\n"))
 }
 
 // operationsHandler serves metrics and health. /healthz says that the process

@@ -6,7 +6,8 @@
 #
 # Each folder NAME/ beside this script is a Go module that pins one tool with a
 # `tool` directive; it is built from the module proxy, checked against its own
-# go.sum. skopeo and postgresql are Debian packages. See README.md.
+# go.sum. skopeo, shellcheck and postgresql are Debian
+# packages. See README.md.
 #
 # stdout: one line, the folders joined by ":".  stderr: progress and errors.
 # Exit: 0 all there, 1 one could not be built or installed, 64 usage.
@@ -17,7 +18,7 @@ set -euo pipefail
 shopt -s inherit_errexit
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
-debian=(postgresql skopeo softhsm2)
+debian=(postgresql shellcheck skopeo softhsm2)
 flags=(-trimpath -ldflags='-s -w') # no path of the builder, no debug tables
 
 say() { printf 'tools: %s\n' "$*" >&2; }
@@ -119,12 +120,12 @@ apt_install() (
 		die "$name: apt-get could not install $*"
 )
 
-# A folder with a link to skopeo alone: /usr/bin in front of PATH would hide others.
-install_skopeo() {
-	local dir=$root/skopeo-debian real
-	command -v skopeo >/dev/null || apt_install skopeo skopeo
-	real=$(command -v skopeo) || die "skopeo: still not on PATH after its package was installed"
-	[[ $real == "$dir/skopeo" ]] || { mkdir -p -- "$dir" && ln -sfn -- "$real" "$dir/skopeo"; }
+# A folder with a link to program $1 of Debian's package $1 alone: /usr/bin in front of PATH would hide others.
+install_program() {
+	local dir=$root/$1-debian real
+	command -v "$1" >/dev/null || apt_install "$1" "$1"
+	real=$(command -v "$1") || die "$1: still not on PATH after its package was installed"
+	[[ $real == "$dir/$1" ]] || { mkdir -p -- "$dir" && ln -sfn -- "$real" "$dir/$1"; }
 	printf '%s\n' "$dir"
 }
 
@@ -192,6 +193,9 @@ list() {
 	! command -v skopeo >/dev/null || state=ready
 	printf '%-14s %-6s %s\n' skopeo "$state" 'Debian package skopeo'
 	state=-
+	! command -v shellcheck >/dev/null || state=ready
+	printf '%-14s %-6s %s\n' shellcheck "$state" 'Debian package shellcheck'
+	state=-
 	[[ ! -x $root/softhsm2-debian/usr/bin/softhsm2-util ]] || state=ready
 	printf '%-14s %-6s %s\n' softhsm2 "$state" 'Debian packages softhsm2, libsofthsm2, unpacked'
 }
@@ -223,7 +227,7 @@ main() {
 	root=$(cache_root)
 	for name in "$@"; do
 		case $name in
-		skopeo) dirs+=("$(install_skopeo)") ;;
+		shellcheck | skopeo) dirs+=("$(install_program "$name")") ;;
 		postgresql) dirs+=("$(install_postgresql)") ;;
 		softhsm2) dirs+=("$(install_softhsm2)") ;;
 		*) dirs+=("$(install_module "$name")") ;;
