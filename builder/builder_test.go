@@ -14,6 +14,7 @@ import (
 	"assay/artifact"
 	"assay/internal/clock"
 	"assay/internal/fault"
+	"assay/internal/secret"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -218,10 +219,10 @@ func TestThreat_MetricsLogs_SecretsAreNotRecorded(t *testing.T) {
 		}
 	}
 	for _, v := range []string{"https://host/repo.git", "ssh://git@host/repo", "-ldflags=-X main.v=1.2", "a@b", "host:8080", "://@", "x ://y@z"} {
-		if v != "x ://y@z" && v != "://@" && secretLooking(v) {
+		if v != "x ://y@z" && v != "://@" && secret.Looking(v) {
 			t.Errorf("%q is taken for a secret", v)
 		}
-		_ = secretLooking(v) // no panic
+		_ = secret.Looking(v) // no panic
 	}
 }
 
@@ -230,10 +231,10 @@ func FuzzSecretLooking(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if first := secretLooking(s); first != secretLooking(s) {
+		if first := secret.Looking(s); first != secret.Looking(s) {
 			t.Fatal("not a function of its text")
 		}
-		_ = secretName(s)
+		_ = secret.Name(s)
 	})
 }
 
