@@ -148,6 +148,7 @@ func (s *site) fill(st client.Status) {
 	}
 	s.ids["/api/v1/robots/{name}/rotate"], s.ids["/api/v1/robots/{name}"], s.ids["/api/v1/documents/{kind}/{name}"] = "rotated/rotate", "deleted", "Grant/team"
 	s.ids["/api/v1/keys/{role}/rotate"] = "audit/rotate"
+	s.ids["/api/v1/registry/repair/{digest}"] = string(artifact.SHA256Of([]byte("{}")))
 	s.gated()
 	_, _, doc := s.do("GET", "/api/v1/openapi.json", "", nil, nil)
 	if err := json.Unmarshal(doc, &s.doc); err != nil {
@@ -283,6 +284,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"post /api/v1/trust/revocations": "operator", "put /api/v1/trust/revocations": "admin",
 		"post /api/v1/keys/{role}/rotate": "admin",
 		"get /api/v1/registry/status":     "viewer", "get /api/v1/registry/history": "viewer", "post /api/v1/registry/promote": "approver",
+		"get /api/v1/registry/damage": "operator", "post /api/v1/registry/repair": "operator", "put /api/v1/registry/repair/{digest}": "operator",
 		"post /api/v1/registry/scrub": "operator", "post /api/v1/registry/quarantine": "operator", "post /api/v1/registry/release": "operator", "post /api/v1/registry/revoke": "operator",
 		"post /api/v1/bundles": "operator", "get /api/v1/bundles": "operator", "get /api/v1/bundles/{target}/{sequence}": "operator",
 		"post /api/v1/bundles/feeds": "operator", "post /api/v1/bundles/import": "operator",

@@ -75,6 +75,10 @@ func (s *site) gateRequest(method, path string) (query string, header map[string
 		return "?repository=gated/app&tag=v1&proofs=true", nil, nil, true
 	case "GET /api/v1/registry/pulls":
 		return "?digest=" + string(released), nil, nil, true
+	case "POST /api/v1/registry/repair":
+		return "", jsonBody, []byte(`{"all": true}`), true
+	case "PUT /api/v1/registry/repair/{digest}":
+		return "?source=a+test", map[string]string{"Content-Type": "application/octet-stream"}, []byte("{}"), true
 	case "POST /api/v1/registry/promote":
 		return "", jsonBody, fmt.Appendf(nil, `{"repository": "gated/app", "digest": %q, "reason": "for the test", "seconds": 3600}`, artifact.SHA256Of(gatedImage)), true
 	case "POST /api/v1/registry/quarantine":

@@ -168,6 +168,9 @@ type Registry struct {
 	ExchangeLife time.Duration `yaml:"exchange_life"`
 	// Scrub says how stored blobs are hashed again.
 	Scrub Scrub `yaml:"scrub"`
+	// Replicas are registries with the same repositories, asked in this order for
+	// what is damaged here.
+	Replicas []Replica `yaml:"replicas"`
 }
 
 // Tlog configures the transparency log.
@@ -396,10 +399,7 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("blob.s3: %w", err)
 		}
 	}
-	if c.Registry.MaxUploads < 0 || c.Registry.MaxManifest < 0 {
-		return fault.Newf(fault.Invalid, "registry.max_uploads %d, registry.max_manifest %d: want 0 (the default) or more", c.Registry.MaxUploads, c.Registry.MaxManifest)
-	}
-	if err := c.Registry.Scrub.validate(); err != nil {
+	if err := c.Registry.validate(); err != nil {
 		return err
 	}
 	if err := c.Keys.validate(); err != nil {

@@ -66,6 +66,8 @@ const (
 	LogWitnessed        Kind = "log.witnessed"
 	EventsDropped       Kind = "events.dropped"
 	StoreTampered       Kind = "store.tampered"
+	StoreRepaired       Kind = "store.repaired"
+	StoreRepairRefused  Kind = "store.repair.refused"
 	BundleExported      Kind = "bundle.exported"
 	BundleImported      Kind = "bundle.imported"
 	BundleRefused       Kind = "bundle.refused"
@@ -224,6 +226,10 @@ func Kinds() []KindInfo {
 			{"last_batch", "last batch dropped"}, {"last_seq", "last event dropped"}, {"hash", "that batch's head, hex"}, {"count", "events dropped at this step"}}},
 		{StoreTampered, Alert, "Stored bytes are not what they were.", []Field{
 			{"what", "blob, event, log, database"}, {"name", "which"}, {"expected", "what was expected"}, {"found", "what was found"}}},
+		{StoreRepaired, Audit, "Stored bytes that were damaged are right again, and what only they kept back is released.", []Field{
+			{"what", "blob"}, {"name", "which"}, {"source", "where the right bytes came from"}, {"bytes", "how many; -1 where it was put back by hand"}, {"released", "manifests that nothing damaged keeps back any longer"}}},
+		{StoreRepairRefused, Audit, "A source that was to repair stored bytes has others; nothing was changed.", []Field{
+			{"what", "blob"}, {"name", "which"}, {"source", "that was asked"}, {"found", "what it gave"}}},
 		{BundleExported, Audit, "A file for another site was made and signed. The event's digest is the signed manifest's.", []Field{
 			{"target", "whom it is for"}, {"sequence", "its number for this target"}, {"full", "whether it stands alone"}, {"repositories", "patterns"},
 			{"members", "how many"}, {"bytes", "of all members"}, {"log_index", "of the manifest's signature"}, {"expires", "until when it can be imported"}}},

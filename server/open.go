@@ -311,10 +311,10 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 	if err := s.openGate(); err != nil {
 		return err
 	}
+	s.gateway = gateway.New(gateway.Options{DB: s.db, Clock: s.clock, Logger: s.log})
 	if err := s.openIntegrity(); err != nil {
 		return err
 	}
-	s.gateway = gateway.New(gateway.Options{DB: s.db, Clock: s.clock, Logger: s.log})
 	s.registry, err = registry.New(registry.Options{
 		Gate: s.gate, Visibility: s.gate,
 		DB: s.db, Blobs: s.integrity.Store(), Access: s.access, Auth: registry.VerifierAuth{Verifier: s.verifier, Credentials: s.credentials},

@@ -43,6 +43,8 @@ func TestMain(m *testing.M) {
 //	expand FILE …            $VARIABLES in files, as the script has them
 //	exits CODE COMMAND …     a command that must end with this exit code
 //	keypair NAME [PASS-FILE] NAME.pem and NAME.pub, sealed with a passphrase
+//	let NAME FILE            $NAME is what FILE holds
+//	flip DATA DIGEST         turns one bit of a stored blob over, keeping its age
 //	certificate NAME         NAME.crt and NAME.key for localhost and 127.0.0.1
 //
 // A started server sets $SERVER, $REGISTRY and $ISSUER; $ASSAY_DATA is there
@@ -75,6 +77,10 @@ func TestScripts(t *testing.T) {
 			"exits":       exits,
 			"keypair":     keypair,
 			"certificate": certificate,
+			"flip":        flip,
+			"let": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+			},
 			"expand": func(ts *testscript.TestScript, _ bool, args []string) {
 				for _, f := range args {
 					ts.Check(os.WriteFile(ts.MkAbs(f), []byte(os.Expand(ts.ReadFile(f), ts.Getenv)), 0o600))
@@ -211,6 +217,20 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("%s ended with %d, want %d", strings.Join(args[1:], " "), got, want)
 	}
+}
+
+func flip(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: flip DATA DIGEST")
+	}
+	algorithm, hex, _ := strings.Cut(args[1], ":")
+	path := filepath.Join(args[0], "blobs", algorithm, hex[:2], hex)
+	st, err := os.Stat(path)
+	ts.Check(err)
+	b, err := os.ReadFile(path)
+	ts.Check(err)
+	b[len(b)/2] ^= 4
+	ts.Check(errors.Join(os.Chmod(path, 0o600), os.WriteFile(path, b, 0o600), os.Chtimes(path, st.ModTime(), st.ModTime())))
 }
 
 func keypair(ts *testscript.TestScript, _ bool, args []string) {

@@ -74,5 +74,5 @@ func (g guard) Open(ctx context.Context, d artifact.Digest) (blob.File, error) {
 }
 
 func damagedError(d artifact.Digest) error {
-	return fault.Newf(fault.Tampered, "the stored bytes of %s are damaged: restore them from a backup", d)
+	return fault.Newf(fault.Tampered, "the stored bytes of %s are damaged: an operator puts them back with assay registry repair", d)
 }

@@ -36,6 +36,8 @@ type Options struct {
 	DB    *store.DB
 	Blobs blob.Store // bare, not [Checker.Store]
 	Gate  Gate
+	// Sources are asked, in this order, for what is damaged here.
+	Sources []Source
 
 	Every     time.Duration // from the beginning of a round to that of the next; 0: 7 days; below 0: no rounds
 	Rate      int64         // bytes hashed in a second by rounds; 0: 32 MiB
@@ -52,6 +54,8 @@ type Checker struct {
 	o      Options
 	holder string
 	met    *metrics
+
+	replacing sync.Mutex
 
 	mu      sync.Mutex
 	checked map[artifact.Digest]stamp
@@ -140,7 +144,7 @@ func (c *Checker) mended(ctx context.Context, d artifact.Digest) error {
 	if err != nil || !bad {
 		return err
 	}
-	return c.repaired(ctx, d)
+	return c.repaired(ctx, d, By{Source: sourceInPlace}, -1)
 }
 
 const absent = "absent"

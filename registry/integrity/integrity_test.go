@@ -34,7 +34,7 @@ type site struct {
 	checker *integrity.Checker
 }
 
-func start(t *testing.T, db *store.DB) *site {
+func start(t *testing.T, db *store.DB, sources ...integrity.Source) *site {
 	t.Helper()
 	if err := db.Migrate(t.Context(), event.Migrations, registry.Migrations, gate.Migrations, integrity.Migrations, verify.Migrations); err != nil {
 		t.Fatal(err)
@@ -45,7 +45,7 @@ func start(t *testing.T, db *store.DB) *site {
 		if s.gate, err = gate.New(gate.Options{DB: db, Access: o.Access, Judge: noJudge{}}); err != nil {
 			t.Fatal(err)
 		}
-		s.checker, err = integrity.New(integrity.Options{DB: db, Blobs: o.Blobs, Gate: s.gate, Fresh: -1})
+		s.checker, err = integrity.New(integrity.Options{DB: db, Blobs: o.Blobs, Gate: s.gate, Fresh: -1, Sources: sources})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -171,13 +171,13 @@ func TestDamageQuarantinesAndRepairReleases(t *testing.T) {
 		}
 		status("another image", "manifests/"+string(other), http.StatusOK)
 
-		if err := s.checker.Repair(t.Context(), layer, strings.NewReader("something else")); !errors.Is(err, fault.Invalid) {
+		if err := s.checker.Repair(t.Context(), layer, integrity.By{Actor: "boss", Source: "a test"}, strings.NewReader("something else")); !errors.Is(err, fault.Invalid) {
 			t.Fatalf("repair with other bytes: %v", err)
 		}
 		if _, err := s.checker.Store().Open(t.Context(), layer); !errors.Is(err, fault.Tampered) {
 			t.Fatalf("after a repair that failed: %v", err)
 		}
-		if err := s.checker.Repair(t.Context(), layer, strings.NewReader(big)); err != nil {
+		if err := s.checker.Repair(t.Context(), layer, integrity.By{Actor: "boss", Source: "a test"}, strings.NewReader(big)); err != nil {
 			t.Fatal(err)
 		}
 		status("repaired", "manifests/"+string(image), http.StatusOK)
@@ -188,7 +188,7 @@ func TestDamageQuarantinesAndRepairReleases(t *testing.T) {
 		if err != nil || len(blocks) != 1 || blocks[0].Digest != held || blocks[0].Source != "registry" {
 			t.Fatalf("blocks %+v, %v; want the person's", blocks, err)
 		}
-		if err := s.checker.Repair(t.Context(), layer, strings.NewReader(big)); !errors.Is(err, fault.NotFound) {
+		if err := s.checker.Repair(t.Context(), layer, integrity.By{Actor: "boss", Source: "a test"}, strings.NewReader(big)); !errors.Is(err, fault.NotFound) {
 			t.Fatalf("repair of what is whole: %v", err)
 		}
 	})
