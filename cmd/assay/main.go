@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 
+	"assay/builder/trace"
 	"assay/internal/fault"
 )
 
@@ -23,7 +24,10 @@ const (
 	exitPanic = 70
 )
 
-func main() { os.Exit(Main(helperArgs(os.Args), os.Stdin, os.Stdout, os.Stderr)) }
+func main() {
+	trace.Launch() // of assay run --trace, before anything else
+	os.Exit(Main(helperArgs(os.Args), os.Stdin, os.Stdout, os.Stderr))
+}
 
 // Main runs one command line and gives its exit code. A panic is 70 and never
 // success (CVE-2026-44310).

@@ -24,12 +24,14 @@ import (
 	"testing"
 	"time"
 
+	"assay/builder/trace"
 	"assay/internal/keyring"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
 func TestMain(m *testing.M) {
+	trace.Launch() // this binary is assay in the scripts, and so its launcher
 	testscript.Main(m, map[string]func(){"assay": main})
 }
 
