@@ -26,6 +26,7 @@ var floors = []string{
 	"config",
 	"verify",
 	"builder",
+	"vuln",
 	"sbom",
 	"evidence",
 	"authority",

@@ -1,0 +1,336 @@
+package vuln
+
+import (
+	"iter"
+	"slices"
+	"sort"
+	"sync"
+)
+
+// Component is a package in one version, as it stands in the index: id is the
+// store's own.
+type Component struct {
+	ID int64
+	Candidate
+}
+
+// Index answers which documents hold what an advisory affects. It is the
+// inverted form of what the database holds, made at start and kept up to date;
+// everything in it can be made anew.
+//
+// Components of one package lie sorted by version, so that a range of versions is
+// two binary searches, however many versions there are. A component's documents
+// are a list of numbers of four bytes each. Methods may be called concurrently.
+type Index struct {
+	mu       sync.RWMutex
+	packages map[Package]*entry
+	at       map[int64]*entry   // of a component: the package it stands in
+	also     map[int64][]*entry // further ones, of the few that are looked up in several ways
+	docs     docs
+	unsorted map[*entry]bool
+
+	components  int
+	occurrences int
+}
+
+// entry is one package: its versions.
+type entry struct {
+	family   string
+	versions []version // sorted once settled; those that cannot be read last
+	readable int       // how many of them can be read
+}
+
+// version is one component.
+type version struct {
+	id   int64
+	text string
+	docs []uint32
+}
+
+// docs are the documents by number, and the numbers by document.
+type docs struct {
+	ids    []int64
+	number map[int64]uint32
+	gone   map[uint32]bool
+}
+
+// NewIndex makes an empty index.
+func NewIndex() *Index {
+	return &Index{packages: map[Package]*entry{}, at: map[int64]*entry{}, also: map[int64][]*entry{}, unsorted: map[*entry]bool{}, docs: docs{number: map[int64]uint32{}, gone: map[uint32]bool{}}}
+}
+
+// Add enters components that are new to the index, under each of the packages
+// that they are looked up by.
+func (x *Index) Add(all ...Component) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, c := range all {
+		e := x.packages[c.Package]
+		if e == nil {
+			e = &entry{family: family(c.Ecosystem)}
+			x.packages[c.Package] = e
+		}
+		switch first := x.at[c.ID]; {
+		case first == e || slices.Contains(x.also[c.ID], e):
+			continue
+		case first == nil:
+			x.at[c.ID] = e
+		default:
+			x.also[c.ID] = append(x.also[c.ID], e)
+		}
+		e.versions = append(e.versions, version{id: c.ID, text: c.Version})
+		x.unsorted[e] = true
+		x.components++
+	}
+}
+
+// Occur enters a document's components. Those that were never added are of
+// packages that no feed knows.
+func (x *Index) Occur(document int64, components ...int64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	n := x.docs.of(document)
+	for _, id := range components {
+		for e := range x.places(id) {
+			if v := e.find(id); v != nil {
+				v.docs = append(v.docs, n)
+				x.occurrences++
+			}
+		}
+	}
+}
+
+// Load enters all documents of one component at once, as they come from the
+// database: the list has exactly the length that it needs.
+func (x *Index) Load(component int64, documents []int64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.at[component] == nil {
+		return
+	}
+	list := make([]uint32, len(documents))
+	for i, d := range documents {
+		list[i] = x.docs.of(d)
+	}
+	for e := range x.places(component) {
+		if v := e.find(component); v != nil {
+			if len(v.docs) > 0 || e != x.at[component] {
+				v.docs = slices.Concat(v.docs, list)
+			} else {
+				v.docs = list
+			}
+			x.occurrences += len(list)
+		}
+	}
+}
+
+// places are the packages of a component.
+func (x *Index) places(component int64) iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		if e := x.at[component]; e == nil || !yield(e) {
+			return
+		}
+		for _, e := range x.also[component] {
+			if !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// Forget takes a document out.
+func (x *Index) Forget(document int64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if n, is := x.docs.number[document]; is {
+		x.docs.gone[n] = true
+		delete(x.docs.number, document)
+	}
+}
+
+func (d *docs) of(id int64) uint32 {
+	n, is := d.number[id]
+	if !is {
+		n = uint32(len(d.ids))
+		d.ids = append(d.ids, id)
+		d.number[id] = n
+	}
+	return n
+}
+
+func (e *entry) find(id int64) *version {
+	for i := range e.versions {
+		if e.versions[i].id == id {
+			return &e.versions[i]
+		}
+	}
+	return nil
+}
+
+// Size is how many components, documents and occurrences there are.
+func (x *Index) Size() (components, documents, occurrences int) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.components, len(x.docs.number), x.occurrences
+}
+
+// Hit is a component that an advisory affects, or of which it cannot be told.
+type Hit struct {
+	Component int64
+	Package   Package
+	Version   string
+	Verdict
+	Documents []int64
+}
+
+// Affected finds what an advisory affects. Documents are given when documents is
+// set; otherwise each hit says only that there are some. The work grows with what
+// is hit, not with what is stored.
+func (x *Index) Affected(a *Advisory, documents bool) []Hit {
+	if a.IsWithdrawn() {
+		return nil
+	}
+	var hits []Hit
+	seen := map[int64]int{}
+	for i := range a.Affected {
+		f := &a.Affected[i]
+		for _, h := range x.of(f.Key(), f, documents) {
+			// One advisory may name a package twice, by several ranges.
+			if at, is := seen[h.Component]; is {
+				if hits[at].Status == Unknown && h.Status == IsAffected {
+					hits[at] = h
+				}
+				continue
+			}
+			seen[h.Component] = len(hits)
+			hits = append(hits, h)
+		}
+	}
+	return hits
+}
+
+// of judges the versions of one package.
+func (x *Index) of(key Package, f *Affected, documents bool) (hits []Hit) {
+	e := x.settled(key)
+	if e == nil {
+		return nil
+	}
+	m := f.compile()
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	hit := func(v *version, verdict Verdict) {
+		h := Hit{Component: v.id, Package: key, Version: v.text, Verdict: verdict}
+		if documents {
+			h.Documents = x.documents(v.docs)
+		}
+		hits = append(hits, h)
+	}
+	whole := m.problem == "" && !m.none && (len(m.listed) == 0 || len(m.spans) > 0)
+	if !whole || e.readable < 8 {
+		for i := range e.versions {
+			if v := m.judge(parse(e.versions[i].text, e.family)); v.Status != NotAffected {
+				hit(&e.versions[i], v)
+			}
+		}
+		return hits
+	}
+	in := make([]bool, e.readable)
+	for i := range m.spans {
+		from, to := m.spans[i].within(e)
+		for n := from; n < to; n++ {
+			if !in[n] {
+				in[n] = true
+				hit(&e.versions[n], Verdict{Status: IsAffected, Fixed: m.spans[i].fix()})
+			}
+		}
+	}
+	for n := range e.versions {
+		switch v := &e.versions[n]; {
+		case n < e.readable && in[n]:
+		case m.listed[v.text]:
+			hit(v, m.judge(parse(v.text, e.family)))
+		case n >= e.readable:
+			if verdict := m.judge(parse(v.text, e.family)); verdict.Status != NotAffected {
+				hit(v, verdict)
+			}
+		}
+	}
+	return hits
+}
+
+// within finds the versions of a span by binary search.
+func (s *span) within(e *entry) (from, to int) {
+	search := func(p parsed, behind bool) int {
+		return sort.Search(e.readable, func(i int) bool {
+			c, err := parse(e.versions[i].text, e.family).compare(p)
+			return err == nil && (c > 0 || c == 0 && !behind)
+		})
+	}
+	to = e.readable
+	if !s.all {
+		from = search(s.from, false)
+	}
+	if !s.open {
+		to = search(s.to, s.included)
+	}
+	return from, max(from, to)
+}
+
+// settled is the package with its versions in order.
+func (x *Index) settled(key Package) *entry {
+	x.mu.RLock()
+	e := x.packages[key]
+	settled := e == nil || !x.unsorted[e]
+	x.mu.RUnlock()
+	if settled {
+		return e
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.unsorted[e] {
+		e.settle()
+		delete(x.unsorted, e)
+	}
+	return e
+}
+
+// settle sorts the versions; those that cannot be read come last.
+func (e *entry) settle() {
+	type read struct {
+		parsed
+		version
+	}
+	all := make([]read, len(e.versions))
+	for i, v := range e.versions {
+		all[i] = read{parse(v.text, e.family), v}
+	}
+	slices.SortStableFunc(all, func(a, b read) int {
+		switch {
+		case a.err != nil && b.err != nil:
+			return 0
+		case a.err != nil:
+			return 1
+		case b.err != nil:
+			return -1
+		}
+		c, _ := a.compare(b.parsed)
+		return c
+	})
+	e.readable = len(all)
+	for i, r := range all {
+		e.versions[i] = r.version
+		if r.err != nil && e.readable == len(all) {
+			e.readable = i
+		}
+	}
+}
+
+func (x *Index) documents(list []uint32) []int64 {
+	out := make([]int64, 0, len(list))
+	for _, n := range list {
+		if !x.docs.gone[n] {
+			out = append(out, x.docs.ids[n])
+		}
+	}
+	return out
+}

@@ -1,0 +1,274 @@
+package vuln
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/google/osv-scalibr/semantic"
+)
+
+// Status is the answer of matching.
+type Status int
+
+// The answers. Unknown is none of the others: whoever counts, counts it apart.
+const (
+	NotAffected Status = iota
+	IsAffected
+	Unknown
+)
+
+// String is the word for it.
+func (s Status) String() string {
+	return [...]string{"not_affected", "affected", "unknown"}[s]
+}
+
+// Verdict is what an advisory says about one version.
+type Verdict struct {
+	Status Status
+	Reason string // of Unknown
+	Fixed  string // the least version behind the affected range that is fixed; "" when none is named
+}
+
+// family is the ecosystem whose version order counts. Those that OSV names and
+// the library does not are ordered as their packages are.
+func family(ecosystem string) string {
+	base, _, _ := strings.Cut(ecosystem, ":")
+	if base == "GitHub Actions" {
+		return "npm" // both are SemVer, with parts left out
+	}
+	return base
+}
+
+// parsed is a version that was read, or why it cannot be.
+type parsed struct {
+	text string
+	v    semantic.Version
+	err  error
+}
+
+func parse(version, family string) parsed {
+	if len(version) > maxVersion {
+		return parsed{text: version, err: semantic.ErrInvalidVersion}
+	}
+	if version == "" {
+		return parsed{err: semantic.ErrInvalidVersion}
+	}
+	v, err := semantic.Parse(version, family)
+	return parsed{version, v, err}
+}
+
+// maxVersion is the longest version that is compared, in bytes.
+const maxVersion = 256
+
+// compare orders two versions that were read.
+func (p parsed) compare(q parsed) (int, error) {
+	if p.err != nil {
+		return 0, p.err
+	}
+	if q.err != nil {
+		return 0, q.err
+	}
+	return p.v.Compare(q.v)
+}
+
+// span is a part of the version line: from introduced on (all, if zero) up to
+// but not with fixed, or up to and with last. An open end has neither.
+type span struct {
+	from     parsed
+	all      bool // from before every version
+	to       parsed
+	open     bool // no end
+	included bool // to is affected itself
+}
+
+// Affects says whether one version is affected: by the list of versions, or by a
+// range (the algorithm of the OSV schema, with events in any order).
+func (a *Affected) Affects(version string) Verdict {
+	m := a.compile()
+	p := parse(version, m.family)
+	return m.judge(p)
+}
+
+// matcher is a package of an advisory with its versions read once.
+type matcher struct {
+	family  string
+	listed  map[string]bool
+	spans   []span
+	problem string // a bound that cannot be read: what it would have said is unknown
+	none    bool   // neither list nor range that can be judged by version
+}
+
+func (a *Affected) compile() *matcher {
+	m := &matcher{family: family(a.Package.Ecosystem), none: true}
+	if len(a.Versions) > 0 {
+		m.none = false
+		m.listed = make(map[string]bool, len(a.Versions))
+		for _, v := range a.Versions {
+			m.listed[v] = true
+		}
+	}
+	for _, r := range a.Ranges {
+		if r.Type == "GIT" {
+			continue // commits have no order without their repository
+		}
+		f := m.family
+		m.none = false
+		m.addRange(r, f)
+	}
+	return m
+}
+
+// addRange turns events into spans. Sorted, an introduced opens a span that the
+// next fixed or last_affected ends; a second introduced within is nothing new.
+func (m *matcher) addRange(r Range, family string) {
+	type point struct {
+		Event
+		at  parsed
+		min bool
+	}
+	points := make([]point, 0, len(r.Events))
+	for _, e := range r.Events {
+		p := point{Event: e, min: e.Introduced == "0"}
+		if text := e.Introduced + e.Fixed + e.LastAffected + e.Limit; !p.min && text != "*" {
+			if p.at = parse(text, family); p.at.err != nil {
+				m.problem = "the advisory's version " + quoted(text) + " cannot be read"
+				return
+			}
+		}
+		if e.Limit == "*" {
+			continue // no limit
+		}
+		points = append(points, p)
+	}
+	slices.SortStableFunc(points, func(x, y point) int {
+		switch {
+		case x.min && y.min:
+			return 0
+		case x.min:
+			return -1
+		case y.min:
+			return 1
+		}
+		c, err := x.at.compare(y.at)
+		if err != nil {
+			m.problem = "the advisory's versions cannot be compared"
+		}
+		if c == 0 { // an end at the very place comes before a beginning
+			return ends(x.Event) - ends(y.Event)
+		}
+		return c
+	})
+	var open *span
+	for _, p := range points {
+		switch {
+		case p.Introduced != "" && open == nil:
+			open = &span{from: p.at, all: p.min, open: true}
+		case p.Introduced != "":
+		case open != nil:
+			open.to, open.open, open.included = p.at, false, p.LastAffected != ""
+			m.spans = append(m.spans, *open)
+			open = nil
+		}
+	}
+	if open != nil {
+		m.spans = append(m.spans, *open)
+	}
+}
+
+// ends orders events of one version: last_affected lies behind an introduced of
+// the same version, a fixed before it.
+func ends(e Event) int {
+	switch {
+	case e.Fixed != "" || e.Limit != "":
+		return 0
+	case e.Introduced != "":
+		return 1
+	}
+	return 2
+}
+
+func quoted(s string) string {
+	if len(s) > 80 {
+		s = s[:80] + "…"
+	}
+	return `"` + strings.ToValidUTF8(s, "?") + `"`
+}
+
+// judge says what is so for one version.
+func (m *matcher) judge(p parsed) Verdict {
+	if m.listed[p.text] {
+		return Verdict{Status: IsAffected, Fixed: m.fixAfter(p)}
+	}
+	if m.none {
+		return Verdict{Status: Unknown, Reason: "the advisory names no version, and no range other than of commits"}
+	}
+	if p.text == "" {
+		return Verdict{Status: Unknown, Reason: "the component's version is not known"}
+	}
+	if len(m.spans) > 0 && p.err != nil {
+		return Verdict{Status: Unknown, Reason: "the component's version " + quoted(p.text) + " cannot be read"}
+	}
+	for i := range m.spans {
+		in, err := m.spans[i].holds(p)
+		if err != nil {
+			return Verdict{Status: Unknown, Reason: "the component's version " + quoted(p.text) + " cannot be compared"}
+		}
+		if in {
+			return Verdict{Status: IsAffected, Fixed: m.spans[i].fix()}
+		}
+	}
+	if m.problem != "" {
+		return Verdict{Status: Unknown, Reason: m.problem}
+	}
+	if len(m.spans) == 0 {
+		// A list alone: the same version may be spelled in another way.
+		for v := range m.listed {
+			if c, err := parse(v, m.family).compare(p); err == nil && c == 0 {
+				return Verdict{Status: IsAffected}
+			}
+		}
+	}
+	return Verdict{Status: NotAffected}
+}
+
+func (s *span) holds(p parsed) (bool, error) {
+	if !s.all {
+		if c, err := p.compare(s.from); err != nil || c < 0 {
+			return false, err
+		}
+	}
+	if s.open {
+		return true, nil
+	}
+	c, err := p.compare(s.to)
+	return err == nil && (c < 0 || c == 0 && s.included), err
+}
+
+// fix is the version that mends what lies in the span.
+func (s *span) fix() string {
+	if s.open || s.included {
+		return ""
+	}
+	return s.to.text
+}
+
+// fixAfter is the least fixed version above p, for one that stands in the list
+// and in no range.
+func (m *matcher) fixAfter(p parsed) string {
+	best := parsed{}
+	for i := range m.spans {
+		s := &m.spans[i]
+		if s.fix() == "" {
+			continue
+		}
+		if c, err := s.to.compare(p); err != nil || c <= 0 {
+			continue
+		}
+		if best.text == "" {
+			best = s.to
+		} else if c, err := s.to.compare(best); err == nil && c < 0 {
+			best = s.to
+		}
+	}
+	return best.text
+}
