@@ -79,13 +79,14 @@ type FieldSelection struct {
 
 // Requirements are the common wishes. All that are given must hold.
 type Requirements struct {
-	Signatures       []SignatureRequirement   `yaml:"signatures,omitempty" json:"signatures,omitempty"`
-	Attestations     []AttestationRequirement `yaml:"attestations,omitempty" json:"attestations,omitempty"`
-	Provenance       *ProvenanceRequirement   `yaml:"provenance,omitempty" json:"provenance,omitempty"`
-	MaxAge           Duration                 `yaml:"maxAge,omitempty" json:"maxAge,omitempty"`                    // evidence older than this, by trusted time, does not count; "720h" or "30d"
-	RequireLog       bool                     `yaml:"requireLog,omitempty" json:"requireLog,omitzero"`             // evidence without a verified log entry does not count
-	RequireWitnesses int                      `yaml:"requireWitnesses,omitempty" json:"requireWitnesses,omitzero"` // evidence whose log entry fewer distinct known witnesses cosigned does not count
-	RequireTimestamp bool                     `yaml:"requireTimestamp,omitempty" json:"requireTimestamp,omitzero"` // evidence without an RFC 3161 timestamp does not count
+	Signatures         []SignatureRequirement   `yaml:"signatures,omitempty" json:"signatures,omitempty"`
+	Attestations       []AttestationRequirement `yaml:"attestations,omitempty" json:"attestations,omitempty"`
+	Provenance         *ProvenanceRequirement   `yaml:"provenance,omitempty" json:"provenance,omitempty"`
+	ReportRequirements `yaml:",inline"`
+	MaxAge             Duration `yaml:"maxAge,omitempty" json:"maxAge,omitempty"`                    // evidence older than this, by trusted time, does not count; "720h" or "30d"
+	RequireLog         bool     `yaml:"requireLog,omitempty" json:"requireLog,omitzero"`             // evidence without a verified log entry does not count
+	RequireWitnesses   int      `yaml:"requireWitnesses,omitempty" json:"requireWitnesses,omitzero"` // evidence whose log entry fewer distinct known witnesses cosigned does not count
+	RequireTimestamp   bool     `yaml:"requireTimestamp,omitempty" json:"requireTimestamp,omitzero"` // evidence without an RFC 3161 timestamp does not count
 }
 
 // SignatureRequirement wants signatures by at least Threshold distinct signers.

@@ -14,6 +14,7 @@ type requirements struct {
 	signatures   []*signatureRule
 	attestations []*attestationRule
 	provenance   *provenanceRule
+	reports      []*reportRule
 	quality      quality
 }
 
@@ -44,8 +45,12 @@ func (r *Requirements) compile() (*requirements, error) {
 	if r.RequireWitnesses < 0 || r.RequireWitnesses > 16 {
 		return nil, fault.Newf(fault.Invalid, "requireWitnesses %d: want 0 to 16", r.RequireWitnesses)
 	}
-	if len(r.Signatures)+len(r.Attestations) == 0 && r.Provenance == nil {
-		return nil, fault.Newf(fault.Invalid, "requirements name nothing that must be there: want signatures, attestations or provenance")
+	var err error
+	if out.reports, err = r.ReportRequirements.compile(); err != nil {
+		return nil, err
+	}
+	if len(r.Signatures)+len(r.Attestations)+len(out.reports) == 0 && r.Provenance == nil {
+		return nil, fault.Newf(fault.Invalid, "requirements name nothing that must be there: want signatures, attestations, provenance or reports such as tests")
 	}
 	names := map[string]bool{}
 	for i, s := range r.Signatures {
@@ -294,6 +299,9 @@ func (r *requirements) evaluate(ev *evaluation) {
 	}
 	if r.provenance != nil {
 		r.provenance.evaluate(ev, &r.quality)
+	}
+	for _, p := range r.reports {
+		p.evaluate(ev, &r.quality)
 	}
 }
 

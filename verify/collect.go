@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -238,6 +239,9 @@ func (g *gathering) enter(c collected, it *Item, id string) error {
 	if err := g.fields(&a, c.predicate); err != nil {
 		return refuse("predicate.invalid", "%w", err)
 	}
+	if err := g.enterReport(id, c.predicateType, c.predicate); err != nil {
+		return refuse("predicate.invalid", "%w", err)
+	}
 	g.facts.Attestations = append(g.facts.Attestations, a)
 	return nil
 }
@@ -365,6 +369,7 @@ func canonical(f *policy.Facts) ([]byte, error) {
 		case len(f.Attestations) > 0:
 			last := f.Attestations[len(f.Attestations)-1].ID
 			f.Attestations, f.Truncated = f.Attestations[:len(f.Attestations)-1], true
+			f.Reports = slices.DeleteFunc(f.Reports, func(r policy.Report) bool { return r.Attestation == last })
 			for i := range f.Provenance {
 				if f.Provenance[i].Attestation == last {
 					f.Provenance = append(f.Provenance[:i], f.Provenance[i+1:]...)

@@ -157,63 +157,6 @@ file's is stored with the server and, with --bundle, in a file.`,
 	return cmd
 }
 
-func (a *app) attestCommand() *cobra.Command {
-	var f signFlags
-	var predicate, predicateType string
-	cmd := &cobra.Command{
-		Use:   "attest --predicate FILE --type TYPE TARGET",
-		Short: "State something about an artifact, signed",
-		Long: `Attest wraps a predicate into an in-toto Statement about TARGET and signs it.
-TYPE is a predicate type URI or one of the short names: ` + strings.Join(shortTypes(), ", ") + `.`,
-		Example: `  assay attest --data ./data --subject ci@example.com \
-    --type spdx --predicate app.spdx.json 127.0.0.1:8484/team/app:v1
-
-  assay attest --server https://assay.example --bundle test.sigstore.json \
-    --type https://in-toto.io/attestation/test-result/v0.1 --predicate test.json ./app`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			if predicate == "" || predicateType == "" {
-				return usagef("want --predicate FILE and --type TYPE")
-			}
-			uri, err := predicateURI(predicateType)
-			if err != nil {
-				return err
-			}
-			body, err := a.readInput(predicate, 16<<20)
-			if err != nil {
-				return err
-			}
-			s, err := a.connect(ctx, f.subject, f.token, false)
-			if err != nil {
-				return err
-			}
-			t, err := s.resolve(ctx, args[0])
-			if err != nil {
-				return err
-			}
-			signer, err := s.signing(ctx, &f)
-			if err != nil {
-				return err
-			}
-			statement, err := statementOf([]subject{{Name: t.name(), Digest: t.digest.Set()}}, uri, body)
-			if err != nil {
-				return err
-			}
-			b, err := signStatement(ctx, signer, statement)
-			if err != nil {
-				return err
-			}
-			return s.keep(ctx, &f, t, b, uri)
-		},
-	}
-	f.register(cmd)
-	cmd.Flags().StringVar(&predicate, "predicate", "", "the predicate, a JSON file; - is standard input")
-	cmd.Flags().StringVar(&predicateType, "type", "", "the predicate's type")
-	complete(cmd, "type", shortTypes()...)
-	return cmd
-}
-
 // subject is a Statement's subject.
 type subject struct {
 	Name   string             `json:"name,omitempty"`
