@@ -111,6 +111,11 @@ func (a *app) runImport(ctx context.Context, kind, from string, f *registryImpor
 	}
 	report := &migrate.Report{NotTaken: inv.NotTaken, Failed: []string{}}
 	if f.out != "" {
+		if _, prefix, ok := strings.Cut(strings.TrimSuffix(f.to, "/"), "/"); ok { // the rules are for where the images go
+			for i := range inv.Rules {
+				inv.Rules[i].Pattern = prefix + "/" + inv.Rules[i].Pattern
+			}
+		}
 		if err := migrate.WriteDocuments(f.out, u.Host, inv.Rules); err != nil {
 			return err
 		}

@@ -161,7 +161,7 @@ func (h *Harbor) rules(ctx context.Context, p *harborProject, base string, inv *
 		var policy struct {
 			Rules []harborRule `json:"rules"`
 		}
-		if err := h.get(ctx, "/api/v2.0/retentions/"+strconv.FormatInt(id, 10), &policy); err != nil {
+		if _, err := h.get(ctx, "/api/v2.0/retentions/"+strconv.FormatInt(id, 10), &policy); err != nil {
 			return err
 		}
 		for _, r := range policy.Rules {
@@ -251,20 +251,25 @@ func pages[T any](ctx context.Context, h *Harbor, path string, out *[]T) error {
 			return fault.Newf(fault.TooLarge, "%s: has no end", path)
 		}
 		var page []T
-		if err := h.get(ctx, fmt.Sprintf("%s%spage=%d&page_size=%d", path, sep, n, pageSize), &page); err != nil {
+		header, err := h.get(ctx, fmt.Sprintf("%s%spage=%d&page_size=%d", path, sep, n, pageSize), &page)
+		if err != nil {
 			return err
 		}
 		*out = append(*out, page...)
-		if len(page) < pageSize {
+		// A server may give smaller pages than were asked for, and says then that
+		// there is more.
+		total, _ := strconv.Atoi(header.Get("X-Total-Count")) // 0: it does not say
+		more := len(page) >= pageSize || total > len(*out) || strings.Contains(header.Get("Link"), `rel="next"`)
+		if !more || len(page) == 0 {
 			return nil
 		}
 	}
 }
 
-func (h *Harbor) get(ctx context.Context, path string, into any) error {
+func (h *Harbor) get(ctx context.Context, path string, into any) (http.Header, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(h.URL, "/")+path, nil)
 	if err != nil {
-		return fault.Wrap(fault.Invalid, err)
+		return nil, fault.Wrap(fault.Invalid, err)
 	}
 	req.Header.Set("Accept", "application/json")
 	if h.User != "" {
@@ -276,24 +281,24 @@ func (h *Harbor) get(ctx context.Context, path string, into any) error {
 	}
 	resp, err := c.Do(req)
 	if err != nil {
-		return fault.Newf(fault.Unavailable, "ask Harbor: %w", err)
+		return nil, fault.Newf(fault.Unavailable, "ask Harbor: %w", err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAPIBody+1))
 	switch {
 	case err != nil:
-		return fault.Newf(fault.Unavailable, "GET %s: %w", path, err)
+		return nil, fault.Newf(fault.Unavailable, "GET %s: %w", path, err)
 	case len(b) > maxAPIBody:
-		return fault.Newf(fault.TooLarge, "GET %s: more than %d bytes", path, maxAPIBody)
+		return nil, fault.Newf(fault.TooLarge, "GET %s: more than %d bytes", path, maxAPIBody)
 	case resp.StatusCode == http.StatusUnauthorized:
-		return fault.Newf(fault.Unauthenticated, "GET %s: Harbor answers 401; log in first: docker login", path)
+		return nil, fault.Newf(fault.Unauthenticated, "GET %s: Harbor answers 401; log in first: docker login", path)
 	case resp.StatusCode == http.StatusForbidden:
-		return fault.Newf(fault.Denied, "GET %s: Harbor answers 403", path)
+		return nil, fault.Newf(fault.Denied, "GET %s: Harbor answers 403", path)
 	case resp.StatusCode != http.StatusOK:
-		return fault.Newf(fault.Unavailable, "GET %s: Harbor answers %d, want 200", path, resp.StatusCode)
+		return nil, fault.Newf(fault.Unavailable, "GET %s: Harbor answers %d, want 200", path, resp.StatusCode)
 	}
 	if err := strictjson.Unmarshal(b, into, strictjson.WithMaxBytes(maxAPIBody+1)); err != nil {
-		return fault.Newf(fault.Invalid, "GET %s: %w", path, err)
+		return nil, fault.Newf(fault.Invalid, "GET %s: %w", path, err)
 	}
-	return nil
+	return resp.Header, nil
 }

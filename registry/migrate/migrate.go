@@ -247,7 +247,7 @@ func WriteDocuments(path, source string, list []Rules) error {
 				return c
 			}
 			return '-'
-		}, strings.ToLower(strings.ReplaceAll(r.Pattern, "*", "all"))), "-")
+		}, strings.ToLower(strings.ReplaceAll(strings.TrimSuffix(r.Pattern, "/**"), "*", "all"))), "-")
 		name = name[:min(len(name), 50)]
 		if used[name]++; used[name] > 1 {
 			name = fmt.Sprintf("%s-%d", name, used[name])
