@@ -60,7 +60,7 @@ func TestQuick(t *testing.T) {
 		"up.fresh", "up.existing", "log.append.1024", "log.append.1", "sign.keyless", "evidence.ingest", "verify.keyless", "verify.trust-depth", "revoke.plan",
 		"decision.make", "decision.read", "decision.read.database",
 		"registry.pull.1mb", "registry.push.1mb", "registry.push.chunked", "registry.pull.10mb", "registry.mixed",
-		"gate.staged.pull.1mb", "gate.strict.pull.10mb", "gate.staged.push.1mb", "gate.strict.mixed",
+		"gate.staged.pull.1mb", "gate.strict.pull.10mb", "gate.staged.push.1mb", "gate.staged.push.chunked", "gate.strict.mixed", "registry.memory", "gate.staged.memory",
 	} {
 		if _, ok := found[name]; !ok {
 			t.Errorf("no figure %s\n%s", name, &stderr)

@@ -10,16 +10,24 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
-// peerNames are the registries, Assay first.
-var peerNames = []string{"assay", "olareg", "distribution"}
+// openName is Assay without a gate.
+const openName = "open"
+
+// contestants are the registries: Assay without a gate, with one of each mode,
+// and its peers with their programs.
+var contestants = []struct{ name, gate, program string }{
+	{openName, "", ""}, {"staged", "staged", ""}, {"strict", "strict", ""},
+	{"olareg", "", "olareg"}, {"distribution", "", "registry"},
+}
 
 // durability says what each answers a push after. Read in the sources of the
 // versions that tools/ pins.
 var durability = map[string]string{
-	"assay":        "fsync of the blob, its folder and the database, shared by those who wait at a time",
+	openName:       "fsync of the blob, its folder and the database, shared by those who wait at a time",
 	"olareg":       "no fsync: a push is in the page cache when it is answered, and there is no setting for more",
 	"distribution": "fsync of each file and of its folder; no database",
 }
@@ -28,24 +36,22 @@ var durability = map[string]string{
 type target struct {
 	*process
 	name   string
+	gate   string                                    // the mode; "": none
+	peer   bool                                      // it is not Assay
 	base   string                                    // http://127.0.0.1:port
 	bearer func(ctx context.Context) (string, error) // nil: no authentication
 	rates  samples                                   // operations a second, one a round
 	cpu    samples                                   // µs an operation
+	peaks  samples                                   // MB that were resident at most, one a round
 }
 
-// startTarget starts one of peerNames on a fresh folder.
+// startTarget starts one of the contestants on a fresh folder.
 func (b *bench) startTarget(ctx context.Context, name string) (*target, error) {
-	t := &target{name: name}
 	dir := b.folder("registry-" + name)
-	if name == "assay" {
-		s, err := up(ctx, b.assay, dir)
-		if err != nil {
-			return nil, err
-		}
-		t.process, t.base = s.process, s.PublicURL
-		t.bearer = func(ctx context.Context) (string, error) { return scopedToken(ctx, s) }
-		return t, nil
+	i := slices.IndexFunc(contestants, func(c struct{ name, gate, program string }) bool { return c.name == name })
+	t := &target{name: name, gate: contestants[i].gate, peer: contestants[i].program != ""}
+	if !t.peer {
+		return t, b.startAssay(ctx, t, dir)
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
@@ -88,17 +94,16 @@ http:
   secret: only for this benchmark
 `
 
-// installed are the peers that are on PATH.
+// installed are the contestants without those peers that are not on PATH.
 func installed() (names []string, missing error) {
-	for _, name := range peerNames {
-		program := map[string]string{"olareg": "olareg", "distribution": "registry"}[name]
-		if program != "" {
-			if _, err := exec.LookPath(program); err != nil {
-				missing = errors.Join(missing, fmt.Errorf("%s is not on PATH (tools/install.sh %s): measured without it", program, name))
+	for _, c := range contestants {
+		if c.program != "" {
+			if _, err := exec.LookPath(c.program); err != nil {
+				missing = errors.Join(missing, fmt.Errorf("%s is not on PATH (tools/install.sh %s): measured without it", c.program, c.name))
 				continue
 			}
 		}
-		names = append(names, name)
+		names = append(names, c.name)
 	}
 	return names, missing
 }

@@ -58,13 +58,21 @@ func machineCPU() time.Duration {
 }
 
 // residentBytes is a process's resident set, VmRSS in proc_pid_status(5).
-func residentBytes(pid int) int64 {
+func residentBytes(pid int) int64 { return statusBytes(pid, "VmRSS:") }
+
+// peakBytes is the largest that it was since its start or forgetPeak.
+func peakBytes(pid int) int64 { return statusBytes(pid, "VmHWM:") }
+
+// forgetPeak has peakBytes begin anew (/proc/pid/clear_refs in proc(5)).
+func forgetPeak(pid int) { _ = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0) }
+
+func statusBytes(pid int, field string) int64 {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0
 	}
 	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, field); ok {
 			kib, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
 			return kib << 10
 		}

@@ -21,6 +21,10 @@ func machineCPU() time.Duration { return 0 }
 
 func residentBytes(int) int64 { return 0 }
 
+func peakBytes(int) int64 { return 0 }
+
+func forgetPeak(int) {}
+
 func ownCPU() time.Duration { return 0 }
 
 func freeBytes(string) int64 { return math.MaxInt64 }
