@@ -148,17 +148,35 @@ func (l *liteDB) view(ctx context.Context, fn func(*Tx) error) (err error) {
 	}
 	ok := false
 	defer func() { l.release(s, ok) }() // also when fn panics
-	if err := s.run(stBegin); err != nil {
-		return err
-	}
-	tx := newTx(l.db, s, true)
+	snap := &snapshot{session: s}
+	tx := newTx(l.db, snap, true)
 	err = tx.finish(fn(tx))
 	// Nothing was written; COMMIT only ends the snapshot.
-	if cerr := s.run(stCommit); cerr != nil {
-		return errors.Join(err, cerr)
+	if snap.begun {
+		if cerr := s.run(stCommit); cerr != nil {
+			return errors.Join(err, cerr)
+		}
 	}
 	ok = true
 	return err
+}
+
+// snapshot begins with its first statement: SQLite takes the snapshot no sooner
+// ("Read transactions versus write transactions" in lang_transaction.html), and
+// a View that finds in memory what it asks for costs no statement at all.
+type snapshot struct {
+	*session
+	begun bool
+}
+
+func (s *snapshot) query(ctx context.Context, st *statement, args []any) (*sql.Rows, error) {
+	if !s.begun {
+		if err := s.run(stBegin); err != nil {
+			return nil, err
+		}
+		s.begun = true
+	}
+	return s.session.query(ctx, st, args)
 }
 
 // reader takes an idle reading connection or opens one.
