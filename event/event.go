@@ -53,25 +53,42 @@ func Append(ctx context.Context, tx *store.Tx, e Event) error {
 
 // AppendID is [Append], and gives the event's ID, for rows that point at it.
 func AppendID(ctx context.Context, tx *store.Tx, e Event) (string, error) {
-	if e.Seq != 0 || e.ID != "" {
-		return "", fault.Newf(fault.Internal, "append event: its number and id are given, not taken")
+	list := []Event{e}
+	if err := AppendAll(ctx, tx, list); err != nil {
+		return "", err
 	}
-	if e.TraceID == "" {
-		e.TraceID = TraceFrom(ctx)
+	return list[0].ID, nil
+}
+
+// AppendAll is [Append] for many at once, in their order: all of them are
+// written or, with an error, the transaction fails. It fills the list's ID, Time,
+// TraceID and Body.
+func AppendAll(ctx context.Context, tx *store.Tx, list []Event) error {
+	for i := range list {
+		e := &list[i]
+		if e.Seq != 0 || e.ID != "" {
+			return fault.Newf(fault.Internal, "append event: its number and id are given, not taken")
+		}
+		if e.TraceID == "" {
+			e.TraceID = TraceFrom(ctx)
+		}
+		body, err := e.check()
+		if err != nil {
+			return fmt.Errorf("append event %s: %w", e.Kind, err)
+		}
+		e.Time, e.Body = tx.Now(), stdjson.RawMessage(body)
+		if e.ID, err = newID(e.Time); err != nil {
+			return fmt.Errorf("append event %s: %w", e.Kind, err)
+		}
 	}
-	body, err := e.check()
-	if err != nil {
-		return "", fmt.Errorf("append event %s: %w", e.Kind, err)
+	if len(list) == 0 {
+		return nil
 	}
-	e.Time = tx.Now()
-	if e.ID, err = newID(e.Time); err != nil {
-		return "", fmt.Errorf("append event %s: %w", e.Kind, err)
-	}
-	if err := insertPending(ctx, tx, e, body); err != nil {
-		return "", fmt.Errorf("append event %s: %w", e.Kind, err)
+	if err := insertPending(ctx, tx, list); err != nil {
+		return fmt.Errorf("append event %s: %w", list[0].Kind, err)
 	}
 	tx.Signal(pendingTopic)
-	return e.ID, nil
+	return nil
 }
 
 // The topics on which this process is woken.

@@ -75,10 +75,8 @@ CREATE TABLE event_cursor (
 
 const contentColumns = `id, time, kind, digest, actor, team, service, env, cluster, trace_id, body`
 
-func insertPending(ctx context.Context, tx *store.Tx, e Event, body string) error {
-	_, err := tx.Exec(ctx, `INSERT INTO event_pending (`+contentColumns+`, ord) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		e.ID, e.Time, e.Kind, e.Digest, e.Actor, e.Team, e.Service, e.Env, e.Cluster, e.TraceID, body, tx.Ordinal())
-	return err
+func insertPending(ctx context.Context, tx *store.Tx, events []Event) error {
+	return inBatches(ctx, tx, pendingTexts, events, func(*Event) int64 { return tx.Ordinal() })
 }
 
 // pending reads the oldest n unsealed events, and the ord of the last.
@@ -129,28 +127,41 @@ const rowsPerInsert = 64
 
 const eventColumns = 12
 
-var insertTexts = func() map[int]string {
+// pendingTexts and eventTexts are the statements that insert n rows, by n.
+var (
+	pendingTexts = insertTexts("event_pending (ord, ")
+	eventTexts   = insertTexts("event (seq, ")
+)
+
+func insertTexts(into string) map[int]string {
 	texts := map[int]string{}
 	row := "(?" + strings.Repeat(", ?", eventColumns-1) + ")"
 	for n := 1; n <= rowsPerInsert; n *= 2 {
-		texts[n] = `INSERT INTO event (seq, ` + contentColumns + `) VALUES ` + row + strings.Repeat(", "+row, n-1)
+		texts[n] = `INSERT INTO ` + into + contentColumns + `) VALUES ` + row + strings.Repeat(", "+row, n-1)
 	}
 	return texts
-}()
+}
 
 func insertEvents(ctx context.Context, tx *store.Tx, events []Event) error {
-	args := make([]any, 0, rowsPerInsert*eventColumns)
+	return inBatches(ctx, tx, eventTexts, events, func(e *Event) int64 { return e.Seq })
+}
+
+// inBatches inserts events, many with each statement; first gives the first
+// column.
+func inBatches(ctx context.Context, tx *store.Tx, texts map[int]string, events []Event, first func(*Event) int64) error {
+	args := make([]any, 0, min(len(events), rowsPerInsert)*eventColumns)
 	for len(events) > 0 {
 		n := rowsPerInsert
 		for n > len(events) {
 			n /= 2
 		}
 		args = args[:0]
-		for _, e := range events[:n] {
-			args = append(args, e.Seq, e.ID, e.Time, string(e.Kind), string(e.Digest), e.Actor, e.Team,
+		for i := range events[:n] {
+			e := &events[i]
+			args = append(args, first(e), e.ID, e.Time, string(e.Kind), string(e.Digest), e.Actor, e.Team,
 				e.Service, e.Env, e.Cluster, e.TraceID, e.rawBody())
 		}
-		if _, err := tx.Exec(ctx, insertTexts[n], args...); err != nil {
+		if _, err := tx.Exec(ctx, texts[n], args...); err != nil {
 			return err
 		}
 		events = events[n:]
