@@ -119,6 +119,7 @@ func (r *Registry) dropManifest(ctx context.Context, tx *store.Tx, q *request, d
 			return err
 		}
 	}
+	r.holdings.forget(tx)
 	for _, stmt := range []string{
 		`DELETE FROM registry_reference WHERE repository = ? AND manifest = ?`,
 		`DELETE FROM registry_ingest WHERE repository = ? AND manifest = ?`,

@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -173,6 +174,9 @@ type Registry struct {
 	met      *metrics
 	bufs     sendBuffers
 
+	serving  atomic.Int64 // requests under way
+	holdings *holdings
+
 	strictAudit bool
 	redirect    time.Duration // 0: none
 	credentials Credentials
@@ -219,18 +223,20 @@ func New(o Options) (*Registry, error) {
 		db: o.DB, blobs: o.Blobs, access: o.Access, auth: o.Auth,
 		gate: o.Gate, vis: o.Visibility, ingest: o.Evidence, upstream: o.Upstream,
 		now: o.Clock, log: o.Logger, limits: limits,
-		tokens:  tokens,
-		uploads: newUploadSlots(limits.Uploads),
-		rec:     rec,
-		refused: newRefusedLogins(rec, o.Logger),
-		issued:  newIssuedTokens(rec),
-		pulls:   newPullWindow(),
-		met:     met,
+		tokens:   tokens,
+		uploads:  newUploadSlots(limits.Uploads),
+		rec:      rec,
+		refused:  newRefusedLogins(rec, o.Logger),
+		issued:   newIssuedTokens(rec),
+		pulls:    newPullWindow(),
+		holdings: newHoldings(),
+		met:      met,
 
 		strictAudit: o.StrictAudit,
 		redirect:    o.Redirect,
 		credentials: o.Credentials,
 	}
+	rec.busy = func() int { return int(reg.serving.Load()) }
 	return reg, reg.SetTokenKeys(o.TokenKey)
 }
 
@@ -243,6 +249,8 @@ func (r *Registry) Close(ctx context.Context) error {
 // ServeHTTP answers /v2/… and /token. Cookies are never read, and no answer
 // depends on the Host header.
 func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	r.serving.Add(1)
+	defer r.serving.Add(-1)
 	start := time.Now()
 	rw, rt := newResponse(w, r.limits.IdleTimeout, &r.bufs), route{op: opUnknown}
 	defer func() { r.met.observe(rt.op, rw, time.Since(start)) }()

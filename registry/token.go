@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"assay/identity"
@@ -88,10 +89,23 @@ type tokenService struct {
 	keys    *secrets
 	ttl     time.Duration
 	now     clock.Clock
+
+	mu     sync.RWMutex
+	proved generations[[sha256.Size]byte, provedToken] // by the token's hash
+}
+
+// provedToken is a token that was verified, and the keys that it was verified
+// with: when they change, it is verified again.
+type provedToken struct {
+	keys   *[][]byte
+	claims *tokenClaims
 }
 
 func newTokenService(publicURL string, key []byte, ttl time.Duration, now clock.Clock) (*tokenService, error) {
-	s := &tokenService{keys: &secrets{}, ttl: ttl, now: now, service: "assay"}
+	s := &tokenService{
+		keys: &secrets{}, ttl: ttl, now: now, service: "assay",
+		proved: generations[[sha256.Size]byte, provedToken]{life: maxTokenTTL},
+	}
 	s.keys.set(useTokens, key, nil)
 	if publicURL == "" {
 		return s, nil
@@ -156,10 +170,35 @@ func (s *tokenService) mint(use tokenUse, p identity.Principal, access tokenAcce
 var errToken = fault.Newf(fault.Unauthenticated, "the bearer token is not valid here or has expired; ask for a new one")
 
 // verify gives what a token says that this registry signed and that has not
-// ended.
+// ended. A client shows the same token at every request: it is taken apart once,
+// and each time asked whether it has ended. The claims are shared: nobody may
+// change them.
 func (s *tokenService) verify(raw string) (*tokenClaims, error) {
+	if len(raw) > 16<<10 {
+		return nil, errToken
+	}
+	hash, keys := sha256.Sum256([]byte(raw)), s.keys.keys.Load()
+	s.mu.RLock()
+	known, ok := s.proved.get(hash, time.Now())
+	s.mu.RUnlock()
+	if ok && known.keys == keys {
+		if s.now().Unix() >= known.claims.Expires {
+			return nil, errToken
+		}
+		return known.claims, nil
+	}
+	c, err := s.prove(raw)
+	if err == nil {
+		s.mu.Lock()
+		s.proved.put(hash, provedToken{keys, c}, time.Now())
+		s.mu.Unlock()
+	}
+	return c, err
+}
+
+func (s *tokenService) prove(raw string) (*tokenClaims, error) {
 	dot := strings.LastIndexByte(raw, '.')
-	if len(raw) > 16<<10 || dot < len(tokenPrefix) {
+	if dot < len(tokenPrefix) {
 		return nil, errToken
 	}
 	mac, err := base64.RawURLEncoding.Strict().DecodeString(raw[dot+1:])

@@ -13,7 +13,7 @@ import (
 // fault.NotFound for one that is not there and for one that is hidden, with one
 // and the same message.
 func (r *Registry) visibleManifest(ctx context.Context, tx *store.Tx, c *caller, repository string, d artifact.Digest) (manifestRow, error) {
-	m, err := findManifest(ctx, tx, repository, d)
+	m, err := r.manifestOf(ctx, tx, repository, d)
 	if err == nil {
 		var seen bool
 		if seen, err = r.sees(ctx, tx, c, repository, d); err == nil && seen {
@@ -42,19 +42,40 @@ func (r *Registry) sees(ctx context.Context, tx *store.Tx, c *caller, repository
 // manifest there that they see, or as their own young upload. That the bytes
 // are stored, for another repository, counts for nothing (CVE-2024-39897).
 func (r *Registry) visibleBlob(ctx context.Context, tx *store.Tx, c *caller, repository string, d artifact.Digest) (bool, error) {
+	// One holder that is seen is enough, and more may have come: memory can say
+	// yes, and no more.
+	known, remembered, seq := recall(r.holdings, &r.holdings.blobs, holdingKey{repository, d})
+	if remembered && tx.ReadOnly() {
+		if seen, err := r.seesSome(ctx, tx, c, repository, known.list); err != nil || seen {
+			return seen, err
+		}
+	}
+	all, err := r.holdersOf(ctx, tx, repository, d, seq)
+	if err != nil {
+		return false, err
+	}
+	if seen, err := r.seesSome(ctx, tx, c, repository, all.list); err != nil || seen {
+		return seen, err
+	}
+	switch {
+	case all.more: // only the first were asked about
+		missing := map[string]bool{string(d): true}
+		err := inChunks([]any{string(d)}, func(chunk []any) error {
+			return r.throughManifests(ctx, tx, c, repository, chunk, missing)
+		})
+		return err == nil && len(missing) == 0, err
+	case len(all.list) > 0:
+		// An upload of one's own is read only until manifests hold the blob: then
+		// they say who sees it, or what is under quarantine could be read.
+		return false, nil
+	}
 	missing, err := r.invisibleBlobs(ctx, tx, c, repository, []any{string(d)})
-	if err != nil || len(missing) > 0 || r.vis == nil {
-		return len(missing) == 0, err
-	}
-	// An upload of one's own is read only until manifests hold the blob: then
-	// they say who sees it, or what is under quarantine could be read.
-	holding, err := selectStrings(ctx, tx, `SELECT manifest FROM registry_reference WHERE child = ? AND kind = ? AND repository = ?`,
-		string(d), refBlob, repository)
-	if err != nil || len(holding) == 0 {
-		return err == nil, err
-	}
-	for _, m := range holding {
-		if seen, err := r.sees(ctx, tx, c, repository, artifact.Digest(m)); err != nil || seen {
+	return err == nil && len(missing) == 0, err
+}
+
+func (r *Registry) seesSome(ctx context.Context, tx *store.Tx, c *caller, repository string, list []artifact.Digest) (bool, error) {
+	for _, m := range list {
+		if seen, err := r.sees(ctx, tx, c, repository, m); err != nil || seen {
 			return seen, err
 		}
 	}
