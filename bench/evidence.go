@@ -16,6 +16,7 @@ import (
 	"assay/artifact"
 	"assay/attestation"
 	"assay/blob"
+	"assay/blob/sweep"
 	"assay/event"
 	"assay/evidence"
 	"assay/policy"
@@ -85,7 +86,7 @@ func openLocal(ctx context.Context, dir string, trusted []byte) (_ *local, err e
 	if l.db, err = store.Open(ctx, "sqlite:"+filepath.Join(dir, "assay.db")); err != nil {
 		return nil, err
 	}
-	if err = l.db.Migrate(ctx, event.Migrations, trust.Migrations, evidence.Migrations, verify.Migrations); err != nil {
+	if err = l.db.Migrate(ctx, event.Migrations, sweep.Migrations, trust.Migrations, evidence.Migrations, verify.Migrations); err != nil {
 		return nil, err
 	}
 	if l.blobs, err = blob.NewDir(filepath.Join(dir, "blobs"), blob.Options{}); err != nil {

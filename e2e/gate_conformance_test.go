@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"testing"
 
+	"assay/blob/sweep"
 	"assay/config"
 	"assay/event"
 	"assay/evidence"
@@ -56,7 +57,7 @@ func withGate(t *testing.T, mode config.Mode, how policy.Mode) registrytest.Opti
 				t.Fatal(err)
 			}
 		}
-		fatal(o.DB.Migrate(t.Context(), event.Migrations, trust.Migrations, evidence.Migrations, registry.Migrations, gate.Migrations, verify.Migrations))
+		fatal(o.DB.Migrate(t.Context(), event.Migrations, sweep.Migrations, trust.Migrations, evidence.Migrations, registry.Migrations, gate.Migrations, verify.Migrations))
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		fatal(err)
 		verifier, err := verify.NewVerifier(verify.VerifierOptions{Keys: []trust.Key{{Public: key.Public()}}})

@@ -10,6 +10,7 @@ import (
 	"assay/artifact"
 	"assay/attestation"
 	"assay/blob"
+	"assay/blob/sweep"
 	"assay/event"
 	"assay/evidence"
 	"assay/internal/fault"
@@ -74,7 +75,7 @@ func openIn(t testing.TB, db *store.DB, w *trusttest.World, blobDir string, chan
 
 func migrate(t testing.TB, db *store.DB) {
 	t.Helper()
-	if err := db.Migrate(context.Background(), event.Migrations, trust.Migrations, evidence.Migrations); err != nil {
+	if err := db.Migrate(context.Background(), event.Migrations, sweep.Migrations, trust.Migrations, evidence.Migrations); err != nil {
 		t.Fatal(err)
 	}
 }

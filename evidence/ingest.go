@@ -9,6 +9,7 @@ import (
 	"assay/artifact"
 	"assay/attestation"
 	"assay/blob"
+	"assay/blob/sweep"
 	"assay/event"
 	"assay/internal/fault"
 	"assay/store"
@@ -105,6 +106,9 @@ func (s *Store) ingest(ctx context.Context, sub submission, from Origin) (record
 			isNew, err = put(ctx, tx, p, from)
 			return err
 		})
+	}
+	if err == nil {
+		err = s.keepLarge(ctx, p) // where they were there before, they may have gone just then
 	}
 	if err != nil {
 		s.met.ingested.WithLabelValues(resultError).Inc()
@@ -278,6 +282,9 @@ func (s *Store) keepLarge(ctx context.Context, p *prepared) error {
 	if p.inline {
 		return nil
 	}
+	if err := sweep.Clear(ctx, s.db, bundleDigest(p.record.ID)); err != nil {
+		return err
+	}
 	return blob.PutAs(ctx, s.blobs, p.raw, bundleDigest(p.record.ID))
 }
 
@@ -298,6 +305,11 @@ type ingestedBody struct {
 func put(ctx context.Context, tx *store.Tx, p *prepared, from Origin) (isNew bool, err error) {
 	p.kept = nil // tx may be run again
 	r := &p.record
+	if !p.inline {
+		if gone, err := sweep.Deleting(ctx, tx, bundleDigest(r.ID)); err != nil || len(gone) > 0 {
+			return false, errors.Join(err, sweep.Taken(bundleDigest(r.ID)))
+		}
+	}
 	there, err := findKnown(ctx, tx, r.ID, "")
 	if err != nil {
 		return false, err
@@ -427,6 +439,7 @@ func (s *Store) ingestChunk(ctx context.Context, bundles [][]byte, from Origin, 
 			out[i] = Result{Err: err}
 			s.met.ingested.WithLabelValues(resultError).Inc()
 		default:
+			out[i].Err = s.keepLarge(ctx, p) // see ingest
 			s.count(out[i].New)
 		}
 	}

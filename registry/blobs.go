@@ -9,6 +9,7 @@ import (
 
 	"assay/artifact"
 	"assay/blob"
+	"assay/blob/sweep"
 	"assay/event"
 	"assay/identity"
 	"assay/internal/fault"
@@ -113,6 +114,9 @@ func (r *Registry) deleteBlob(q *request) error {
 		if !errors.Is(err, fault.NotFound) {
 			return err
 		}
+		if err := refusedMove(r.keeper.MayDelete(ctx, tx, name, "", d, "")); err != nil {
+			return err
+		}
 		n, err := tx.Exec(ctx, `DELETE FROM registry_upload WHERE repository = ? AND digest = ?`, name, string(d))
 		if err != nil {
 			return err
@@ -126,6 +130,9 @@ func (r *Registry) deleteBlob(q *request) error {
 		})
 	})
 	if err != nil {
+		if errors.As(err, new(*gateError)) {
+			r.noteDenied(q, name, d, err)
+		}
 		return err
 	}
 	q.w.WriteHeader(http.StatusAccepted)
@@ -136,6 +143,7 @@ type deletedBody struct {
 	Repository string `json:"repository"`
 	What       string `json:"what"` // manifest or blob
 	MediaType  string `json:"media_type,omitempty"`
+	Reason     string `json:"reason,omitempty"` // of retention and garbage collection
 	trail
 }
 
@@ -188,6 +196,10 @@ func (r *Registry) mount(q *request, d artifact.Digest, from string) (bool, erro
 				return err
 			}
 			if seen {
+				gone, err := sweep.Deleting(ctx, tx, d)
+				if err != nil || len(gone) > 0 {
+					return err
+				}
 				mounted = true
 				return insertUpload(ctx, tx, q.route.name, d, q.caller.owner())
 			}

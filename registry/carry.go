@@ -230,6 +230,11 @@ func (b *Bringing) Commit(ctx context.Context, tx *store.Tx) error {
 var ErrRefused = errors.New("the gate refused something")
 
 func (b *Bringing) commit(ctx context.Context, tx *store.Tx, one *bringing) error {
+	// The blobs were seen when the set was prepared, which may be long ago, and
+	// no row has needed them since. From here on the rows of tx do.
+	if err := b.r.checkStored(ctx, one.p); err != nil {
+		return err
+	}
 	for i := range one.p.blobs {
 		if err := insertUpload(ctx, tx, one.q.route.name, one.p.blobs[i].Digest, one.q.caller.owner()); err != nil {
 			return err

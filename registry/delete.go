@@ -51,6 +51,9 @@ func (r *Registry) dropTag(ctx context.Context, tx *store.Tx, q *request, tag st
 	if err := precondition(q, tag, m.digest); err != nil {
 		return err
 	}
+	if err := refusedMove(r.keeper.MayDelete(ctx, tx, name, tag, m.digest, "")); err != nil {
+		return err
+	}
 	return r.removeTag(ctx, tx, q, tag, m.mediaType)
 }
 
@@ -71,7 +74,7 @@ func (r *Registry) removeTag(ctx context.Context, tx *store.Tx, q *request, tag,
 		return err
 	}
 	_, carrier := carrierTag(tag)
-	if _, err := r.gate.TagMove(ctx, tx, Move{Repository: name, Tag: tag, From: from, MediaType: mediaType, Carrier: carrier, Principal: q.caller.Principal}); err != nil {
+	if _, err := r.gate.TagMove(ctx, tx, Move{Repository: name, Tag: tag, From: from, MediaType: mediaType, Carrier: carrier, Principal: q.caller.Principal, ByRule: q.byRule()}); err != nil {
 		return refusedMove(err)
 	}
 	if err := setStands(ctx, tx, name, tag, number); err != nil {
@@ -82,16 +85,16 @@ func (r *Registry) removeTag(ctx context.Context, tx *store.Tx, q *request, tag,
 	}
 	return tagMove{
 		repository: name, tag: tag, number: number, from: from,
-		actor: q.caller.Actor(), trace: traceID(q.Request), address: address(q.Request),
+		actor: q.caller.Actor(), trace: traceID(q.Request), address: address(q.Request), reason: q.reason(),
 	}.note(ctx, tx)
 }
 
 // dropManifest takes a manifest out of its repository, unless an index there
-// needs it. Referrers stay: they go with garbage collection, which knows
-// whether their subject comes back.
+// needs it. Referrers stay, and so do the parts of an index: they go with
+// garbage collection, which knows whether what they belong to comes back.
 func (r *Registry) dropManifest(ctx context.Context, tx *store.Tx, q *request, d artifact.Digest) error {
 	name := q.route.name
-	m, err := r.visibleManifest(ctx, tx, &q.caller, name, d)
+	m, err := r.deletable(ctx, tx, q, d)
 	if err != nil {
 		return err
 	}
@@ -104,7 +107,7 @@ func (r *Registry) dropManifest(ctx context.Context, tx *store.Tx, q *request, d
 	if !errors.Is(err, fault.NotFound) {
 		return err
 	}
-	if err := r.gate.Removed(ctx, tx, Move{Repository: name, From: d, MediaType: m.mediaType, Carrier: m.subject != "", Principal: q.caller.Principal}); err != nil {
+	if err := r.gate.Removed(ctx, tx, Move{Repository: name, From: d, MediaType: m.mediaType, Carrier: m.subject != "", Principal: q.caller.Principal, ByRule: q.byRule()}); err != nil {
 		return refusedMove(err)
 	}
 	if _, err := DropHeld(ctx, tx, name, d); err != nil {
@@ -120,6 +123,9 @@ func (r *Registry) dropManifest(ctx context.Context, tx *store.Tx, q *request, d
 		}
 	}
 	r.holdings.forget(tx)
+	if err := noteRemoval(ctx, tx, q, d); err != nil {
+		return err
+	}
 	for _, stmt := range []string{
 		`DELETE FROM registry_reference WHERE repository = ? AND manifest = ?`,
 		`DELETE FROM registry_ingest WHERE repository = ? AND manifest = ?`,
@@ -131,6 +137,6 @@ func (r *Registry) dropManifest(ctx context.Context, tx *store.Tx, q *request, d
 	}
 	return event.Append(ctx, tx, event.Event{
 		Kind: event.ArtifactDeleted, Digest: d, Actor: q.caller.Actor(), TraceID: traceID(q.Request),
-		Body: deletedBody{Repository: name, What: "manifest", MediaType: m.mediaType, trail: q.trail(decisionAllow)},
+		Body: deletedBody{Repository: name, What: "manifest", MediaType: m.mediaType, Reason: q.reason(), trail: q.trail(decisionAllow)},
 	})
 }

@@ -56,6 +56,7 @@ type Move struct {
 	MediaType  string          // of the manifest that To names
 	Carrier    bool            // the tag carries evidence: sha256-<hex>, .sig, .att, .sbom
 	Principal  identity.Principal
+	ByRule     bool // a retention rule deletes that says so of immutable repositories
 }
 
 // Open is the gate that lets everything pass at once.

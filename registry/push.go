@@ -69,7 +69,7 @@ func (r *Registry) putManifest(q *request) error {
 	p.ask = gatePush(q, p)
 	err = refusedMove(r.gate.Prepare(ctx, &p.ask))
 	if err == nil {
-		err = r.db.Update(ctx, func(tx *store.Tx) error { return r.commitPush(ctx, tx, q, p) })
+		err = r.keepRow(ctx, p.digest, body, func(tx *store.Tx) error { return r.commitPush(ctx, tx, q, p) })
 	}
 	if err != nil {
 		var denied *gateError
@@ -293,6 +293,9 @@ func (r *Registry) commitPush(ctx context.Context, tx *store.Tx, q *request, p *
 		if err := insertManifest(ctx, tx, name, p.digest, p.size, p.manifest, q.caller.owner()); err != nil {
 			return err
 		}
+	}
+	if err := cameBack(ctx, tx, name, p.digest); err != nil {
+		return err
 	}
 	if err := refusedMove(r.gate.Stored(ctx, tx, &p.ask)); err != nil {
 		return err

@@ -141,6 +141,7 @@ type Options struct {
 	Redirect time.Duration
 
 	Gate       Gate       // nil: Open
+	Keeper     Keeper     // nil: nothing is on hold
 	Visibility Visibility // nil: every manifest of the repository
 	Evidence   Ingester   // nil: referrers are stored and not ingested
 	Upstream   Upstream   // nil: no repository is a gateway's
@@ -158,6 +159,7 @@ type Registry struct {
 	access   *identity.Access
 	auth     Authenticator
 	gate     Gate
+	keeper   Keeper
 	vis      Visibility
 	ingest   Ingester
 	upstream Upstream
@@ -203,6 +205,9 @@ func New(o Options) (*Registry, error) {
 	if o.Gate == nil {
 		o.Gate = Open{}
 	}
+	if o.Keeper == nil {
+		o.Keeper = free{}
+	}
 	if o.Clock == nil {
 		o.Clock = clock.System
 	}
@@ -221,7 +226,7 @@ func New(o Options) (*Registry, error) {
 	rec := newRecorder(o.DB, o.Logger, met)
 	reg := &Registry{
 		db: o.DB, blobs: o.Blobs, access: o.Access, auth: o.Auth,
-		gate: o.Gate, vis: o.Visibility, ingest: o.Evidence, upstream: o.Upstream,
+		gate: o.Gate, keeper: o.Keeper, vis: o.Visibility, ingest: o.Evidence, upstream: o.Upstream,
 		now: o.Clock, log: o.Logger, limits: limits,
 		tokens:   tokens,
 		uploads:  newUploadSlots(limits.Uploads),
@@ -324,6 +329,7 @@ type request struct {
 	caller caller
 	w      *response
 	start  time.Time
+	within *within // a deletion by this process itself; nil: a client's request
 }
 
 // ping answers GET /v2/. Without credentials it answers 401 even where

@@ -3,10 +3,12 @@ package registry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"time"
 
 	"assay/artifact"
+	"assay/blob/sweep"
 	"assay/internal/fault"
 	"assay/store"
 )
@@ -28,6 +30,7 @@ import (
 //     does, and keeps garbage collection off a push that is under way.
 //   - registry_ingest: pushed evidence that has not been handed on yet.
 //   - registry_tag_order, _held, _history: see tag.go.
+//   - registry_removed: see collect.go.
 var Migrations = store.Migrations{Name: "registry", Steps: []string{`
 CREATE TABLE registry_repository (
 	name       TEXT   NOT NULL PRIMARY KEY,
@@ -83,7 +86,7 @@ CREATE TABLE registry_ingest (
 	PRIMARY KEY (repository, manifest, subject)
 );
 CREATE INDEX registry_ingest_retry ON registry_ingest (retry_at);
-`, tagTables, `ALTER TABLE registry_manifest ADD COLUMN evidence BIGINT NOT NULL DEFAULT 0`}}
+`, tagTables, `ALTER TABLE registry_manifest ADD COLUMN evidence BIGINT NOT NULL DEFAULT 0`, removedTable}}
 
 // Kinds of reference.
 const (
@@ -138,6 +141,9 @@ func setTag(ctx context.Context, tx *store.Tx, repository, tag string, to artifa
 func insertManifest(ctx context.Context, tx *store.Tx, repository string, d artifact.Digest, size int64, m *manifest, by string) error {
 	annotations, err := json.Marshal(m.annotations)
 	if err != nil {
+		return err
+	}
+	if err := notTaken(ctx, tx, d, m); err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, `INSERT INTO registry_repository (name, created_at) VALUES (?, ?) ON CONFLICT (name) DO NOTHING`,
@@ -233,7 +239,12 @@ func selectStrings(ctx context.Context, tx *store.Tx, q string, args ...any) ([]
 	return out, rows.Err()
 }
 
+// insertUpload makes a blob its uploader's. It is [sweep.ErrTaken] while the
+// blob's bytes are being deleted.
 func insertUpload(ctx context.Context, tx *store.Tx, repository string, d artifact.Digest, owner string) error {
+	if gone, err := sweep.Deleting(ctx, tx, d); err != nil || len(gone) > 0 {
+		return errors.Join(err, takenAll(gone))
+	}
 	_, err := tx.Exec(ctx, `
 		INSERT INTO registry_upload (repository, digest, uploader, uploaded_at) VALUES (?, ?, ?, ?)
 		ON CONFLICT (repository, digest, uploader) DO UPDATE SET uploaded_at = excluded.uploaded_at`,

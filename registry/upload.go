@@ -9,6 +9,7 @@ import (
 
 	"assay/artifact"
 	"assay/blob"
+	"assay/blob/sweep"
 	"assay/identity"
 	"assay/internal/fault"
 	"assay/store"
@@ -263,12 +264,18 @@ func (r *Registry) uploadSlot(q *request) (release func(), err error) {
 // follows the blob's fsync and the row's commit.
 func (r *Registry) finishUpload(q *request, w blob.Writer, want artifact.Digest) error {
 	ctx := q.Context()
+	if err := sweep.Clear(ctx, r.db, want); err != nil {
+		return errors.Join(err, w.Close())
+	}
 	if err := w.Commit(ctx, want); err != nil {
 		return withCode(err, fault.Invalid, codeDigestInvalid)
 	}
 	err := r.db.Update(ctx, func(tx *store.Tx) error {
 		return insertUpload(ctx, tx, q.route.name, want, q.caller.owner())
 	})
+	if err == nil {
+		err = r.stillThere(ctx, want)
+	}
 	if err != nil {
 		return err
 	}

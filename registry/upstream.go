@@ -9,6 +9,7 @@ import (
 
 	"assay/artifact"
 	"assay/blob"
+	"assay/blob/sweep"
 	"assay/identity"
 	"assay/internal/fault"
 	"assay/store"
@@ -118,15 +119,23 @@ func (in intake) AdoptBlob(ctx context.Context, repository string, d artifact.Di
 	if err == nil {
 		err = in.hold(ctx, repository, d)
 	}
+	if errors.Is(err, sweep.ErrTaken) {
+		return false, nil
+	}
 	return err == nil, err
 }
 
 // hold makes a blob that is here one of the manifests that name it.
 func (in intake) hold(ctx context.Context, repository string, d artifact.Digest) error {
+	if err := in.r.db.Update(ctx, func(tx *store.Tx) error { return insertUpload(ctx, tx, repository, d, Owner(GatewayPrincipal())) }); err != nil {
+		return err
+	}
+	// The upload's row keeps the blob from now on. Only when the bytes are seen
+	// to be there do the manifests say that they have it.
+	if err := in.r.stillThere(ctx, d); err != nil {
+		return err
+	}
 	return in.r.db.Update(ctx, func(tx *store.Tx) error {
-		if err := insertUpload(ctx, tx, repository, d, Owner(GatewayPrincipal())); err != nil {
-			return err
-		}
 		_, err := tx.Exec(ctx, `UPDATE registry_reference SET kind = ? WHERE child = ? AND kind = ? AND repository = ?`,
 			refBlob, string(d), refRemote, repository)
 		return err
@@ -163,7 +172,7 @@ func (in intake) Take(ctx context.Context, b Fetched) error {
 	p.ask = gatePush(q, p)
 	err = refusedMove(r.gate.Prepare(ctx, &p.ask))
 	if err == nil {
-		err = r.db.Update(ctx, func(tx *store.Tx) error { return r.commitPush(ctx, tx, q, p) })
+		err = r.keepRow(ctx, p.digest, b.Bytes, func(tx *store.Tx) error { return r.commitPush(ctx, tx, q, p) })
 	}
 	if err != nil {
 		if errors.As(err, new(*gateError)) {
@@ -179,6 +188,9 @@ func (in intake) TakeBlob(ctx context.Context, repository string, d artifact.Dig
 	r := in.r
 	if size > r.limits.MaxBlob {
 		return fault.Newf(fault.TooLarge, "blob %s has %d bytes, want at most %d", d, size, r.limits.MaxBlob)
+	}
+	if err := sweep.Clear(ctx, r.db, d); err != nil {
+		return err
 	}
 	if err := storeBlob(ctx, r.blobs, d, body); err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	"assay/authority"
 	"assay/authority/rotation"
 	"assay/blob"
+	"assay/blob/sweep"
 	"assay/config"
 	"assay/event"
 	"assay/evidence"
@@ -79,7 +80,7 @@ type parts struct {
 // migrations are all tables of this binary, in the order of the floors.
 func migrations() []store.Migrations {
 	return []store.Migrations{
-		event.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations,
+		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations,
 		registry.Migrations, gate.Migrations, integrity.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, vouchMigrations, transfer.Migrations,
 	}
 }

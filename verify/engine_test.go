@@ -20,6 +20,7 @@ import (
 	"assay/artifact"
 	"assay/attestation"
 	"assay/blob"
+	"assay/blob/sweep"
 	"assay/event"
 	"assay/evidence"
 	"assay/internal/fault"
@@ -82,7 +83,7 @@ func newRig(t testing.TB, db *store.DB, change ...func(*Options)) *rig {
 	t.Helper()
 	w := newWorld(t)
 	r := &rig{w: w, db: db, key: trusttest.NewKey(t), now: w.now()}
-	if err := db.Migrate(t.Context(), event.Migrations, trust.Migrations, Migrations); err != nil {
+	if err := db.Migrate(t.Context(), event.Migrations, sweep.Migrations, trust.Migrations, Migrations); err != nil {
 		t.Fatal(err)
 	}
 	v := w.verifier(r.key) // even where the decision key is trusted, it is no evidence
@@ -557,7 +558,7 @@ func TestTwoEngines(t *testing.T) {
 // The real store of evidence, and what it refused at its door.
 func TestWithEvidenceStore(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		if err := db.Migrate(t.Context(), event.Migrations, trust.Migrations, evidence.Migrations); err != nil {
+		if err := db.Migrate(t.Context(), event.Migrations, sweep.Migrations, trust.Migrations, evidence.Migrations); err != nil {
 			t.Fatal(err)
 		}
 		w := newWorld(t)

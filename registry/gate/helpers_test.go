@@ -12,6 +12,7 @@ import (
 	"assay/artifact"
 	"assay/attestation"
 	"assay/blob"
+	"assay/blob/sweep"
 	"assay/config"
 	"assay/event"
 	"assay/evidence"
@@ -93,7 +94,7 @@ func policies(t testing.TB, texts ...string) *policy.Set {
 func start(t testing.TB, db *store.DB, h *hand, dir string, list ...config.RepositorySpec) *site {
 	t.Helper()
 	s := &site{t: t, world: trusttest.New(t), hand: h}
-	if err := db.Migrate(t.Context(), event.Migrations, trust.Migrations, evidence.Migrations, registry.Migrations, gate.Migrations, verify.Migrations); err != nil {
+	if err := db.Migrate(t.Context(), event.Migrations, sweep.Migrations, trust.Migrations, evidence.Migrations, registry.Migrations, gate.Migrations, verify.Migrations); err != nil {
 		t.Fatal(err)
 	}
 	fatal := func(err error) {

@@ -169,7 +169,7 @@ func (g *Gate) TagMove(ctx context.Context, tx *store.Tx, m registry.Move) (hold
 		return false, nil
 	}
 	s := g.Repository(m.Repository)
-	if pattern, fixed := s.ImmutableTag(m.Tag); fixed && m.From != "" && m.From != m.To {
+	if pattern, fixed := s.ImmutableTag(m.Tag); fixed && !m.ByRule && m.From != "" && m.From != m.To {
 		what := "cannot be moved to " + string(m.To)
 		if m.To == "" {
 			what = "cannot be deleted"
@@ -204,14 +204,15 @@ func (g *Gate) TagMove(ctx context.Context, tx *store.Tx, m registry.Move) (hold
 	return false, fault.Newf(fault.Denied, "repository %s is strict: tag %s is refused until %s is allowed (%s); push by digest, sign it, then set the tag", m.Repository, m.Tag, m.To, why)
 }
 
-// Removed forgets the state of a manifest, unless the repository is immutable.
+// Removed forgets the state of a manifest, unless the repository is immutable
+// and no rule for immutable ones deletes.
 func (g *Gate) Removed(ctx context.Context, tx *store.Tx, m registry.Move) error {
 	s := g.Repository(m.Repository)
 	r, err := find(ctx, tx, m.Repository, m.From)
 	if err != nil {
 		return err
 	}
-	if s.Immutable && !m.Carrier && (r == nil || !r.carrier && r.state == Active) {
+	if s.Immutable && !m.ByRule && !m.Carrier && (r == nil || !r.carrier && r.state == Active) {
 		return fault.Newf(fault.Denied, "repository %s is immutable: manifest %s cannot be deleted", m.Repository, m.From)
 	}
 	_, err = tx.Exec(ctx, `DELETE FROM gate_state WHERE repository = ? AND digest = ?`, m.Repository, string(m.From))

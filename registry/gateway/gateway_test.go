@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"assay/artifact"
+	"assay/blob/sweep"
 	"assay/config"
 	"assay/event"
 	"assay/identity"
@@ -97,7 +98,7 @@ func newBed(t *testing.T, db *store.DB) *bed {
 	t.Cleanup(b.wire.Close)
 	secret := writeSecret(t, "gateway:"+b.up.Token(t, "gateway", identity.AudienceRegistry))
 	b.secret = secret
-	if err := db.Migrate(t.Context(), event.Migrations, registry.Migrations, gateway.Migrations); err != nil {
+	if err := db.Migrate(t.Context(), event.Migrations, sweep.Migrations, registry.Migrations, gateway.Migrations); err != nil {
 		t.Fatal(err)
 	}
 	b.gw = gateway.New(gateway.Options{DB: db, Clock: b.clock})
@@ -326,7 +327,7 @@ func TestThreat_Registry_GatewayCredentialsStayHome(t *testing.T) {
 			up := httptest.NewServer(answer)
 			defer up.Close()
 			db := storetest.Open(t, store.SQLite)
-			if err := db.Migrate(t.Context(), event.Migrations, registry.Migrations, gateway.Migrations); err != nil {
+			if err := db.Migrate(t.Context(), event.Migrations, sweep.Migrations, registry.Migrations, gateway.Migrations); err != nil {
 				t.Fatal(err)
 			}
 			gw := gateway.New(gateway.Options{DB: db, Secret: func(string) ([]byte, error) { return []byte("robot:hunter22"), nil }})

@@ -13,6 +13,7 @@ import (
 
 	"assay/artifact"
 	"assay/blob"
+	"assay/blob/sweep"
 	"assay/event"
 	"assay/identity"
 	"assay/internal/fault"
@@ -36,7 +37,7 @@ type site struct {
 
 func start(t *testing.T, db *store.DB, sources ...integrity.Source) *site {
 	t.Helper()
-	if err := db.Migrate(t.Context(), event.Migrations, registry.Migrations, gate.Migrations, integrity.Migrations, verify.Migrations); err != nil {
+	if err := db.Migrate(t.Context(), event.Migrations, sweep.Migrations, registry.Migrations, gate.Migrations, integrity.Migrations, verify.Migrations); err != nil {
 		t.Fatal(err)
 	}
 	s := &site{}

@@ -10,6 +10,7 @@ import (
 
 	"assay/artifact"
 	"assay/blob"
+	"assay/blob/sweep"
 	"assay/event"
 	"assay/registry"
 	"assay/store"
@@ -29,7 +30,7 @@ func (noGate) ReleaseRepaired(context.Context, *store.Tx, artifact.Digest, strin
 func TestTurn(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		ctx, dir := t.Context(), t.TempDir()
-		if err := db.Migrate(ctx, event.Migrations, registry.Migrations, Migrations); err != nil {
+		if err := db.Migrate(ctx, event.Migrations, sweep.Migrations, registry.Migrations, Migrations); err != nil {
 			t.Fatal(err)
 		}
 		blobs, err := blob.NewDir(dir, blob.Options{})

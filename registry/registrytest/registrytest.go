@@ -20,6 +20,7 @@ import (
 
 	"assay/artifact"
 	"assay/blob"
+	"assay/blob/sweep"
 	"assay/event"
 	"assay/identity"
 	"assay/registry"
@@ -59,7 +60,7 @@ func Start(t testing.TB, db *store.DB, opts ...Option) *Server {
 // StartIn is Start on an existing blob folder, as after a restart.
 func StartIn(t testing.TB, db *store.DB, dir string, opts ...Option) *Server {
 	t.Helper()
-	if err := db.Migrate(t.Context(), event.Migrations, registry.Migrations); err != nil {
+	if err := db.Migrate(t.Context(), event.Migrations, sweep.Migrations, registry.Migrations); err != nil {
 		t.Fatal(err)
 	}
 	blobs, err := blob.NewDir(dir, blob.Options{})
