@@ -28,6 +28,7 @@ var floors = []string{
 	"builder",
 	"vuln",
 	"sbom",
+	"source",
 	"evidence",
 	"authority",
 	"audit",

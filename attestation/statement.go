@@ -36,7 +36,7 @@ type Subject = ResourceDescriptor
 
 // Statement is an in-toto Statement (in-toto/attestation, spec/v1/statement.md).
 // One that came from [ParseStatement] has at least one subject, a strong digest
-// on each (unless Limits.OpaqueSubjects), a predicate type, and a predicate
+// or git commit on each (unless Limits.OpaqueSubjects), a predicate type, and a predicate
 // that is an object or nil.
 type Statement struct {
 	Type          string          `json:"_type"`
@@ -53,7 +53,7 @@ type wireStatement struct {
 }
 
 // ParseStatement reads a Statement v1 or v0.1. It refuses null or absent
-// subjects, a subject without a strong digest (sha256, sha384, sha512), a
+// subjects, a subject without a strong digest (sha256, sha384, sha512) or git commit, a
 // digest that is not what its algorithm gives, and more than lim.MaxSubjects
 // subjects, which are counted before any is decoded.
 func ParseStatement(b []byte, lim Limits) (*Statement, error) {
@@ -113,8 +113,8 @@ func (s *Statement) validate(lim Limits) error {
 		if err := ValidateDigestSet(sub.Digest); err != nil {
 			return invalid("statement: subject %d (%.80q): %w", i, sub.Name, err)
 		}
-		if len(sub.Digest.Strong()) == 0 && !(lim.OpaqueSubjects && opaqueSubject(sub.Digest)) {
-			return invalid("statement: subject %d (%.80q): digest has %.200q, want sha256, sha384 or sha512",
+		if len(sub.Digest.Strong()) == 0 && GitCommit(sub.Digest) == "" && !(lim.OpaqueSubjects && opaqueSubject(sub.Digest)) {
+			return invalid("statement: subject %d (%.80q): digest has %.200q, want sha256, sha384 or sha512, or gitCommit",
 				i, sub.Name, slices.Sorted(maps.Keys(sub.Digest)))
 		}
 	}
@@ -152,6 +152,12 @@ func (s *Statement) Bytes() ([]byte, error) {
 	}
 	return b, nil
 }
+
+// GitCommit is the commit that a digest set names, "" for none. A commit is no
+// content with a strong hash and matches no artifact; statements about it (SLSA
+// 1.2, source attestations) name it by this alone, and whoever asks about a
+// commit compares the whole id.
+func GitCommit(s artifact.DigestSet) string { return s["gitCommit"] }
 
 // Match finds the first subject that names the artifact: some strong algorithm
 // agrees and none disagrees. A caller who has the content itself gives the

@@ -265,10 +265,14 @@ func (s *Store) prepare(id string, sub submission, v *trust.Verified, epoch int6
 					p.subjects = append(p.subjects, d)
 				}
 			}
+			if id := attestation.GitCommit(v.Subjects[i].Digest); id != "" && !seen[CommitKey(id)] {
+				seen[CommitKey(id)] = true
+				p.subjects = append(p.subjects, CommitKey(id))
+			}
 		}
 	}
 	if len(p.subjects) == 0 {
-		return nil, refusal(trust.CodeStatement, "the bundle is about nothing with a sha256, sha384 or sha512 digest")
+		return nil, refusal(trust.CodeStatement, "the bundle is about nothing with a sha256, sha384 or sha512 digest, and about no git commit")
 	}
 	if sub.about != "" && !hasSubject(p.records(), sub.about) {
 		return nil, refusal(trust.CodeArtifact, "attached to %s, but it is about %s and %d more; attach it to what it is about", sub.about, p.subjects[0], len(p.subjects)-1)

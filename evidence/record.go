@@ -71,6 +71,14 @@ const idPrefix = "att_"
 // ID is the name of a bundle: "att_" and the hex SHA-256 of its bytes.
 func ID(bundle []byte) string { return idPrefix + artifact.SHA256Of(bundle).Hex() }
 
+// CommitKey is the subject under which evidence about a git commit is filed: the
+// SHA-256 of "gitCommit:" and the commit's id. It is a place in the index and
+// proves nothing: who reads the evidence compares the id that the statement
+// names.
+func CommitKey(commit string) artifact.Digest {
+	return artifact.SHA256Of([]byte("gitCommit:" + commit))
+}
+
 func bundleDigest(id string) artifact.Digest {
 	return artifact.Digest(artifact.SHA256 + ":" + strings.TrimPrefix(id, idPrefix))
 }
