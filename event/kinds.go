@@ -34,6 +34,8 @@ const (
 	AttestationRejected Kind = "attestation.rejected"
 	SBOMIndexed         Kind = "sbom.indexed"
 	SBOMRefused         Kind = "sbom.refused"
+	FeedImported        Kind = "feed.imported"
+	FeedRefused         Kind = "feed.refused"
 	DecisionMade        Kind = "decision.made"
 	DecisionChanged     Kind = "decision.changed"
 	CertificateIssued   Kind = "certificate.issued"
@@ -144,6 +146,12 @@ func Kinds() []KindInfo {
 			{"incomplete", "it does not claim, or cannot, to hold everything"}}},
 		{SBOMRefused, Domain, "A signed bill of materials could not be read; it counts as absent. The event's digest is what it describes.", []Field{
 			{"attestation", "record, att_..."}, {"reason", "why"}}},
+		{FeedImported, Domain, "An operation of an advisory feed came into force.", []Field{
+			{"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "its number"}, {"records", "how many are in force"},
+			{"added", "records"}, {"changed", "records, withdrawn ones among them"}, {"withdrawn", "records"}, {"removed", "records"},
+			{"skipped", "records that could not be read"}, {"archive", "digest of the bytes"}}},
+		{FeedRefused, Alert, "An advisory feed was refused; what was in force stays, and grows old.", []Field{
+			{"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "its number"}, {"reason", "why"}, {"archive", "digest of the bytes"}}},
 		{DecisionMade, Domain, "A digest was decided upon for a scope.", []Field{
 			{"id", "decision, dec_..."}, {"scope", "scope's id"}, {"verdict", "allow or deny"}, {"mode", "audit, warn or enforce"},
 			{"policy", "policy hash"}, {"facts", "facts hash"}, {"valid_until", "RFC 3339"}}},

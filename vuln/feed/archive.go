@@ -1,0 +1,232 @@
+package feed
+
+import (
+	"archive/zip"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"assay/internal/fault"
+	"assay/vuln"
+)
+
+// Limits bound what an archive may hold.
+type Limits struct {
+	Records int   // at most this many
+	Bytes   int64 // unpacked, all together
+}
+
+// DefaultLimits hold several times what the largest public feed has today.
+func DefaultLimits() Limits { return Limits{Records: 2_000_000, Bytes: 32 << 30} }
+
+// Archive is a feed to be imported: some records, and what identifies the whole.
+type Archive interface {
+	// Digest names the bytes; "" when it would cost as much as reading them.
+	Digest() string
+	// Each gives every record, named for messages. The bytes are good until the
+	// next one. It ends with the first error, which may be the caller's own.
+	Each(lim Limits, fn func(name string, record []byte) error) error
+	Close() error
+}
+
+// zipped is ECOSYSTEM/all.zip, as OSV exports it.
+type zipped struct {
+	file   *os.File
+	r      *zip.Reader
+	digest string
+}
+
+// OpenZip opens a zip of OSV records. What is no zip, or has been cut short, is
+// fault.Invalid.
+func OpenZip(name string) (Archive, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fault.Wrap(fault.NotFound, err)
+	}
+	h := sha256.New()
+	size, err := io.Copy(h, f)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	r, err := zip.NewReader(f, size)
+	if err != nil {
+		f.Close()
+		return nil, fault.Newf(fault.Invalid, "feed %s: %w; was it cut short?", filepath.Base(name), err)
+	}
+	return &zipped{f, r, "sha256:" + hex.EncodeToString(h.Sum(nil))}, nil
+}
+
+func (z *zipped) Digest() string { return z.digest }
+func (z *zipped) Close() error   { return z.file.Close() }
+
+func (z *zipped) Each(lim Limits, fn func(string, []byte) error) error {
+	left := lim.Bytes
+	records := 0
+	var buf []byte
+	for _, f := range z.r.File {
+		if f.FileInfo().IsDir() || !strings.HasSuffix(f.Name, ".json") {
+			continue
+		}
+		if records++; records > lim.Records {
+			return fault.Newf(fault.TooLarge, "more than %d records", lim.Records)
+		}
+		r, err := f.Open()
+		if err != nil {
+			return fault.Newf(fault.Invalid, "%.200q: %w", f.Name, err)
+		}
+		buf, err = readRecord(buf, r, left)
+		r.Close()
+		if err != nil {
+			return named(f.Name, err)
+		}
+		left -= int64(len(buf))
+		if err := fn(f.Name, buf); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readRecord reads one into buf, whatever size the archive says that it has.
+func readRecord(buf []byte, r io.Reader, left int64) ([]byte, error) {
+	most := min(left, vuln.MaxAdvisory)
+	buf = buf[:0]
+	in := io.LimitReader(r, most+1)
+	for {
+		if len(buf) == cap(buf) {
+			buf = append(buf, 0)[:len(buf)]
+		}
+		n, err := in.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if int64(len(buf)) > most {
+			if most < vuln.MaxAdvisory {
+				return buf, fault.Newf(fault.TooLarge, "the archive unpacks to more than its limit")
+			}
+			return buf, fault.Newf(fault.TooLarge, "a record of more than %d bytes", vuln.MaxAdvisory)
+		}
+		if errors.Is(err, io.EOF) {
+			return buf, nil
+		}
+		if err != nil {
+			return buf, fault.Newf(fault.Invalid, "%w", err)
+		}
+	}
+}
+
+func named(name string, err error) error {
+	return fault.Newf(fault.KindOf(err), "%.200q: %w", name, err)
+}
+
+// folder is OSV records as files, below one root that nothing leaves.
+type folder struct{ root *os.Root }
+
+// OpenFolder opens a folder of OSV records.
+func OpenFolder(name string) (Archive, error) {
+	root, err := os.OpenRoot(name)
+	if err != nil {
+		return nil, fault.Wrap(fault.NotFound, err)
+	}
+	return &folder{root}, nil
+}
+
+func (f *folder) Digest() string { return "" }
+func (f *folder) Close() error   { return f.root.Close() }
+
+func (f *folder) Each(lim Limits, fn func(string, []byte) error) error {
+	left, records := lim.Bytes, 0
+	var buf []byte
+	return fs.WalkDir(f.root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return fault.Newf(fault.Invalid, "%.200q: %w", name, err)
+		}
+		if !d.Type().IsRegular() || !strings.HasSuffix(name, ".json") {
+			return nil
+		}
+		if records++; records > lim.Records {
+			return fault.Newf(fault.TooLarge, "more than %d records", lim.Records)
+		}
+		r, err := f.root.Open(name)
+		if err != nil {
+			return fault.Newf(fault.Invalid, "%.200q: %w", name, err)
+		}
+		defer r.Close()
+		if buf, err = readRecord(buf, r, left); err != nil {
+			return named(name, err)
+		}
+		left -= int64(len(buf))
+		return fn(name, buf)
+	})
+}
+
+// Found is a feed that a path holds.
+type Found struct {
+	Ecosystem string // "" when the path does not say: records may be of any
+	Path      string
+	Zip       bool
+}
+
+// Find says what a path holds: a zip, a folder of records, or a tree of
+// ECOSYSTEM/all.zip as the public bucket has it. Other files are not looked at.
+func Find(name string) ([]Found, error) {
+	st, err := os.Stat(name)
+	if err != nil {
+		return nil, fault.Wrap(fault.NotFound, err)
+	}
+	if !st.IsDir() {
+		ecosystem := ""
+		if filepath.Base(name) == "all.zip" {
+			ecosystem = ecosystemOf(filepath.Base(filepath.Dir(name)))
+		}
+		return []Found{{ecosystem, name, true}}, nil
+	}
+	entries, err := os.ReadDir(name)
+	if err != nil {
+		return nil, err
+	}
+	var found []Found
+	records := false
+	for _, e := range entries {
+		if e.IsDir() {
+			at := filepath.Join(name, e.Name(), "all.zip")
+			if _, err := os.Stat(at); err == nil {
+				found = append(found, Found{ecosystemOf(e.Name()), at, true})
+			}
+		}
+		records = records || strings.HasSuffix(e.Name(), ".json") && e.Type().IsRegular() && e.Name() != "kev.json"
+	}
+	switch {
+	case len(found) > 0 && records:
+		return nil, fault.Newf(fault.Invalid, "%s holds both records and ECOSYSTEM/all.zip: give them one after the other", name)
+	case len(found) > 0:
+		slices.SortFunc(found, func(a, b Found) int { return strings.Compare(a.Path, b.Path) })
+		return found, nil
+	case records:
+		return []Found{{"", name, false}}, nil
+	}
+	return nil, fault.Newf(fault.Invalid, "%s holds no feed: want a zip of OSV records, a folder of *.json, or a tree of ECOSYSTEM/all.zip", name)
+}
+
+// Open opens what was found.
+func (f Found) Open() (Archive, error) {
+	if f.Zip {
+		return OpenZip(f.Path)
+	}
+	return OpenFolder(f.Path)
+}
+
+// ecosystemOf takes the folder's name for the ecosystem's where it can be one.
+func ecosystemOf(folder string) string {
+	folder = path.Base(folder)
+	if folder == "." || folder == "/" || len(folder) > 100 || strings.ContainsFunc(folder, func(r rune) bool { return r < ' ' }) {
+		return ""
+	}
+	return folder
+}

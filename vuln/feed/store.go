@@ -1,0 +1,289 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"assay/internal/fault"
+	"assay/store"
+	"assay/vuln"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// Store keeps feeds. Methods may be called concurrently; two imports of one feed
+// follow each other by a lease.
+type Store struct {
+	db     *store.DB
+	lim    Limits
+	log    *slog.Logger
+	pack   *zstd.Encoder
+	unpack *zstd.Decoder
+
+	// Before is asked before an operation comes into force, with its records
+	// readable through [Store.Changed]; its error refuses the operation.
+	Before func(ctx context.Context, op Operation) error
+}
+
+// NewStore makes a store over a database that was migrated with [Migrations] and
+// event.Migrations.
+func NewStore(db *store.DB, lim Limits, log *slog.Logger) (*Store, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	pack, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true))
+	if err != nil {
+		return nil, err
+	}
+	unpack, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(4*vuln.MaxAdvisory), zstd.WithDecoderLowmem(true))
+	if err != nil {
+		return nil, err
+	}
+	return &Store{db: db, lim: lim, log: log, pack: pack, unpack: unpack}, nil
+}
+
+// Source is a feed in the state that counts.
+type Source struct {
+	Name      string    `json:"name"`
+	Ecosystem string    `json:"ecosystem"`
+	Operation int64     `json:"operation"` // in force; 0: none was ever
+	Checked   time.Time `json:"checked"`   // last looked at with success; zero: never
+	Changed   time.Time `json:"changed"`   // since when the operation is in force
+	Records   int64     `json:"records"`
+	Archive   string    `json:"archive,omitempty"`
+	ETag      string    `json:"etag,omitempty"`
+	Problem   string    `json:"problem,omitempty"` // why the last attempt failed; "" when it did not
+	Failed    time.Time `json:"failed,omitzero"`
+}
+
+// Sources lists the feeds.
+func (s *Store) Sources(ctx context.Context) (all []Source, err error) {
+	err = s.db.View(ctx, func(tx *store.Tx) error {
+		all, err = sources(ctx, tx, `ORDER BY name, ecosystem`)
+		return err
+	})
+	return all, err
+}
+
+// Source is one feed; fault.NotFound when it was never imported.
+func (s *Store) Source(ctx context.Context, name, ecosystem string) (src Source, err error) {
+	err = s.db.View(ctx, func(tx *store.Tx) error {
+		src, err = source(ctx, tx, name, ecosystem)
+		return err
+	})
+	return src, err
+}
+
+func source(ctx context.Context, tx *store.Tx, name, ecosystem string) (Source, error) {
+	all, err := sources(ctx, tx, `WHERE name = ? AND ecosystem = ?`, name, ecosystem)
+	if err == nil && len(all) == 0 {
+		err = fault.Newf(fault.NotFound, "no feed %q of ecosystem %q was ever imported", name, ecosystem)
+	}
+	if err != nil {
+		return Source{}, err
+	}
+	return all[0], nil
+}
+
+func sources(ctx context.Context, tx *store.Tx, where string, args ...any) (all []Source, err error) {
+	rows, err := tx.Query(ctx, `SELECT name, ecosystem, operation, checked, changed, records, archive, etag, problem, failed FROM feed_source `+where, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var s Source
+		var checked, changed, failed int64
+		if err := rows.Scan(&s.Name, &s.Ecosystem, &s.Operation, &checked, &changed, &s.Records, &s.Archive, &s.ETag, &s.Problem, &failed); err != nil {
+			return nil, err
+		}
+		s.Checked, s.Changed, s.Failed = at(checked), at(changed), at(failed)
+		all = append(all, s)
+	}
+	return all, rows.Err()
+}
+
+func at(micros int64) time.Time {
+	if micros == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(micros).UTC()
+}
+
+// Record is a version of an advisory.
+type Record struct {
+	Name      string // of the feed
+	Ecosystem string // of the feed
+	Operation int64  // since when
+	*vuln.Advisory
+}
+
+// Get gives the versions of a record that are in force: one for each feed that
+// has it. fault.NotFound when none has.
+func (s *Store) Get(ctx context.Context, id string) ([]Record, error) {
+	all, err := s.read(ctx, `SELECT name, ecosystem, operation, body FROM feed_record WHERE id = ? AND until = 0 AND `+visible, id)
+	if err == nil && len(all) == 0 {
+		err = fault.Newf(fault.NotFound, "no feed in force has an advisory %q", id)
+	}
+	return all, err
+}
+
+// visible are the rows of operations in force, or that were once.
+const visible = `length(body) > 0 AND operation IN (SELECT id FROM feed_operation WHERE state IN (1, 3))`
+
+// ByPackage gives the records in force that name a package.
+func (s *Store) ByPackage(ctx context.Context, p vuln.Package) ([]Record, error) {
+	return s.read(ctx, `SELECT r.name, r.ecosystem, r.operation, r.body FROM feed_package p
+		JOIN feed_operation o ON o.id = p.operation AND o.state IN (1, 3)
+		JOIN feed_record r ON r.name = o.name AND r.ecosystem = o.ecosystem AND r.id = p.id AND r.operation = p.operation AND r.until = 0
+		WHERE p.ecosystem = ? AND p.package = ? AND length(r.body) > 0`, p.Ecosystem, p.Name)
+}
+
+func (s *Store) read(ctx context.Context, q string, args ...any) (all []Record, err error) {
+	err = s.db.View(ctx, func(tx *store.Tx) error {
+		all = nil
+		rows, err := tx.Query(ctx, q, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var r Record
+			var body []byte
+			if err := rows.Scan(&r.Name, &r.Ecosystem, &r.Operation, &body); err != nil {
+				return err
+			}
+			if r.Advisory, err = s.open(body); err != nil {
+				return err
+			}
+			all = append(all, r)
+		}
+		return rows.Err()
+	})
+	return all, err
+}
+
+// open reads a stored body.
+func (s *Store) open(body []byte) (*vuln.Advisory, error) {
+	raw, err := s.unpack.DecodeAll(body, nil)
+	if err != nil {
+		return nil, fault.Newf(fault.Tampered, "a stored advisory does not unpack: %w", err)
+	}
+	a, err := vuln.ParseAdvisory(raw)
+	if err != nil {
+		return nil, fault.Newf(fault.Tampered, "a stored advisory: %w", err)
+	}
+	return a, nil
+}
+
+// Change is what an operation did to one record.
+type Change struct {
+	ID     string
+	Before *vuln.Advisory // nil: added
+	After  *vuln.Advisory // nil: removed
+}
+
+// Changed gives every record that an operation added, changed or removed, in
+// order of their names, a page at a time.
+func (s *Store) Changed(ctx context.Context, operation int64, fn func(Change) error) error {
+	const page = 500
+	after := ""
+	for {
+		var changes []Change
+		err := s.db.View(ctx, func(tx *store.Tx) error {
+			changes = nil
+			rows, err := tx.Query(ctx, `SELECT n.id, n.body, o.body FROM feed_record n
+				LEFT JOIN feed_record o ON o.name = n.name AND o.ecosystem = n.ecosystem AND o.id = n.id AND o.operation = (
+					SELECT MAX(p.operation) FROM feed_record p JOIN feed_operation q ON q.id = p.operation AND q.state IN (1, 3)
+					WHERE p.name = n.name AND p.ecosystem = n.ecosystem AND p.id = n.id AND p.operation < n.operation)
+				WHERE n.operation = ? AND n.id > ? ORDER BY n.id LIMIT ?`, operation, after, page)
+			if err != nil {
+				return err
+			}
+			defer rows.Close()
+			for rows.Next() {
+				var c Change
+				var now, before []byte
+				if err := rows.Scan(&c.ID, &now, &before); err != nil {
+					return err
+				}
+				if len(now) > 0 {
+					if c.After, err = s.open(now); err != nil {
+						return err
+					}
+				}
+				if len(before) > 0 {
+					if c.Before, err = s.open(before); err != nil {
+						return err
+					}
+				}
+				changes = append(changes, c)
+			}
+			return rows.Err()
+		})
+		if err != nil {
+			return err
+		}
+		for _, c := range changes {
+			if err := fn(c); err != nil {
+				return err
+			}
+			after = c.ID
+		}
+		if len(changes) < page {
+			return nil
+		}
+	}
+}
+
+// Operation is one import.
+type Operation struct {
+	ID        int64     `json:"id"`
+	Name      string    `json:"name"`
+	Ecosystem string    `json:"ecosystem"`
+	State     string    `json:"state"` // reading, in_force, refused, superseded
+	Started   time.Time `json:"started"`
+	Finished  time.Time `json:"finished,omitzero"`
+	Added     int64     `json:"added"`
+	Changed   int64     `json:"changed"` // withdrawn ones are among them
+	Withdrawn int64     `json:"withdrawn"`
+	Removed   int64     `json:"removed"`
+	Unchanged int64     `json:"unchanged,omitempty"` // only of the import itself
+	Skipped   []string  `json:"skipped,omitempty"`   // records that could not be read, where they were few
+	Archive   string    `json:"archive,omitempty"`
+	Problem   string    `json:"problem,omitempty"`
+}
+
+var stateNames = map[int64]string{reading: "reading", inForce: "in_force", refused: "refused", superseded: "superseded"}
+
+// Operations lists the imports of a feed, newest first.
+func (s *Store) Operations(ctx context.Context, name, ecosystem string, limit int) (all []Operation, err error) {
+	err = s.db.View(ctx, func(tx *store.Tx) error {
+		all = nil
+		rows, err := tx.Query(ctx, `SELECT id, state, started, finished, added, changed, withdrawn, removed, skipped, archive, problem FROM feed_operation
+			WHERE name = ? AND ecosystem = ? ORDER BY id DESC LIMIT ?`, name, ecosystem, limit)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			op := Operation{Name: name, Ecosystem: ecosystem}
+			var state, started, finished int64
+			var skipped string
+			if err := rows.Scan(&op.ID, &state, &started, &finished, &op.Added, &op.Changed, &op.Withdrawn, &op.Removed, &skipped, &op.Archive, &op.Problem); err != nil {
+				return err
+			}
+			op.State, op.Started, op.Finished, op.Skipped = stateNames[state], at(started), at(finished), lines(skipped)
+			all = append(all, op)
+		}
+		return rows.Err()
+	})
+	return all, err
+}
+
+// isRefusal says that it was the feed, not we, that failed.
+func isRefusal(err error) bool {
+	return errors.Is(err, fault.Invalid) || errors.Is(err, fault.TooLarge) || errors.Is(err, fault.Unverified) || errors.Is(err, fault.Conflict) || errors.Is(err, fault.Denied)
+}
