@@ -312,7 +312,9 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 	if err := s.openGate(); err != nil {
 		return err
 	}
-	s.gateway = gateway.New(gateway.Options{DB: s.db, Clock: s.clock, Logger: s.log})
+	if s.gateway, err = gateway.New(gateway.Options{DB: s.db, Clock: s.clock, Logger: s.log, Registerer: s.reg}); err != nil {
+		return err
+	}
 	if err := s.openIntegrity(); err != nil {
 		return err
 	}

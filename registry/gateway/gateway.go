@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/singleflight"
 
 	"assay/artifact"
@@ -64,12 +65,15 @@ type Options struct {
 	Secret func(place string) ([]byte, error) // nil: config.Secret
 	Clock  clock.Clock                        // nil: clock.System
 	Logger *slog.Logger                       // nil: discard
+
+	Registerer prometheus.Registerer // nil: no metrics
 }
 
 // Gateway is a registry.Upstream. It is safe for concurrent use. Until
 // [Gateway.Set] no repository has an upstream.
 type Gateway struct {
 	o      Options
+	met    *metrics
 	state  atomic.Pointer[state]
 	flight singleflight.Group
 	brings chan struct{}
@@ -86,13 +90,14 @@ type Gateway struct {
 // state is what documents say, and the clients made by it.
 type state struct {
 	repositories *config.Repositories
+	met          *metrics // nil: of nobody
 
 	mu      sync.Mutex
 	clients map[config.UpstreamSpec]*oci.Client
 }
 
 // New makes a gateway.
-func New(o Options) *Gateway {
+func New(o Options) (*Gateway, error) {
 	if o.Secret == nil {
 		o.Secret = config.Secret
 	}
@@ -102,19 +107,23 @@ func New(o Options) *Gateway {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	met, err := newMetrics(o.Registerer)
+	if err != nil {
+		return nil, err
+	}
 	g := &Gateway{
-		o: o, brings: make(chan struct{}, maxBrings), blobs: make(chan struct{}, maxBlobs),
+		o: o, met: met, brings: make(chan struct{}, maxBrings), blobs: make(chan struct{}, maxBlobs),
 		down: map[string]time.Time{}, absent: map[string]time.Time{},
 		noticed: make(chan place, maxNoticed), queued: map[place]bool{},
 	}
-	g.state.Store(&state{})
-	return g
+	g.state.Store(&state{met: met})
+	return g, nil
 }
 
 // Set puts other documents in force. Credentials and certificates are read again
 // when they are next used.
 func (g *Gateway) Set(r *config.Repositories) {
-	g.state.Store(&state{repositories: r})
+	g.state.Store(&state{repositories: r, met: g.met})
 }
 
 // Of implements registry.Upstream.
@@ -166,6 +175,9 @@ func (st *state) client(u config.UpstreamSpec, secret func(string) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
+	if st.met != nil {
+		t = metered{t, st.met}
+	}
 	o := oci.Options{Keychain: keys, Transport: t, UserAgent: "assay-gateway"}
 	if u.Plain() {
 		o.Insecure = []string{u.Host()}
@@ -198,12 +210,18 @@ func (g *Gateway) Manifest(ctx context.Context, in registry.Intake, repository, 
 	now := g.o.Clock()
 	if have == "" {
 		if g.remembers(g.absent, repository+" "+reference, now) {
+			g.met.lookup(outAbsent)
 			return "", fault.Newf(fault.NotFound, "%s is not at the upstream of %s", reference, repository)
 		}
-		return "", g.ask(ctx, in, repository, tag, d, have, bringTimeout, true)
+		err := g.ask(ctx, in, repository, tag, d, have, bringTimeout, true)
+		g.met.first(err)
+		return "", err
 	}
 	c, known, err := g.check(ctx, repository, reference)
 	if err != nil || known && now.Before(c.due) || !known && tag == "" {
+		if err == nil {
+			g.met.lookup(outKept)
+		}
 		return "", err
 	}
 	host, _ := g.Of(repository)
@@ -212,8 +230,14 @@ func (g *Gateway) Manifest(ctx context.Context, in registry.Intake, repository, 
 		err = g.ask(ctx, in, repository, tag, d, have, askTimeout, true)
 	}
 	switch {
-	case err == nil, ctx.Err() != nil:
+	case err == nil:
+		g.met.lookup(outRevalidated)
+		return "", nil
+	case ctx.Err() != nil:
 		return "", ctx.Err()
+	}
+	g.met.lookup(outStale)
+	switch {
 	case errors.Is(err, fault.NotFound):
 		return fmt.Sprintf("the upstream %s no longer has %s; what is kept here is served", host, reference), nil
 	case errors.Is(err, errKept):

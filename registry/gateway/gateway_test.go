@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"assay/artifact"
 	"assay/blob/sweep"
 	"assay/config"
@@ -42,6 +44,7 @@ type bed struct {
 	seen     sync.Map // Authorization by path
 	now      atomic.Int64
 	secret   string // file of the gateway's credentials
+	metrics  *prometheus.Registry
 }
 
 func writeSecret(t *testing.T, text string) string {
@@ -101,7 +104,10 @@ func newBed(t *testing.T, db *store.DB) *bed {
 	if err := db.Migrate(t.Context(), event.Migrations, sweep.Migrations, registry.Migrations, gateway.Migrations); err != nil {
 		t.Fatal(err)
 	}
-	b.gw = gateway.New(gateway.Options{DB: db, Clock: b.clock})
+	b.metrics = prometheus.NewRegistry()
+	if b.gw, err = gateway.New(gateway.Options{DB: db, Clock: b.clock, Registerer: b.metrics}); err != nil {
+		t.Fatal(err)
+	}
 	rules, err := config.NewRepositories(config.RepositorySpec{
 		Pattern: "mirror/**", ImmutableTags: nil,
 		Upstream: config.UpstreamSpec{URL: b.wire.URL + "/team", Credentials: "file:" + secret, AllowPrivate: true},
@@ -330,7 +336,10 @@ func TestThreat_Registry_GatewayCredentialsStayHome(t *testing.T) {
 			if err := db.Migrate(t.Context(), event.Migrations, sweep.Migrations, registry.Migrations, gateway.Migrations); err != nil {
 				t.Fatal(err)
 			}
-			gw := gateway.New(gateway.Options{DB: db, Secret: func(string) ([]byte, error) { return []byte("robot:hunter22"), nil }})
+			gw, err := gateway.New(gateway.Options{DB: db, Secret: func(string) ([]byte, error) { return []byte("robot:hunter22"), nil }})
+			if err != nil {
+				t.Fatal(err)
+			}
 			rules, err := config.NewRepositories(config.RepositorySpec{Pattern: "m/**", Upstream: config.UpstreamSpec{URL: up.URL, Credentials: "file:x", AllowPrivate: true}})
 			if err != nil {
 				t.Fatal(err)
