@@ -1,18 +1,15 @@
 // Package builder wraps a build: it runs the command, watches what went in and
-// what came out, and states that as SLSA provenance. Nothing about a build is
-// taken from what the build says of itself.
+// what came out, and states that as SLSA provenance, an in-toto link and, when
+// it traced the build, a runtime trace. Nothing about a build is taken from what
+// the build says of itself.
 package builder
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
-	"sort"
 	"strings"
 	"time"
 
@@ -30,15 +27,20 @@ const BuildType = "https://assay.dev/buildtypes/command/v1"
 
 // Options say what to run and what to look at.
 type Options struct {
+	ID        string   // from NewID; "" makes one
 	Command   []string // argv; its first word is looked up in PATH
 	Dir       string   // where it runs; "" is the current folder
-	Materials []string // files or folders that go in; "" means the source commit alone
-	Products  []string // files that come out; each must exist and be new or changed
+	Materials []string // files, folders or patterns (internal/glob) that go in; none means the source commit alone
+	Products  []string // files or patterns that come out; each file must be new or changed
 	Env       []string // names of environment variables that may be recorded
+	Tools     []string // programs to record beside those that the command line and the folder tell of
 	Stdin     io.Reader
 	Stdout    io.Writer
 	Stderr    io.Writer
 	Clock     clock.Clock
+
+	Trace     bool     // watch what the build opens, runs and connects to
+	Toolchain []string // with Trace: patterns of files that belong to the machine and need no declaration; nil: DefaultToolchain
 }
 
 // File is a file by name, relative to the build's folder, and content.
@@ -54,19 +56,77 @@ type Run struct {
 	Command    []string
 	Dir        string // relative to the source's root, slash-separated
 	Env        map[string]string
-	Source     *Source // nil outside a git work tree
-	Tool       File    // the program that ran, by its resolved name
+	Secrets    []string // names, never values, of variables that look like secrets and that the build could read; sorted
+	Source     *Source  // nil outside a git work tree
+	Tool       File     // the program that ran, by its resolved name
+	Tools      []Tool   // other programs that are named, by name
 	Materials  []File
-	Products   []File
+	Products   []File // empty when the build failed
+	Trace      *Trace // nil when none was asked for
 	StartedOn  time.Time
 	FinishedOn time.Time
-	ExitCode   int
+	ExitCode   int      // 0 to 255; 128+n when signal n ended it, -1 when it did not start
+	Failure    *Failure // nil when it went well
+
+	dir      string // absolute
+	products names
+	before   map[string]os.FileInfo
 }
 
-// Build runs the command and gives its record. When the command fails, the
-// record says so, holds no products, and the error is [fault.Denied]: a failed
-// build's files are never attested as good.
+// NewID makes a build's id.
+func NewID() string { return "bld_" + uuid.Must(uuid.NewV7()).String() }
+
+// Build runs the command and gives its record. When the build failed, the
+// record says so in Failure and holds no products, and the error is
+// [fault.Denied]: a failed build's files are never attested as good. An error
+// without a record is one of how it was asked for; nothing ran.
 func Build(ctx context.Context, o Options) (*Run, error) {
+	run, err := prepare(ctx, &o)
+	if err != nil {
+		return nil, err
+	}
+	program, err := lookProgram(run.dir, o.Command[0])
+	if err != nil {
+		return nil, fault.Newf(fault.Invalid, "command %q: %w", o.Command[0], err)
+	}
+	if run.Tool, err = HashFile(filepath.Dir(program), filepath.Base(program)); err != nil {
+		return nil, err
+	}
+	var expected *declared
+	if o.Trace {
+		if expected, err = run.declare(ctx, o.Toolchain); err != nil {
+			return nil, err
+		}
+	}
+	// Asked beside the build, since some take their time to tell their version.
+	tools := make(chan []Tool, 1)
+	asking, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() { tools <- toolsOf(asking, run.dir, program, o.Command, o.Tools) }()
+
+	env, secrets := buildEnv(os.Environ())
+	run.Secrets = secrets
+	run.StartedOn = o.Clock().UTC()
+	end, err := execute(ctx, &o, program, run.dir, env, expected)
+	run.FinishedOn = o.Clock().UTC()
+	run.Tools, run.ExitCode = <-tools, end.code
+	if o.Trace {
+		run.Trace = run.compare(expected, end)
+	}
+	switch {
+	case err != nil:
+		run.ExitCode = -1
+		return run, run.fail(FailedStart, "the build did not run: %w", err)
+	case end.signal != 0:
+		return run, run.fail(FailedSignal, "the build failed: %s was ended by signal %d (%s)", o.Command[0], end.signal, end.what)
+	case end.code != 0:
+		return run, run.fail(FailedExit, "the build failed: %s ended with exit code %d", o.Command[0], end.code)
+	}
+	return run, run.collect(o.Materials)
+}
+
+// prepare settles everything that can be settled before the build.
+func prepare(ctx context.Context, o *Options) (*Run, error) {
 	if len(o.Command) == 0 {
 		return nil, fault.Newf(fault.Invalid, "no command: assay run [flags] -- COMMAND [ARG …]")
 	}
@@ -77,209 +137,72 @@ func Build(ctx context.Context, o Options) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := uuid.NewV7()
-	if err != nil {
-		return nil, err
+	if o.ID == "" {
+		o.ID = NewID()
 	}
-	run := &Run{ID: "bld_" + id.String(), Command: o.Command}
+	run := &Run{ID: o.ID, Command: o.Command, Dir: ".", dir: dir}
 	if err := publicArguments(o.Command); err != nil {
 		return nil, err
 	}
 	if run.Env, err = allowedEnv(o.Env); err != nil {
 		return nil, err
 	}
-	products, err := productNames(o.Products)
-	if err != nil {
+	if run.products, err = parseProducts(o.Products); err != nil {
 		return nil, err
 	}
 	if run.Source, err = describeSource(ctx, dir); err != nil {
 		return nil, err
 	}
-	run.Dir = "."
 	if run.Source != nil {
-		if rel, err := filepath.Rel(run.Source.root, dir); err == nil {
+		if rel, err := filepath.Rel(run.Source.root, realPath(dir)); err == nil {
 			run.Dir = filepath.ToSlash(rel)
 		}
 	}
-	program, err := lookProgram(dir, o.Command[0])
-	if err != nil {
-		return nil, fault.Newf(fault.Invalid, "command %q: %w", o.Command[0], err)
-	}
-	if run.Tool, err = HashFile(filepath.Dir(program), filepath.Base(program)); err != nil {
-		return nil, err
-	}
-	if run.Materials, err = hashTrees(dir, o.Materials, products); err != nil {
+	if run.Materials, err = hashTrees(dir, o.Materials, run.products); err != nil {
 		return nil, fmt.Errorf("materials: %w", err)
 	}
-	before := stamps(dir, products)
+	run.before, err = run.products.stamps(dir)
+	return run, err
+}
 
-	run.StartedOn = o.Clock().UTC()
-	cmd := exec.CommandContext(ctx, program, o.Command[1:]...)
-	cmd.Args[0] = o.Command[0]
-	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = dir, o.Stdin, o.Stdout, o.Stderr
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 10 * time.Second
-	err = cmd.Run()
-	run.FinishedOn = o.Clock().UTC()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		run.ExitCode = exit.ExitCode()
-		return run, fault.Newf(fault.Denied, "the build failed: %s ended with exit code %d; nothing is attested", o.Command[0], run.ExitCode)
-	case err != nil:
-		run.ExitCode = -1
-		return run, fault.Newf(fault.Denied, "the build did not run: %w; nothing is attested", err)
-	}
-	if run.Products, err = written(dir, products, before); err != nil {
-		return run, err
-	}
+// collect hashes what came out and looks at what went in once more.
+func (r *Run) collect(materials []string) error {
 	// A material that changed while the build ran is not what the build read.
-	after, err := hashTrees(dir, o.Materials, products)
-	if err != nil || !slices.Equal(after, run.Materials) {
-		run.Products = nil
-		return run, fault.Newf(fault.Denied, "materials changed while the build ran (%s); nothing is attested", firstDifference(run.Materials, after))
+	after, err := hashTrees(r.dir, materials, r.products)
+	if d := firstDifference(r.Materials, after); err != nil || d != "" {
+		return r.fail(FailedMaterial, "materials changed while the build ran (%s)", d)
 	}
-	return run, nil
-}
-
-// lookProgram finds what will run, so that the file that is hashed and the one
-// that runs are the same: a name in PATH, or a path relative to the build's
-// folder. A relative folder in PATH is refused (exec.ErrDot).
-func lookProgram(dir, name string) (string, error) {
-	if strings.ContainsRune(filepath.ToSlash(name), '/') && !filepath.IsAbs(name) {
-		name = filepath.Join(dir, name)
-	}
-	program, err := exec.LookPath(name)
+	products, err := r.written()
 	if err != nil {
-		return "", err
+		return err
 	}
-	return filepath.Abs(program)
+	r.Products = products
+	return nil
 }
 
-// productNames cleans the products' names, each of which stands for one file.
-func productNames(names []string) ([]string, error) {
-	var out []string
-	for _, n := range names {
-		clean := filepath.Clean(n)
-		if n == "" || filepath.IsAbs(clean) {
-			return nil, fault.Newf(fault.Invalid, "product %q: want a file's path relative to the build's folder", n)
+// Recheck looks whether the products are still what was hashed: a program that
+// the build left behind may have changed one since. The error is
+// [fault.Denied]; the record then says that the build failed.
+func (r *Run) Recheck() error {
+	for _, p := range r.Products {
+		now, err := HashFile(r.dir, filepath.FromSlash(p.Name))
+		if err == nil && now.Digest == p.Digest {
+			continue
 		}
-		if slices.Contains(out, clean) {
-			return nil, fault.Newf(fault.Invalid, "product %s is named twice", clean)
-		}
-		out = append(out, clean)
+		was := r.Products
+		ferr := r.fail(FailedProduct, "product %s changed after the build had ended", p.Name)
+		r.Failure.Files = append(was, r.Failure.Files...)
+		return ferr
 	}
-	return out, nil
+	return nil
 }
 
-// written hashes the products and refuses one that the build did not write.
-func written(dir string, products []string, before map[string]os.FileInfo) ([]File, error) {
-	var out []File
-	for _, p := range products {
-		f, err := HashFile(dir, p)
-		if err != nil {
-			return nil, fault.Newf(fault.Denied, "product %s: %w; nothing is attested", p, err)
-		}
-		st, err := os.Stat(within(dir, p))
-		if err != nil {
-			return nil, fault.Newf(fault.Denied, "product %s: %w; nothing is attested", p, err)
-		}
-		if was := before[p]; was != nil && os.SameFile(was, st) && was.Size() == st.Size() && was.ModTime().Equal(st.ModTime()) {
-			return nil, fault.Newf(fault.Denied, "product %s was there before and the build did not write it; remove it first, so that what is attested is what was built", p)
-		}
-		out = append(out, f)
+// realPath resolves links where that can be done, as git names its root.
+func realPath(dir string) string {
+	if r, err := filepath.EvalSymlinks(dir); err == nil {
+		return r
 	}
-	return out, nil
+	return dir
 }
 
-func stamps(dir string, names []string) map[string]os.FileInfo {
-	m := map[string]os.FileInfo{}
-	for _, n := range names {
-		if st, err := os.Stat(within(dir, n)); err == nil {
-			m[n] = st
-		}
-	}
-	return m
-}
-
-// within is where a file lies: below dir, unless its name is absolute.
-func within(dir, name string) string {
-	if filepath.IsAbs(name) {
-		return name
-	}
-	return filepath.Join(dir, name)
-}
-
-// HashFile hashes the regular file name below dir.
-func HashFile(dir, name string) (File, error) {
-	path := within(dir, name)
-	// Asked before it is opened: opening a named pipe waits for its other end.
-	if st, err := os.Stat(path); err != nil {
-		return File{}, err
-	} else if !st.Mode().IsRegular() {
-		return File{}, fault.Newf(fault.Invalid, "%s: want a regular file", name)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return File{}, err
-	}
-	defer f.Close()
-	d, n, err := artifact.SHA256Reader(f)
-	return File{Name: filepath.ToSlash(name), Digest: d, Size: n}, err
-}
-
-// hashTrees hashes files and, recursively, folders, sorted by name; products
-// are left out, since a build writes them. Symbolic links are not followed: what
-// they point to is named on its own or not at all. A name that stands for no
-// file at all is an error: provenance would say less than was asked for.
-func hashTrees(dir string, names, products []string) ([]File, error) {
-	var out []File
-	for _, n := range names {
-		found := 0
-		err := filepath.WalkDir(within(dir, n), func(p string, d os.DirEntry, err error) error {
-			if err != nil {
-				return err
-			}
-			if d.IsDir() && d.Name() == ".git" {
-				return filepath.SkipDir
-			}
-			if !d.Type().IsRegular() {
-				return nil
-			}
-			rel, err := filepath.Rel(dir, p)
-			if err != nil {
-				return err
-			}
-			found++
-			if slices.Contains(products, rel) {
-				return nil
-			}
-			f, err := HashFile(dir, rel)
-			out = append(out, f)
-			return err
-		})
-		if err == nil && found == 0 {
-			err = errors.New("no regular file there; symbolic links are not followed")
-		}
-		if err != nil {
-			return nil, fault.Newf(fault.Invalid, "%s: %w", n, err)
-		}
-	}
-	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
-	return slices.Compact(out), nil
-}
-
-func firstDifference(a, b []File) string {
-	for i := range min(len(a), len(b)) {
-		if a[i] != b[i] {
-			return a[i].Name
-		}
-	}
-	if len(a) > len(b) {
-		return a[len(b)].Name
-	}
-	if len(b) > len(a) {
-		return b[len(a)].Name
-	}
-	return "unreadable"
-}
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }

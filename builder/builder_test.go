@@ -78,7 +78,7 @@ func TestBuildRefuses(t *testing.T) {
 		exit   int
 	}{
 		{"a failed build", "echo x > out; exit 7", nil, fault.Denied, "exit code 7; nothing is attested", 7},
-		{"a build that a signal ended", "echo x > out; kill -9 $$", nil, fault.Denied, "nothing is attested", -1},
+		{"a build that a signal ended", "echo x > out; kill -9 $$", nil, fault.Denied, "ended by signal 9 (SIGKILL); nothing is attested", 137},
 		{"a product that is not there", "true", nil, fault.Denied, "product out", 0},
 		{"a product that is a folder", "mkdir out", nil, fault.Denied, "want a regular file", 0},
 		{"a product that is a named pipe", "mkfifo out", nil, fault.Denied, "want a regular file", 0},

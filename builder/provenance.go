@@ -3,7 +3,6 @@ package builder
 import (
 	"encoding/json"
 	"maps"
-	"runtime"
 	"slices"
 	"time"
 
@@ -55,18 +54,16 @@ func (r *Run) Provenance(builder, version string) ([]byte, error) {
 	if len(r.Env) > 0 {
 		ext["env"] = r.Env
 	}
-	def := buildDefinition{BuildType: BuildType, ExternalParameters: ext, InternalParameters: map[string]any{
-		"os": runtime.GOOS, "arch": runtime.GOARCH,
-	}}
+	def := buildDefinition{BuildType: BuildType, ExternalParameters: ext, InternalParameters: platform()}
+	if len(r.Secrets) > 0 {
+		def.InternalParameters["secretNames"] = r.Secrets
+	}
 	if s := r.Source; s != nil {
 		// The form that verifiers read the source's place, ref and commit from:
 		// a resource descriptor with SPDX's git+…@ref.
 		commit := artifact.DigestSet{"gitCommit": s.Commit}
-		uri := s.URI
+		uri := s.address()
 		if uri != "" {
-			if s.Ref != "" {
-				uri += "@" + s.Ref
-			}
 			ext["source"] = resource{URI: uri, Digest: commit}
 		}
 		def.ResolvedDependencies = append(def.ResolvedDependencies, resource{
@@ -77,6 +74,13 @@ func (r *Run) Provenance(builder, version string) ([]byte, error) {
 		})
 	}
 	def.ResolvedDependencies = append(def.ResolvedDependencies, resource{Name: "tool:" + r.Tool.Name, Digest: r.Tool.Digest.Set()})
+	for _, t := range r.Tools {
+		e := resource{Name: "tool:" + t.Name, Digest: t.Digest.Set()}
+		if t.Version != "" {
+			e.Annotations = map[string]any{"version": t.Version}
+		}
+		def.ResolvedDependencies = append(def.ResolvedDependencies, e)
+	}
 	for _, m := range r.Materials {
 		def.ResolvedDependencies = append(def.ResolvedDependencies, resource{Name: m.Name, Digest: m.Digest.Set()})
 	}

@@ -46,14 +46,27 @@ func describeSource(ctx context.Context, dir string) (*Source, error) {
 
 func remoteURI(remote string) string { return giturl.URI(remote) }
 
+// address is the source's URI with its ref; "" where there is no URI.
+func (s *Source) address() string {
+	if s.URI == "" || s.Ref == "" {
+		return s.URI
+	}
+	return s.URI + "@" + s.Ref
+}
+
 func git(ctx context.Context, dir string, args ...string) (string, error) {
+	out, err := gitBytes(ctx, dir, args...)
+	return strings.TrimSpace(string(out)), err
+}
+
+func gitBytes(ctx context.Context, dir string, args ...string) ([]byte, error) {
 	// Looking must not write: status would refresh the index (git-status(1)).
 	cmd := exec.CommandContext(ctx, "git", append([]string{"--no-optional-locks"}, args...)...)
 	cmd.Dir = dir
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	if err := cmd.Run(); err != nil {
-		return "", errors.New(strings.TrimSpace(errOut.String()))
+		return nil, errors.New(strings.TrimSpace(errOut.String()))
 	}
-	return strings.TrimSpace(out.String()), nil
+	return out.Bytes(), nil
 }

@@ -40,19 +40,22 @@ func line(s string) string {
 }
 
 // print writes v as JSON or YAML when that was asked for, else by table.
-func (a *app) print(v any, table func(w io.Writer)) error {
+func (a *app) print(v any, table func(w io.Writer)) error { return a.printTo(a.stdout, v, table) }
+
+// printTo is print to another place.
+func (a *app) printTo(out io.Writer, v any, table func(w io.Writer)) error {
 	switch a.output {
 	case "json":
 		b, err := plainJSON(v, "  ")
 		if err != nil {
 			return err
 		}
-		_, err = a.stdout.Write(b)
+		_, err = out.Write(b)
 		return err
 	case "yaml":
-		return a.printYAML(v)
+		return a.printYAML(out, v)
 	}
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	table(w)
 	return w.Flush()
 }
@@ -83,7 +86,7 @@ func escapeHostile(b []byte) []byte {
 }
 
 // printYAML writes v by way of JSON, so that both have the same member names.
-func (a *app) printYAML(v any) error {
+func (a *app) printYAML(w io.Writer, v any) error {
 	b, err := plainJSON(v, "")
 	if err != nil {
 		return err
@@ -99,7 +102,7 @@ func (a *app) printYAML(v any) error {
 	if err := enc.Encode(&tree); err != nil {
 		return err
 	}
-	_, err = a.stdout.Write(escapeHostile(out.Bytes()))
+	_, err = w.Write(escapeHostile(out.Bytes()))
 	return err
 }
 

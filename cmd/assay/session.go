@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -231,6 +232,9 @@ func (s *session) tokenFor(ctx context.Context, audience string) (string, error)
 	if t := os.Getenv(env); t != "" {
 		return t, nil
 	}
+	if t, err := projectedToken(audience); err != nil || t != "" {
+		return t, err
+	}
 	if s.admin != nil {
 		return s.mint(ctx, audience)
 	}
@@ -309,6 +313,26 @@ func readToken(v string) (string, error) {
 		return "", usagef("--identity-token %s: the file is empty", v)
 	}
 	return string(bytes.TrimSpace(b)), nil
+}
+
+// projectedToken is a token that Kubernetes writes into a file of the pod and
+// renews: ASSAY_TOKEN_DIR/AUDIENCE, or for signing where cosign looks for it.
+func projectedToken(audience string) (string, error) {
+	path := filepath.Join(os.Getenv("ASSAY_TOKEN_DIR"), audience)
+	if os.Getenv("ASSAY_TOKEN_DIR") == "" {
+		if audience != "sigstore" {
+			return "", nil
+		}
+		path = "/var/run/sigstore/cosign/oidc-token"
+	}
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	t, err := readToken(path)
+	if err != nil {
+		return "", fmt.Errorf("projected token of audience %s: %w", audience, err)
+	}
+	return t, nil
 }
 
 // maxToken is what servers read of a token, in bytes.
