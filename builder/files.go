@@ -43,10 +43,13 @@ func parseProducts(in []string) (names, error) {
 	var out names
 	for _, n := range in {
 		clean := filepath.ToSlash(filepath.Clean(n))
-		if n == "" || filepath.IsAbs(n) || clean == ".." || strings.HasPrefix(clean, "../") {
-			return names{}, fault.Newf(fault.Invalid, "product %q: want a file's path relative to the build's folder, and below it", n)
+		if n == "" || filepath.IsAbs(n) {
+			return names{}, fault.Newf(fault.Invalid, "product %q: want a file's path relative to the build's folder", n)
 		}
 		if isPattern(clean) {
+			if strings.HasPrefix(clean, "../") {
+				return names{}, fault.Newf(fault.Invalid, "product %q: a pattern is looked for below the build's folder alone", n)
+			}
 			g, err := glob.Parse(clean)
 			if err != nil {
 				return names{}, fault.Newf(fault.Invalid, "product %q: %w", n, err)
