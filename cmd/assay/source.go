@@ -23,7 +23,7 @@ import (
 // sourceCommand is what is asked of commits.
 func (a *app) sourceCommand() *cobra.Command {
 	return group("source", "Commits: who signed them, who reviewed them, what a release leaves out of its tag",
-		a.sourceVerifyCommand())
+		a.sourceVerifyCommand(), a.sourceCompareCommand())
 }
 
 // sourceFlags are shared by what reads a repository.
@@ -183,11 +183,11 @@ func (a *app) attestSource(ctx context.Context, f *sourceFlags, r *source.Reposi
 	for _, x := range report.Findings {
 		a.notef("  %s\n", line(x))
 	}
-	return s.stateSource(ctx, &f.sign, "commit "+report.Head, report.Head, st)
+	return s.stateSource(ctx, &f.sign, "commit "+report.Head, artifact.Digest("gitCommit:"+report.Head), st)
 }
 
-// stateSource signs a statement about a commit and keeps the bundle.
-func (s *session) stateSource(ctx context.Context, f *signFlags, name, commit string, st *attestation.Statement) error {
+// stateSource signs a statement and keeps the bundle.
+func (s *session) stateSource(ctx context.Context, f *signFlags, name string, about artifact.Digest, st *attestation.Statement) error {
 	body, err := st.Bytes()
 	if err != nil {
 		return err
@@ -200,7 +200,7 @@ func (s *session) stateSource(ctx context.Context, f *signFlags, name, commit st
 	if err != nil {
 		return err
 	}
-	return s.keep(ctx, f, &target{text: name, digest: artifact.Digest("gitCommit:" + commit)}, b, st.PredicateType)
+	return s.keep(ctx, f, &target{text: name, digest: about}, b, st.PredicateType)
 }
 
 func sourceTable(w io.Writer, r *source.Report) {
