@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"assay/builder/runner/baseline"
 	"assay/client"
 	"assay/config"
 	"assay/event"
@@ -41,6 +42,7 @@ type Options struct {
 	Evidence    *evidence.Store
 	SBOMs       *sbom.Store
 	Integrity   *integrity.Checker
+	Runners     *baseline.Store
 	Webhooks    *webhook.Sender
 	Credentials *credential.Store
 	Engine      *verify.Engine

@@ -289,6 +289,8 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"post /api/v1/bundles": "operator", "get /api/v1/bundles": "operator", "get /api/v1/bundles/{target}/{sequence}": "operator",
 		"post /api/v1/bundles/feeds": "operator", "post /api/v1/bundles/import": "operator",
 		"get /api/v1/registry/blocks": "operator", "get /api/v1/registry/pulls": "auditor",
+		"get /api/v1/runners": "viewer", "post /api/v1/runners/heartbeat": "signer", "get /api/v1/runners/builds": "viewer", "get /api/v1/runners/builds/{id}": "viewer",
+		"get /api/v1/runners/anomalies": "viewer", "post /api/v1/runners/accept": "approver",
 		"post /api/v1/trust/roots": "admin", "delete /api/v1/trust/roots/{name}": "admin", "post /api/v1/trust/delegations": "admin",
 		"post /api/v1/trust/delegations/signed": "signer", "delete /api/v1/trust/delegations": "admin",
 	}

@@ -46,6 +46,7 @@ type Config struct {
 	Tlog     Tlog     `yaml:"tlog"`
 	Trust    Trust    `yaml:"trust"`
 	Verify   Verify   `yaml:"verify"`
+	Runner   Runner   `yaml:"runner"`
 	Log      Log      `yaml:"log"`
 }
 
@@ -218,6 +219,14 @@ type Verify struct {
 	Builders []policy.Builder `yaml:"builders"`
 }
 
+// Runner says how builds are compared with earlier ones of the same source.
+type Runner struct {
+	// TrustedRefs are patterns over refs whose builds count as protected: only
+	// caches that such builds wrote may they read. A run of a pull request never
+	// counts as one.
+	TrustedRefs []string `yaml:"trusted_refs"`
+}
+
 // Log configures Assay's own log lines.
 type Log struct {
 	Level  string `yaml:"level"`  // debug, info, warn, error
@@ -235,6 +244,7 @@ func Default() Config {
 		Identity:   Identity{RobotMaxLife: 90 * 24 * time.Hour},
 		Tlog:       Tlog{WitnessWait: 2 * time.Second, WitnessOutage: "degrade"},
 		Verify:     Verify{MaxValidity: 24 * time.Hour},
+		Runner:     Runner{TrustedRefs: []string{"refs/heads/main", "refs/heads/master", "refs/heads/release/**", "refs/tags/**"}},
 		Log:        Log{Level: "info", Format: "json"},
 	}
 }

@@ -36,6 +36,8 @@ const (
 	SBOMRefused         Kind = "sbom.refused"
 	FeedImported        Kind = "feed.imported"
 	FeedRefused         Kind = "feed.refused"
+	RunnerAnomaly       Kind = "runner.anomaly"
+	RunnerAccepted      Kind = "runner.accepted"
 	DecisionMade        Kind = "decision.made"
 	DecisionChanged     Kind = "decision.changed"
 	CertificateIssued   Kind = "certificate.issued"
@@ -152,6 +154,13 @@ func Kinds() []KindInfo {
 			{"skipped", "records that could not be read"}, {"archive", "digest of the bytes"}}},
 		{FeedRefused, Alert, "An advisory feed was refused; what was in force stays, and grows old.", []Field{
 			{"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "its number"}, {"reason", "why"}, {"archive", "digest of the bytes"}}},
+		{RunnerAnomaly, Alert, "A build was not as earlier builds of its source. The event's digest is the first of what it made.", []Field{
+			{"id", "anomaly, ano_..."}, {"what", "egress, domain, tool, program, command, trace, reuse, hidden, cache or more"}, {"name", "of the tool, cache or protocol"},
+			{"before", "what was usual"}, {"after", "what is new"}, {"build", "invocation id"}, {"identity", "who signed"}, {"source", "repository"},
+			{"workflow", "without its ref"}, {"artifacts", "digests that the build made, at most 16"}}},
+		{RunnerAccepted, Audit, "An anomaly, or a first build, was taken into what is usual. The event's digest is what the build made.", []Field{
+			{"id", "anomaly, ano_..., or build, run_..."}, {"what", "as in runner.anomaly, or first"}, {"name", "of the tool, cache or protocol"},
+			{"after", "what is usual from now on"}, {"pattern", "in its place, when one was given"}, {"reason", "why"}}},
 		{DecisionMade, Domain, "A digest was decided upon for a scope.", []Field{
 			{"id", "decision, dec_..."}, {"scope", "scope's id"}, {"verdict", "allow or deny"}, {"mode", "audit, warn or enforce"},
 			{"policy", "policy hash"}, {"facts", "facts hash"}, {"valid_until", "RFC 3339"}}},

@@ -17,6 +17,7 @@ import (
 	"assay/authority/rotation"
 	"assay/blob"
 	"assay/blob/sweep"
+	"assay/builder/runner/baseline"
 	"assay/config"
 	"assay/event"
 	"assay/evidence"
@@ -59,6 +60,7 @@ type parts struct {
 	live        live
 	evidence    *evidence.Store
 	sboms       *sbom.Store
+	runners     *baseline.Store
 	webhooks    *webhook.Sender
 	engine      *verify.Engine
 	gate        *gate.Gate
@@ -80,7 +82,7 @@ type parts struct {
 // migrations are all tables of this binary, in the order of the floors.
 func migrations() []store.Migrations {
 	return []store.Migrations{
-		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations,
+		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, baseline.Migrations,
 		registry.Migrations, gate.Migrations, integrity.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, vouchMigrations, transfer.Migrations,
 	}
 }
@@ -298,6 +300,9 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 	}
 	s.sboms = sbom.NewStore(s.db, sbom.Limits{})
 	s.onClose("evidence", s.evidence.Close)
+	if err := s.openRunners(); err != nil {
+		return err
+	}
 	if s.engine, err = s.newEngine(decisionKey); err != nil {
 		return err
 	}
@@ -344,7 +349,7 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 		Source: s.public, Host: s.host(), Logger: s.log, Registerer: s.reg,
 	})
 	s.api = api.New(api.Options{
-		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Integrity: s.integrity, Webhooks: s.webhooks, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
+		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Integrity: s.integrity, Runners: s.runners, Webhooks: s.webhooks, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
 		Credentials: s.credentials, Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Foreign: foreignTrust{s}, Delegations: delegations{s}, Rotate: s.rotate, Clock: s.clock, Logger: s.log,

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"assay/builder/runner/baseline"
 	"assay/config"
 	"assay/event"
 	"assay/internal/fault"
@@ -60,6 +61,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 		work["redecide"] = s.redecide
 		work["backfill"] = s.backfill
 		work["webhooks"] = s.webhooks.Run
+		work["runners"] = (&baseline.Follower{Store: s.runners, Events: s.events, Logger: s.log}).Run
 		work["sboms"] = (&sbom.Follower{Store: s.sboms, Events: s.events, Evidence: s.evidence, Logger: s.log}).Run
 	}
 	for name, run := range work {

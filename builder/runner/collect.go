@@ -26,6 +26,7 @@ type Options struct {
 	Root   string                      // in place of "/", below which proc and etc are read
 	Getenv func(string) (string, bool) // os.LookupEnv
 	Marks  []Place                     // nil: DefaultPlaces
+	Look   bool                        // look at marks and leave none: no build follows
 }
 
 func (o *Options) settle() error {
@@ -66,7 +67,7 @@ func Collect(ctx context.Context, o Options) (*Evidence, error) {
 	if runtime.GOOS == "linux" {
 		e.Load = s.load(o.Dir)
 	}
-	e.Use = lookAndMark(o.Marks, o.Dir, now, e.problem)
+	e.Use = lookAndMark(o.Marks, o.Dir, !o.Look, now, e.problem)
 	if o.Ask != nil {
 		e.askClock(ctx, o)
 	}

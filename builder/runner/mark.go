@@ -48,7 +48,7 @@ type mark struct {
 }
 
 // lookAndMark reads the marks of earlier builds and leaves this one's.
-func lookAndMark(places []Place, workspace string, now time.Time, problem func(string)) Use {
+func lookAndMark(places []Place, workspace string, leave bool, now time.Time, problem func(string)) Use {
 	u := Use{}
 	unreadable, left := false, false
 	work, err := filepath.Abs(workspace)
@@ -84,6 +84,9 @@ func lookAndMark(places []Place, workspace string, now time.Time, problem func(s
 	}
 	if unreadable {
 		u.Builds = max(u.Builds, 1)
+	}
+	if !leave {
+		return u
 	}
 	first := u.First
 	if first.IsZero() {

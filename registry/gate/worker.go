@@ -310,7 +310,7 @@ func (g *Gate) Expire(ctx context.Context) error {
 func (g *Gate) heard(ctx context.Context, tx *store.Tx, batch []event.Event) error {
 	any := false
 	for _, e := range batch {
-		if e.Kind != event.AttestationIngested || e.Digest == "" {
+		if e.Kind != event.AttestationIngested && e.Kind != event.RunnerAccepted || e.Digest == "" {
 			continue
 		}
 		n, err := tx.Exec(ctx, `UPDATE gate_state SET due = ? WHERE digest = ? AND carrier = 0 AND judged <= ?`, tx.Now(), string(e.Digest), e.Time)
