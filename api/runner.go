@@ -124,7 +124,7 @@ func (a *API) runnerBuild(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	WriteJSON(w, http.StatusOK, client.RunnerBuildDetail{
-		RunnerBuild: wireBuild(b), Repository: src.Repository, Workflow: src.Workflow, Verified: src.Verified, Builds: src.Builds, Anomalies: wireAnomalies(anomalies),
+		Build: wireBuild(b), Repository: src.Repository, Workflow: src.Workflow, Verified: src.Verified, Builds: src.Builds, Anomalies: wireAnomalies(anomalies),
 	})
 }
 

@@ -43,7 +43,7 @@ type RunnerBuild struct {
 // RunnerBuildDetail is a build with its source and its anomalies: GET
 // /api/v1/runners/builds/{id}.
 type RunnerBuildDetail struct {
-	RunnerBuild
+	Build      RunnerBuild     `json:"build"`
 	Repository string          `json:"repository"`
 	Workflow   string          `json:"workflow"`
 	Verified   bool            `json:"repository_verified"`

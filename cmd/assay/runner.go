@@ -106,7 +106,7 @@ func (a *app) runnerShow() *cobra.Command {
 			if err := a.print(b, func(w io.Writer) { showBuild(w, b) }); err != nil {
 				return err
 			}
-			if b.Open > 0 {
+			if b.Build.Open > 0 {
 				return &exitError{1}
 			}
 			return nil
@@ -116,7 +116,8 @@ func (a *app) runnerShow() *cobra.Command {
 	return c
 }
 
-func showBuild(w io.Writer, b *client.RunnerBuildDetail) {
+func showBuild(w io.Writer, d *client.RunnerBuildDetail) {
+	b := d.Build
 	row := func(name, value string) {
 		if value != "" {
 			fmt.Fprintf(w, "%s\t%s\n", name, line(value))
@@ -126,8 +127,8 @@ func showBuild(w io.Writer, b *client.RunnerBuildDetail) {
 	row("invocation", b.InvocationID)
 	row("identity", b.Identity)
 	row("issuer", b.Issuer)
-	row("repository", b.Repository+map[bool]string{false: " (as the provenance says)"}[b.Verified])
-	row("workflow", b.Workflow)
+	row("repository", d.Repository+map[bool]string{false: " (as the provenance says)"}[d.Verified])
+	row("workflow", d.Workflow)
 	if b.Ref != "" {
 		row("ref", b.Ref+map[bool]string{false: " (as the provenance says)"}[b.RefVerified])
 	}
@@ -136,10 +137,10 @@ func showBuild(w io.Writer, b *client.RunnerBuildDetail) {
 	row("machine", fmt.Sprintf("%s, %s old, used before: %s", b.Kind, time.Duration(b.AgeSeconds)*time.Second, yesNo(b.Used)))
 	row("image", b.Image)
 	row("state", b.State)
-	for _, d := range b.Artifacts {
-		row("artifact", string(d))
+	for _, x := range b.Artifacts {
+		row("artifact", string(x))
 	}
-	for _, x := range b.Anomalies {
+	for _, x := range d.Anomalies {
 		word := "new"
 		if x.AcceptedBy != "" {
 			word = "accepted"
