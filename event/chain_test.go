@@ -146,7 +146,7 @@ func save(t *testing.T, db *store.DB) {
 	sql(t, db, `DROP TABLE IF EXISTS event_saved`, `DROP TABLE IF EXISTS head_saved`)
 	ctx := context.Background()
 	err := db.Migrate(ctx, store.Migrations{Name: fmt.Sprintf("save%d", time.Now().UnixNano()), Steps: []string{`
-		CREATE TABLE event_saved (seq BIGINT, id TEXT, time BIGINT, kind TEXT, digest TEXT, actor TEXT, team TEXT, service TEXT, env TEXT, cluster TEXT, trace_id TEXT, body TEXT);
+		CREATE TABLE event_saved (seq BIGINT, id TEXT, time BIGINT, kind TEXT, digest TEXT, actor TEXT, team TEXT, service TEXT, env TEXT, cluster TEXT, trace_id TEXT, body TEXT, repository TEXT);
 		CREATE TABLE head_saved (batch BIGINT, first_seq BIGINT, last_seq BIGINT, root BYTES, prev BYTES, hash BYTES, time BIGINT, news BIGINT);
 		INSERT INTO event_saved SELECT * FROM event; INSERT INTO head_saved SELECT * FROM event_head`}})
 	if err != nil {

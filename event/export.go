@@ -135,7 +135,7 @@ func logIndexes(ctx context.Context, tx *store.Tx, from, to int64) (map[int64]in
 // chosen gives the numbers of the events in a range that f chooses; nil is all.
 func (f Filter) chosen(ctx context.Context, tx *store.Tx, first, last int64) (map[int64]bool, error) {
 	f.AfterSeq, f.Newest, f.Limit = 0, false, 1
-	where, args, err := f.where()
+	where, args, err := f.where(byBody)
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,6 @@ import (
 
 	"assay/artifact"
 	"assay/internal/fault"
-	"assay/internal/strictjson"
 	"assay/store"
 )
 
@@ -80,12 +79,16 @@ const (
 // next page has the last number as AfterSeq. An unknown kind or class is
 // [fault.Invalid].
 func (l *Log) Query(ctx context.Context, f Filter) ([]Event, error) {
-	where, args, err := f.where()
+	where, args, err := f.where(byBody)
 	if err != nil {
 		return nil, fmt.Errorf("query events: %w", err)
 	}
 	var events []Event
-	err = l.db.View(ctx, func(tx *store.Tx) error {
+	err = l.db.View(ctx, func(tx *store.Tx) (err error) {
+		if f.Repository != "" {
+			events, err = queryRepository(ctx, tx, f)
+			return err
+		}
 		rows, err := tx.Query(ctx, `SELECT seq, `+contentColumns+` FROM event`+where, args...)
 		if err != nil {
 			return err
@@ -121,7 +124,7 @@ func (l *Log) Get(ctx context.Context, id string) (Event, error) {
 
 // where is the rest of the statement after "FROM event", and its arguments.
 // The texts that it can build are few, so that statements stay prepared.
-func (f Filter) where() (string, []any, error) {
+func (f Filter) where(way int) (string, []any, error) {
 	kinds, err := f.kinds()
 	if err != nil {
 		return "", nil, err
@@ -133,7 +136,11 @@ func (f Filter) where() (string, []any, error) {
 		args = append(args, arg...)
 	}
 	if len(kinds) > 0 {
-		add("kind IN (?" + strings.Repeat(", ?", len(kinds)-1) + ")")
+		column := "kind"
+		if way != byBody {
+			column = "(kind || '')" // keeps the index over kinds out of it: that of the repository chooses better
+		}
+		add(column + " IN (?" + strings.Repeat(", ?", len(kinds)-1) + ")")
 		for _, k := range kinds {
 			args = append(args, string(k))
 		}
@@ -155,19 +162,19 @@ func (f Filter) where() (string, []any, error) {
 		}
 	}
 	if f.Repository != "" {
-		b, err := strictjson.Canonical(map[string]string{"repository": f.Repository})
-		if err != nil {
+		if err := f.repository(way, add); err != nil {
 			return "", nil, err
 		}
-		// Bodies are canonical JSON, in which the member stands in one form. A
-		// text that holds it is escaped, and so is another.
-		add(`body LIKE ? ESCAPE '\'`, "%"+likeEscape.Replace(string(b[1:len(b)-1]))+"%")
+	}
+	at := "time"
+	if way != byBody {
+		at = "(time + 0)" // as above
 	}
 	if !f.From.IsZero() {
-		add("time >= ?", f.From)
+		add(at+" >= ?", f.From)
 	}
 	if !f.To.IsZero() {
-		add("time < ?", f.To)
+		add(at+" < ?", f.To)
 	}
 	order := " ORDER BY seq LIMIT ?"
 	switch {
@@ -179,15 +186,18 @@ func (f Filter) where() (string, []any, error) {
 	case f.AfterSeq > 0:
 		add("seq > ?", f.AfterSeq)
 	}
-	limit := f.Limit
-	if limit <= 0 {
-		limit = defaultLimit
-	}
-	args = append(args, min(limit, maxLimit))
+	args = append(args, f.limit())
 	if len(conds) == 0 {
 		return order, args, nil
 	}
 	return " WHERE " + strings.Join(conds, " AND ") + order, args, nil
+}
+
+func (f Filter) limit() int {
+	if f.Limit <= 0 {
+		return defaultLimit
+	}
+	return min(f.Limit, maxLimit)
 }
 
 var likeEscape = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)

@@ -55,6 +55,7 @@ type Sealer struct {
 	news    bool      // there may be a head worth publishing
 	since   int64     // events since the head that last became due
 	nextDue time.Time // when the next may become due
+	filled  bool      // no row lacks what is derived from its body
 }
 
 // NewSealer makes a sealer for the log in db.
@@ -164,7 +165,7 @@ func (s *Sealer) step(ctx context.Context) (more bool, err error) {
 			return false, nil
 		}
 		if s.epoch == 0 {
-			s.news, s.nextDue = true, time.Time{} // as the holder before left it
+			s.news, s.nextDue, s.filled = true, time.Time{}, false // as the holder before left it
 		}
 		s.epoch = epoch
 		s.leader.Set(1)
@@ -176,7 +177,15 @@ func (s *Sealer) step(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	return n == maxBatch, s.publish(ctx, int64(n))
+	if err := s.publish(ctx, int64(n)); err != nil || n == maxBatch {
+		return n == maxBatch, err
+	}
+	if !s.filled {
+		some, err := s.fill(ctx)
+		s.filled = !some && err == nil
+		return false, err
+	}
+	return false, nil
 }
 
 func (s *Sealer) lose() {

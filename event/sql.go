@@ -71,12 +71,12 @@ CREATE TABLE event_cursor (
 	name    TEXT NOT NULL PRIMARY KEY,
 	seq     BIGINT NOT NULL,   -- last event done
 	changed BIGINT NOT NULL
-);`}}
+);`, repositoryColumn}}
 
 const contentColumns = `id, time, kind, digest, actor, team, service, env, cluster, trace_id, body`
 
 func insertPending(ctx context.Context, tx *store.Tx, events []Event) error {
-	return inBatches(ctx, tx, pendingTexts, events, func(*Event) int64 { return tx.Ordinal() })
+	return inBatches(ctx, tx, pendingTexts, events, func(*Event) int64 { return tx.Ordinal() }, nil)
 }
 
 // pending reads the oldest n unsealed events, and the ord of the last.
@@ -125,31 +125,31 @@ func scanEvents(rows *sql.Rows, first *int64) ([]Event, error) {
 // Smaller remainders go in powers of two, so that few texts exist.
 const rowsPerInsert = 64
 
-const eventColumns = 12
+const eventColumns = 12 // and repository
 
 // pendingTexts and eventTexts are the statements that insert n rows, by n.
 var (
-	pendingTexts = insertTexts("event_pending (ord, ")
-	eventTexts   = insertTexts("event (seq, ")
+	pendingTexts = insertTexts("event_pending (ord, ", "", eventColumns)
+	eventTexts   = insertTexts("event (seq, ", ", repository", eventColumns+1)
 )
 
-func insertTexts(into string) map[int]string {
+func insertTexts(into, more string, columns int) map[int]string {
 	texts := map[int]string{}
-	row := "(?" + strings.Repeat(", ?", eventColumns-1) + ")"
+	row := "(?" + strings.Repeat(", ?", columns-1) + ")"
 	for n := 1; n <= rowsPerInsert; n *= 2 {
-		texts[n] = `INSERT INTO ` + into + contentColumns + `) VALUES ` + row + strings.Repeat(", "+row, n-1)
+		texts[n] = `INSERT INTO ` + into + contentColumns + more + `) VALUES ` + row + strings.Repeat(", "+row, n-1)
 	}
 	return texts
 }
 
 func insertEvents(ctx context.Context, tx *store.Tx, events []Event) error {
-	return inBatches(ctx, tx, eventTexts, events, func(e *Event) int64 { return e.Seq })
+	return inBatches(ctx, tx, eventTexts, events, func(e *Event) int64 { return e.Seq }, func(e *Event) []any { return []any{repositoryOf(e.rawBody())} })
 }
 
 // inBatches inserts events, many with each statement; first gives the first
-// column.
-func inBatches(ctx context.Context, tx *store.Tx, texts map[int]string, events []Event, first func(*Event) int64) error {
-	args := make([]any, 0, min(len(events), rowsPerInsert)*eventColumns)
+// column, more those behind the content's; nil: none.
+func inBatches(ctx context.Context, tx *store.Tx, texts map[int]string, events []Event, first func(*Event) int64, more func(*Event) []any) error {
+	args := make([]any, 0, min(len(events), rowsPerInsert)*(eventColumns+1))
 	for len(events) > 0 {
 		n := rowsPerInsert
 		for n > len(events) {
@@ -160,6 +160,9 @@ func inBatches(ctx context.Context, tx *store.Tx, texts map[int]string, events [
 			e := &events[i]
 			args = append(args, first(e), e.ID, e.Time, string(e.Kind), string(e.Digest), e.Actor, e.Team,
 				e.Service, e.Env, e.Cluster, e.TraceID, e.rawBody())
+			if more != nil {
+				args = append(args, more(e)...)
+			}
 		}
 		if _, err := tx.Exec(ctx, texts[n], args...); err != nil {
 			return err
