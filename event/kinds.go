@@ -38,6 +38,10 @@ const (
 	FeedRefused         Kind = "feed.refused"
 	RunnerAnomaly       Kind = "runner.anomaly"
 	RunnerAccepted      Kind = "runner.accepted"
+	FeedMatched         Kind = "feed.matched"
+	SBOMScanned         Kind = "sbom.scanned"
+	FindingOpened       Kind = "finding.opened"
+	FindingResolved     Kind = "finding.resolved"
 	DecisionMade        Kind = "decision.made"
 	DecisionChanged     Kind = "decision.changed"
 	CertificateIssued   Kind = "certificate.issued"
@@ -161,6 +165,18 @@ func Kinds() []KindInfo {
 		{RunnerAccepted, Audit, "An anomaly, or a first build, was taken into what is usual. The event's digest is what the build made.", []Field{
 			{"id", "anomaly, ano_..., or build, run_..."}, {"what", "as in runner.anomaly, or first"}, {"name", "of the tool, cache or protocol"},
 			{"after", "what is usual from now on"}, {"pattern", "in its place, when one was given"}, {"reason", "why"}}},
+		{FeedMatched, Domain, "An operation of an advisory feed was matched against everything stored: the receipt, also when nothing is affected.", []Field{
+			{"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "its number"}, {"advisories", "that changed"},
+			{"opened", "matches of component and advisory"}, {"resolved", "matches"}, {"artifacts", "newly affected"}}},
+		{SBOMScanned, Domain, "The components of a bill of materials were looked up in the advisories in force. The event's digest is what it describes.", []Field{
+			{"document", "its number"}, {"components", "how many"}, {"affected", "matches of component and advisory"}, {"unknown", "matches of which it cannot be told"},
+			{"unmatched", "components that no feed can know"}}},
+		{FindingOpened, Domain, "Advisories newly affect an artifact. The event's digest is the artifact's.", []Field{
+			{"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "its number"}, {"advisories", "the first of them"}, {"count", "of all"},
+			{"malicious", "one is about a package that is itself the attack"}}},
+		{FindingResolved, Domain, "Advisories affect an artifact no more: they changed, or were withdrawn. The event's digest is the artifact's.", []Field{
+			{"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "its number"}, {"advisories", "the first of them"}, {"count", "of all"},
+			{"malicious", "one was about a package that is itself the attack"}}},
 		{DecisionMade, Domain, "A digest was decided upon for a scope.", []Field{
 			{"id", "decision, dec_..."}, {"scope", "scope's id"}, {"verdict", "allow or deny"}, {"mode", "audit, warn or enforce"},
 			{"policy", "policy hash"}, {"facts", "facts hash"}, {"valid_until", "RFC 3339"}}},

@@ -148,6 +148,15 @@ func TestOperations(t *testing.T) {
 		if all, err := s.Get(t.Context(), "X-0"); err != nil || len(all) != 1 {
 			t.Errorf("it is back: %v, %v", all, err)
 		}
+		ghsa := strings.Replace(record("GHSA-1", "p30", "2024-01-01T00:00:00Z", "1.0.0"), `"modified"`, `"aliases": ["X-0", "CVE-2024-1"], "modified"`, 1)
+		if _, err := bring(t, s, archive(t, map[string]string{"GHSA-1.json": ghsa}), Options{Name: "github", Ecosystem: "npm"}); err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]int{"X-0": 2, "CVE-2024-1": 1, "GHSA-1": 1, "X-99": 0} {
+			if all, err := s.ByAlias(t.Context(), name); err != nil || len(all) != want {
+				t.Errorf("records about %s: %d, %v; want %d", name, len(all), err, want)
+			}
+		}
 		src, err := s.Source(t.Context(), "osv", "npm")
 		if err != nil || src.Records != 20 || src.Problem != "" || src.Checked.IsZero() {
 			t.Errorf("%+v, %v", src, err)

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -162,15 +163,11 @@ func (s *Store) begin(ctx context.Context, a Archive, o Options) (op Operation, 
 
 // discard takes away the rows of an operation that never came into force.
 func (s *Store) discard(ctx context.Context, id int64, why string) error {
-	for _, table := range []string{"feed_package", "feed_record"} {
+	for _, table := range []string{"feed_alias", "feed_package", "feed_record"} {
 		for {
 			var n int64
 			if err := s.db.Update(ctx, func(tx *store.Tx) (err error) {
-				q := `DELETE FROM feed_record WHERE operation = ? AND id IN (SELECT id FROM feed_record WHERE operation = ? LIMIT 2000)`
-				if table == "feed_package" {
-					q = `DELETE FROM feed_package WHERE operation = ? AND id IN (SELECT id FROM feed_package WHERE operation = ? LIMIT 2000)`
-				}
-				n, err = tx.Exec(ctx, q, id, id)
+				n, err = tx.Exec(ctx, `DELETE FROM `+table+` WHERE operation = ? AND id IN (SELECT id FROM `+table+` WHERE operation = ? LIMIT 2000)`, id, id)
 				return err
 			}); err != nil {
 				return err
@@ -235,9 +232,9 @@ type importing struct {
 	byHash map[[32]byte]string
 	before int64 // records in force before
 
-	records, packages [][]any
-	total             int64
-	back, forward     int // changed records whose modified went back, and the others
+	records, packages, aliases [][]any
+	total                      int64
+	back, forward              int // changed records whose modified went back, and the others
 }
 
 func (in *importing) run(ctx context.Context, a Archive) error {
@@ -344,6 +341,9 @@ func (in *importing) record(ctx context.Context, a *vuln.Advisory, raw []byte, s
 			in.packages = append(in.packages, []any{k.Ecosystem, k.Name, in.op.ID, a.ID})
 		}
 	}
+	for _, alias := range slices.Compact(slices.Sorted(slices.Values(slices.Concat(a.Aliases, a.Upstream)))) {
+		in.aliases = append(in.aliases, []any{alias, in.op.ID, a.ID})
+	}
 	return in.flush(ctx, piece)
 }
 
@@ -372,8 +372,8 @@ func (in *importing) flush(ctx context.Context, atLeast int) error {
 	if len(in.records) == 0 || len(in.records) < atLeast {
 		return nil
 	}
-	records, packages := in.records, in.packages
-	in.records, in.packages = nil, nil
+	records, packages, aliases := in.records, in.packages, in.aliases
+	in.records, in.packages, in.aliases = nil, nil, nil
 	return in.s.db.Update(ctx, func(tx *store.Tx) error {
 		if err := in.fence(ctx, tx); err != nil {
 			return err
@@ -381,7 +381,10 @@ func (in *importing) flush(ctx context.Context, atLeast int) error {
 		if err := insert(ctx, tx, "feed_record (name, ecosystem, id, operation, until, hash, withdrawn, body)", 8, records); err != nil {
 			return err
 		}
-		return insert(ctx, tx, "feed_package (ecosystem, package, operation, id)", 4, packages)
+		if err := insert(ctx, tx, "feed_package (ecosystem, package, operation, id)", 4, packages); err != nil {
+			return err
+		}
+		return insert(ctx, tx, "feed_alias (alias, operation, id)", 3, aliases)
 	})
 }
 

@@ -14,6 +14,7 @@ import "assay/store"
 //     record has an empty body; bodies are OSV's JSON under zstd.
 //   - feed_package: which packages a version of a record names, in the normal form
 //     in which components are looked up.
+//   - feed_alias: the other names of a version of a record.
 var Migrations = store.Migrations{Name: "vuln/feed", Steps: []string{`
 CREATE TABLE feed_source (
 	name      TEXT   NOT NULL,
@@ -64,7 +65,14 @@ CREATE TABLE feed_package (
 	id        TEXT   NOT NULL,
 	PRIMARY KEY (ecosystem, package, operation, id)
 );
-CREATE INDEX feed_package_operation ON feed_package (operation);`}}
+CREATE INDEX feed_package_operation ON feed_package (operation);`, `
+CREATE TABLE feed_alias (
+	alias     TEXT   NOT NULL,
+	operation BIGINT NOT NULL,
+	id        TEXT   NOT NULL,
+	PRIMARY KEY (alias, operation, id)
+);
+CREATE INDEX feed_alias_operation ON feed_alias (operation);`}}
 
 // The states of an operation.
 const (

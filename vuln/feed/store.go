@@ -141,6 +141,26 @@ func (s *Store) ByPackage(ctx context.Context, p vuln.Package) ([]Record, error)
 		WHERE p.ecosystem = ? AND p.package = ? AND length(r.body) > 0`, p.Ecosystem, p.Name)
 }
 
+// InForce is a feed's version of a record that is in force; nil when there is
+// none.
+func (s *Store) InForce(ctx context.Context, name, ecosystem, id string) (*vuln.Advisory, error) {
+	all, err := s.read(ctx, `SELECT name, ecosystem, operation, body FROM feed_record WHERE name = ? AND ecosystem = ? AND id = ? AND until = 0 AND `+visible, name, ecosystem, id)
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	return all[0].Advisory, nil
+}
+
+// ByAlias gives the records in force that are about the same flaw as a name says:
+// those of that name, and those that name it as theirs.
+func (s *Store) ByAlias(ctx context.Context, name string) ([]Record, error) {
+	return s.read(ctx, `SELECT name, ecosystem, operation, body FROM feed_record WHERE id = ? AND until = 0 AND `+visible+`
+		UNION ALL SELECT r.name, r.ecosystem, r.operation, r.body FROM feed_alias a
+		JOIN feed_operation o ON o.id = a.operation AND o.state IN (1, 3)
+		JOIN feed_record r ON r.name = o.name AND r.ecosystem = o.ecosystem AND r.id = a.id AND r.operation = a.operation AND r.until = 0
+		WHERE a.alias = ? AND a.id <> ? AND length(r.body) > 0`, name, name, name)
+}
+
 func (s *Store) read(ctx context.Context, q string, args ...any) (all []Record, err error) {
 	err = s.db.View(ctx, func(tx *store.Tx) error {
 		all = nil
@@ -256,7 +276,7 @@ type Operation struct {
 	Problem   string    `json:"problem,omitempty"`
 }
 
-var stateNames = map[int64]string{reading: "reading", inForce: "in_force", refused: "refused", superseded: "superseded"}
+var stateNames = map[int64]string{reading: "reading", inForce: "in_force", refused: "refused", superseded: Superseded}
 
 // Operations lists the imports of a feed, newest first.
 func (s *Store) Operations(ctx context.Context, name, ecosystem string, limit int) (all []Operation, err error) {
@@ -282,6 +302,29 @@ func (s *Store) Operations(ctx context.Context, name, ecosystem string, limit in
 	})
 	return all, err
 }
+
+// Operation is one import; fault.NotFound when there is none of this number.
+func (s *Store) Operation(ctx context.Context, id int64) (op Operation, err error) {
+	var name, ecosystem string
+	if err := s.db.View(ctx, func(tx *store.Tx) error {
+		return tx.QueryRow(ctx, `SELECT name, ecosystem FROM feed_operation WHERE id = ?`, id).Scan(&name, &ecosystem)
+	}); err != nil {
+		return op, err
+	}
+	all, err := s.Operations(ctx, name, ecosystem, 1000)
+	for _, o := range all {
+		if o.ID == id {
+			return o, nil
+		}
+	}
+	if err == nil {
+		err = fault.Newf(fault.NotFound, "operation %d of feed %s %s is too long ago", id, name, ecosystem)
+	}
+	return op, err
+}
+
+// Superseded is the state of an operation that was in force once.
+const Superseded = "superseded"
 
 // isRefusal says that it was the feed, not we, that failed.
 func isRefusal(err error) bool {

@@ -1,0 +1,269 @@
+package finding
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"assay/artifact"
+	"assay/internal/fault"
+	"assay/store"
+	"assay/vuln"
+)
+
+// Finding is an advisory's word about a component of an artifact. Records of
+// several feeds about one flaw are one finding.
+type Finding struct {
+	Name      string    // of the flaw: its CVE where it has one
+	Records   []Source  // by which it was found, with the names that they use
+	Component string    // its key: canonical package URL
+	Version   string    // of the component
+	Status    string    // affected, unknown
+	Reason    string    // why it is unknown
+	Fixed     string    // the least version that mends it; "" when none is named
+	Direct    string    // direct, transitive, unknown
+	Via       string    // the component that brings it, of a transitive one
+	FirstSeen time.Time // since when it is known here that this artifact is affected
+	Severity  string    // critical, high, medium, low, none; "unknown" when nobody rates it
+	Score     float64   // of CVSS, with the severity; 0: none
+	Summary   string
+	Malicious bool
+}
+
+// Source is a record of a feed.
+type Source struct{ Feed, ID string }
+
+// State is what is known of an artifact apart from its findings: each of these
+// is unknown, and none counts as clean.
+type State struct {
+	SBOM           bool     // there is a bill of materials in force
+	Scanned        bool     // all of them are looked up
+	Incomplete     []string // what the bills of materials say that they do not hold
+	Components     int
+	Unmatched      int      // no feed knows their kind
+	ReleaseMissing int      // their distribution's release is not known
+	FeedsMissing   []string // ecosystems of components that no feed in force is for
+	FeedsStale     []string // and that no feed was looked at for lately
+}
+
+// OfSubject gives what is known about an artifact. maxAge is how old a feed may
+// be before it is stale.
+func (m *Matcher) OfSubject(ctx context.Context, subject artifact.Digest, maxAge time.Duration) (all []Finding, st State, err error) {
+	if err := subject.Validate(); err != nil {
+		return nil, st, fault.Wrap(fault.Invalid, err)
+	}
+	rows, st, err := m.rows(ctx, subject)
+	if err != nil {
+		return nil, st, err
+	}
+	if err := m.freshness(ctx, subject, maxAge, &st); err != nil {
+		return nil, st, err
+	}
+	known := map[string]*flaw{}
+	for _, r := range rows {
+		f, err := m.flaw(ctx, known, r.advisory)
+		if err != nil {
+			return nil, st, err
+		}
+		all = join(all, r, f)
+	}
+	slices.SortFunc(all, func(a, b Finding) int {
+		if a.Score != b.Score {
+			if a.Score > b.Score {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a.Name+a.Component, b.Name+b.Component)
+	})
+	return all, st, nil
+}
+
+// row is a match of a component that the artifact holds.
+type row struct {
+	component, version, feed, advisory string
+	status                             int64
+	fixed, reason                      string
+	direct                             int64
+	via                                string
+	seen                               time.Time
+}
+
+func (m *Matcher) rows(ctx context.Context, subject artifact.Digest) (all []row, st State, err error) {
+	err = m.db.View(ctx, func(tx *store.Tx) error {
+		all, st = nil, State{}
+		var documents, scanned int64
+		if err := tx.QueryRow(ctx, `SELECT COUNT(*), COALESCE(SUM(CASE WHEN s.document IS NULL THEN 0 ELSE 1 END), 0)
+			FROM sbom_document d LEFT JOIN finding_scan s ON s.document = d.id WHERE d.subject = ? AND d.state = 1`, string(subject)).Scan(&documents, &scanned); err != nil {
+			return err
+		}
+		st.SBOM, st.Scanned = documents > 0, documents > 0 && documents == scanned
+		if err := tx.QueryRow(ctx, `SELECT COUNT(DISTINCT o.component), COUNT(DISTINCT CASE WHEN f.state = 1 THEN o.component END), COUNT(DISTINCT CASE WHEN f.state = 2 THEN o.component END)
+			FROM finding_scan s JOIN sbom_occurrence o ON o.document = s.document LEFT JOIN finding_component f ON f.component = o.component WHERE s.subject = ?`, string(subject)).
+			Scan(&st.Components, &st.Unmatched, &st.ReleaseMissing); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `SELECT c.key, c.version, f.feed, f.advisory, f.status, f.fixed, f.reason, o.direct, COALESCE((SELECT v.key FROM sbom_component v WHERE v.id = o.via), ''),
+			CASE WHEN f.opened > s.scanned THEN f.opened ELSE s.scanned END
+			FROM finding_scan s JOIN sbom_occurrence o ON o.document = s.document JOIN finding_match f ON f.component = o.component AND f.closed = 0
+			JOIN sbom_component c ON c.id = o.component WHERE s.subject = ? ORDER BY c.key, f.advisory`, string(subject))
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var r row
+			var seen int64
+			if err := rows.Scan(&r.component, &r.version, &r.feed, &r.advisory, &r.status, &r.fixed, &r.reason, &r.direct, &r.via, &seen); err != nil {
+				return err
+			}
+			r.seen = store.Time(seen)
+			all = append(all, r)
+		}
+		return rows.Err()
+	})
+	return all, st, err
+}
+
+// freshness says for which ecosystems no feed is in force, or none that was
+// looked at lately.
+func (m *Matcher) freshness(ctx context.Context, subject artifact.Digest, maxAge time.Duration, st *State) error {
+	feeds, err := m.feeds.Sources(ctx)
+	if err != nil {
+		return err
+	}
+	return m.db.View(ctx, func(tx *store.Tx) error {
+		st.FeedsMissing, st.FeedsStale = nil, nil
+		rows, err := tx.Query(ctx, `SELECT DISTINCT f.ecosystem FROM finding_scan s JOIN sbom_occurrence o ON o.document = s.document
+			JOIN finding_component f ON f.component = o.component AND f.state = 0 WHERE s.subject = ? ORDER BY f.ecosystem`, string(subject))
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var e string
+			if err := rows.Scan(&e); err != nil {
+				return err
+			}
+			base, _, _ := strings.Cut(e, ":")
+			there, fresh := false, false
+			for _, f := range feeds {
+				if f.Operation == 0 || f.Ecosystem != "" && f.Ecosystem != base && f.Ecosystem != e {
+					continue
+				}
+				there = true
+				fresh = fresh || tx.Now().Sub(f.Checked) <= maxAge
+			}
+			switch {
+			case !there && !slices.Contains(st.FeedsMissing, base):
+				st.FeedsMissing = append(st.FeedsMissing, base)
+			case there && !fresh && !slices.Contains(st.FeedsStale, base):
+				st.FeedsStale = append(st.FeedsStale, base)
+			}
+		}
+		return rows.Err()
+	})
+}
+
+// flaw is what all records in force say of one flaw, whatever they call it.
+type flaw struct {
+	name      string
+	summary   string
+	severity  string
+	score     float64
+	malicious bool
+}
+
+// flaw reads a record and those that are about the same flaw: severity is filled
+// in from them where one says nothing.
+func (m *Matcher) flaw(ctx context.Context, known map[string]*flaw, id string) (*flaw, error) {
+	if f := known[id]; f != nil {
+		return f, nil
+	}
+	records, err := m.feeds.ByAlias(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	f := &flaw{name: id}
+	names := []string{id}
+	for _, r := range records {
+		names = append(names, r.Names()...)
+	}
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
+		if name == id || len(names) > 200 {
+			continue
+		}
+		more, err := m.feeds.ByAlias(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, more...)
+	}
+	for _, r := range records {
+		names = append(names, r.Names()...)
+		f.malicious = f.malicious || r.IsMalicious()
+		if f.summary == "" || r.ID == id {
+			f.summary = first(r.Summary, f.summary)
+		}
+		if severity, score := r.Rating(); score > f.score || f.severity == "" {
+			f.severity, f.score = first(severity, f.severity), max(score, f.score)
+		}
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		if strings.HasPrefix(n, "CVE-") {
+			f.name = n
+			break
+		}
+	}
+	if f.name == id { // without a CVE all records of the flaw share the first of its names
+		f.name = names[0]
+	}
+	f.severity = first(f.severity, "unknown")
+	known[id] = f
+	return f, nil
+}
+
+func first(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// join adds a row to the findings: to the one of the same flaw and component,
+// where there is one.
+func join(all []Finding, r row, f *flaw) []Finding {
+	i := slices.IndexFunc(all, func(o Finding) bool { return o.Name == f.name && o.Component == r.component })
+	if i < 0 {
+		all = append(all, Finding{Name: f.name, Component: r.component, Version: r.version, Status: vuln.Status(r.status).String(), Reason: r.reason, Fixed: r.fixed, Direct: directness(r.direct), Via: r.via,
+			FirstSeen: r.seen, Severity: f.severity, Score: f.score, Summary: f.summary, Malicious: f.malicious})
+		i = len(all) - 1
+	}
+	at := &all[i]
+	if s := (Source{r.feed, r.advisory}); !slices.Contains(at.Records, s) {
+		at.Records = append(at.Records, s)
+	}
+	if status := vuln.Status(r.status); status == vuln.IsAffected {
+		at.Status, at.Reason = status.String(), ""
+	}
+	at.Fixed = first(at.Fixed, r.fixed)
+	if r.seen.Before(at.FirstSeen) {
+		at.FirstSeen = r.seen
+	}
+	if d := directness(r.direct); d == "direct" {
+		at.Direct, at.Via = d, ""
+	}
+	return all
+}
+
+func directness(n int64) string {
+	switch n {
+	case 1:
+		return "direct"
+	case 0:
+		return "transitive"
+	}
+	return "unknown"
+}
