@@ -169,6 +169,8 @@ type Registry struct {
 	ExchangeLife time.Duration `yaml:"exchange_life"`
 	// Scrub says how stored blobs are hashed again.
 	Scrub Scrub `yaml:"scrub"`
+	// GC says how what nothing needs is collected.
+	GC GC `yaml:"gc"`
 	// Replicas are registries with the same repositories, asked in this order for
 	// what is damaged here.
 	Replicas []Replica `yaml:"replicas"`

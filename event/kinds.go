@@ -22,6 +22,10 @@ const (
 	BlobRead            Kind = "blob.read"
 	ArtifactDeleted     Kind = "artifact.deleted"
 	ArtifactDenied      Kind = "artifact.denied"
+	BlobsCollected      Kind = "blobs.collected"
+	RetentionRun        Kind = "retention.run"
+	HoldAdded           Kind = "hold.added"
+	HoldRemoved         Kind = "hold.removed"
 	TagMoved            Kind = "tag.moved"
 	TagDeleted          Kind = "tag.deleted"
 	TagHeld             Kind = "tag.held"
@@ -119,6 +123,14 @@ func Kinds() []KindInfo {
 		{ArtifactDeleted, Audit, "A manifest or a blob was deleted.", []Field{
 			{"repository", "repository name"}, {"what", "manifest or blob"}, {"media_type", "of a manifest"}, {"decision", "allow"},
 			{"address", "whence"}, {"user_agent", "the client's, clipped"}, {"credential", "that proved the identity"}}},
+		{BlobsCollected, Domain, "Garbage collection deleted the bytes of blobs that nothing needed.", []Field{
+			{"blobs", "how many"}, {"bytes", "freed"}, {"digests", "which"}}},
+		{RetentionRun, Audit, "Retention rules were carried out. What each deletion was for stands in its own event.", []Field{
+			{"manifests", "deleted"}, {"tags", "deleted"}, {"attestations", "deleted"}, {"decisions", "deleted"}, {"events", "dropped"}, {"rules", "Retention documents"}, {"held", "kept by a hold alone"}}},
+		{HoldAdded, Audit, "Something is on legal hold: nobody can delete it. The event's digest is the held one, if any.", []Field{
+			{"id", "hold, hold_..."}, {"repository", "held, or where the digest is held"}, {"tag", "that named it"}, {"reason", "why"}, {"until", "when it ends by itself"}, {"locked", "objects that the object store locked"}}},
+		{HoldRemoved, Audit, "A legal hold ended, by hand or at its time.", []Field{
+			{"id", "hold, hold_..."}, {"repository", "held"}, {"tag", "that named it"}, {"reason", "why it ended"}}},
 		{ArtifactDenied, Audit, "A push, pull or delete was refused.", []Field{
 			{"repository", "repository name"}, {"tag", "tag, if any"}, {"action", "push, pull or delete"}, {"operation", "as in the metrics"},
 			{"decision", "deny"}, {"reason", "why"}, {"address", "whence"}, {"user_agent", "the client's, clipped"}, {"credential", "that proved the identity"},

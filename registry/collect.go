@@ -167,3 +167,6 @@ func RemovedBefore(ctx context.Context, tx *store.Tx, before time.Time, limit in
 	}
 	return out, rows.Err()
 }
+
+// UploadYoung is how long a blob without manifest is its uploader's to see.
+func (r *Registry) UploadYoung() time.Duration { return r.limits.UploadYoung }
