@@ -24,6 +24,7 @@ import (
 	"assay/identity/credential"
 	"assay/internal/clock"
 	"assay/internal/fault"
+	"assay/registry/collect"
 	"assay/registry/gate"
 	"assay/registry/integrity"
 	"assay/sbom"
@@ -43,6 +44,7 @@ type Options struct {
 	SBOMs       *sbom.Store
 	Integrity   *integrity.Checker
 	Runners     *baseline.Store
+	Collector   *collect.Collector
 	Webhooks    *webhook.Sender
 	Credentials *credential.Store
 	Engine      *verify.Engine

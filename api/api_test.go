@@ -289,7 +289,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"post /api/v1/keys/{role}/rotate": "admin",
 		"get /api/v1/registry/status":     "viewer", "get /api/v1/registry/history": "viewer", "post /api/v1/registry/promote": "approver",
 		"get /api/v1/registry/damage": "operator", "post /api/v1/registry/repair": "operator", "put /api/v1/registry/repair/{digest}": "operator",
-		"post /api/v1/registry/scrub": "operator", "post /api/v1/registry/quarantine": "operator", "post /api/v1/registry/release": "operator", "post /api/v1/registry/revoke": "operator",
+		"post /api/v1/registry/scrub": "operator", "post /api/v1/registry/gc": "operator", "post /api/v1/registry/quarantine": "operator", "post /api/v1/registry/release": "operator", "post /api/v1/registry/revoke": "operator",
 		"post /api/v1/bundles": "operator", "get /api/v1/bundles": "operator", "get /api/v1/bundles/{target}/{sequence}": "operator",
 		"post /api/v1/bundles/feeds": "operator", "post /api/v1/bundles/import": "operator",
 		"get /api/v1/registry/blocks": "operator", "get /api/v1/registry/pulls": "auditor",

@@ -42,6 +42,8 @@ type Site struct {
 	// References gives each blob that rows of the snapshot name.
 	References func(ctx context.Context, tx *store.Tx, fn func(artifact.Digest) error) error
 	Logger     *slog.Logger
+	// Pin keeps every blob until it is released; nil: nothing deletes blobs.
+	Pin func(ctx context.Context) (release func(), err error)
 }
 
 // Log is one of the site's logs.
@@ -116,6 +118,13 @@ func Create(ctx context.Context, site Site, r Repo, keys Keys, signer Signer) (L
 	names, err := namesKey(site.Data)
 	if err != nil {
 		return Listed{}, err
+	}
+	if site.Pin != nil {
+		release, err := site.Pin(ctx)
+		if err != nil {
+			return Listed{}, err
+		}
+		defer release()
 	}
 	m := Manifest{Version: formatVersion, Host: site.Host, Program: site.Program, Recipients: recipients, CreatedAt: site.DB.Now(), Logs: []LogHead{}}
 	m.ID = m.CreatedAt.Format(idTime) + "-" + strings.ToLower(rand.Text()[:8])

@@ -46,5 +46,8 @@ func (r *Registry) validate() error {
 			return err
 		}
 	}
+	if err := r.GC.validate(); err != nil {
+		return err
+	}
 	return r.Scrub.validate()
 }

@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"assay/artifact"
@@ -30,4 +31,22 @@ func References(ctx context.Context, tx *store.Tx, fn func(artifact.Digest) erro
 		}
 	}
 	return rows.Err()
+}
+
+// Needs calls keep with those of the digests that hold a bundle which is too
+// large for a row.
+func Needs(ctx context.Context, tx *store.Tx, digests []artifact.Digest, keep func(artifact.Digest)) error {
+	for _, d := range digests {
+		if d.Algorithm() != artifact.SHA256 {
+			continue
+		}
+		var id string
+		err := tx.QueryRow(ctx, `SELECT id FROM evidence_bundle WHERE id = ? AND content IS NULL`, "att_"+d.Hex()).Scan(&id)
+		if err == nil {
+			keep(d)
+		} else if !errors.Is(err, fault.NotFound) {
+			return err
+		}
+	}
+	return nil
 }

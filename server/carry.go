@@ -83,6 +83,11 @@ func (c carrying) Make(ctx context.Context, q client.BundleExport) (*client.Bund
 	if err != nil {
 		return nil, err
 	}
+	release, err := pinBlobs(ctx, c.s.db, "a bundle is made", c.s.log)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	for _, step := range []func(context.Context) error{p.trust, p.repositories, p.policies, p.feeds, p.layout} {
 		if err := step(ctx); err != nil {
 			return nil, err

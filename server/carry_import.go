@@ -70,6 +70,11 @@ func (im *importing) run(ctx context.Context, file io.Reader) error {
 	if im.rd, err = transfer.Open(ctx, file, im.pin(ctx), im.s.clock()); err != nil {
 		return err
 	}
+	release, err := pinBlobs(ctx, im.s.db, "a bundle is imported", im.s.log)
+	if err != nil {
+		return err
+	}
+	defer release()
 	for _, step := range []func(context.Context) error{im.admit, im.store, im.read, im.check, im.trust, im.configure, im.evidence, im.show} {
 		if err := step(ctx); err != nil {
 			return err

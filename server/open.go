@@ -26,6 +26,7 @@ import (
 	"assay/internal/fault"
 	"assay/internal/keyring"
 	"assay/registry"
+	"assay/registry/collect"
 	"assay/registry/gate"
 	"assay/registry/gateway"
 	"assay/registry/integrity"
@@ -67,6 +68,7 @@ type parts struct {
 	registry    *registry.Registry
 	gateway     *gateway.Gateway
 	integrity   *integrity.Checker
+	collector   *collect.Collector
 	blobs       blob.Store
 	events      *event.Log
 	backlog     prometheus.Gauge
@@ -83,7 +85,7 @@ type parts struct {
 func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, baseline.Migrations,
-		registry.Migrations, gate.Migrations, integrity.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, vouchMigrations, transfer.Migrations,
+		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, vouchMigrations, transfer.Migrations,
 	}
 }
 
@@ -331,7 +333,10 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 		Clock: s.clock, Logger: s.log, Registerer: s.reg,
 		Limits: registry.Limits{MaxManifest: s.cfg.Registry.MaxManifest, Uploads: s.cfg.Registry.MaxUploads, ExchangeTTL: s.cfg.Registry.ExchangeLife},
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return s.openCollector()
 }
 
 // derive makes a symmetric key out of a private one (RFC 5869).
@@ -349,7 +354,7 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 		Source: s.public, Host: s.host(), Logger: s.log, Registerer: s.reg,
 	})
 	s.api = api.New(api.Options{
-		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Integrity: s.integrity, Runners: s.runners, Webhooks: s.webhooks, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
+		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Integrity: s.integrity, Collector: s.collector, Runners: s.runners, Webhooks: s.webhooks, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
 		Credentials: s.credentials, Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Foreign: foreignTrust{s}, Delegations: delegations{s}, Rotate: s.rotate, Clock: s.clock, Logger: s.log,

@@ -52,6 +52,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 		work["gate"] = s.gate.Run
 		work["gateway"] = func(ctx context.Context) error { return s.gateway.Run(ctx, s.registry.Intake()) }
 		work["scrub"] = s.integrity.Run
+		work["collector"] = s.collector.Run
 		work["registry"] = s.registry.Run // evidence not handed on yet, uploads that were left
 	}
 	if s.has(config.RoleAPI) {

@@ -73,6 +73,9 @@ CREATE TABLE transfer_feed (
 	sequence BIGINT NOT NULL,
 	PRIMARY KEY (origin, feed, path)
 );
+`, `
+CREATE INDEX transfer_sent_member ON transfer_sent (name) WHERE what = 'member';
+CREATE INDEX transfer_feed_digest ON transfer_feed (digest);
 `}}
 
 // Export is a file that was made.

@@ -25,7 +25,7 @@ of. Who had it by then is listed. Nothing is deleted, and release undoes it.`),
 		a.registryBlock("release", "Lift a quarantine", "Release serves a digest again, as its state and its policy say."),
 		a.registryBlock("revoke", "Serve a digest to nobody, in any repository, for good", `Revoke is a quarantine that is not lifted: build again what should replace it. To
 revoke a key, an identity or a digest wherever it is verified, see assay revoke.`),
-		a.registryBlocks(), a.registryPulls(), a.registryCopy(), a.registryScrub(), a.registryRepair())
+		a.registryBlocks(), a.registryPulls(), a.registryCopy(), a.registryScrub(), a.registryGC(), a.registryRepair())
 }
 
 // place is REPOSITORY:TAG or REPOSITORY@DIGEST of the own registry.
