@@ -14,6 +14,7 @@ import (
 
 	"assay/artifact"
 	"assay/internal/fault"
+	"assay/internal/resident"
 )
 
 // hasher is the running sha256 of a session and the number of bytes in it.
@@ -25,7 +26,21 @@ type hasher struct {
 
 func newHasher() *hasher { return &hasher{sum: sha256.New()} }
 
-var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
+// The buffers that uploads are copied through, and those for all who come when
+// they are in use.
+var (
+	copyBuffers  = resident.Pool{Size: 256 << 10, Max: 8}
+	smallBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+)
+
+// copyBuffer gives a buffer, and what takes it back.
+func copyBuffer() (buf []byte, release func()) {
+	if b := copyBuffers.Get(); b != nil {
+		return b, func() { copyBuffers.Put(b) }
+	}
+	b := smallBuffers.Get().(*[]byte)
+	return *b, func() { smallBuffers.Put(b) }
+}
 
 // hashFile hashes the first size bytes of f.
 func hashFile(ctx context.Context, f *os.File, size int64) (*hasher, error) {
@@ -36,13 +51,13 @@ func hashFile(ctx context.Context, f *os.File, size int64) (*hasher, error) {
 }
 
 func hashInto(ctx context.Context, h hash.Hash, f *os.File, size int64) error {
-	buf := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(buf)
+	buf, release := copyBuffer()
+	defer release()
 	for off := int64(0); off < size; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		b := (*buf)[:min(int64(len(*buf)), size-off)]
+		b := buf[:min(int64(len(buf)), size-off)]
 		n, err := f.ReadAt(b, off)
 		h.Write(b[:n])
 		off += int64(n)
@@ -85,9 +100,9 @@ func (w *writer) Write(b []byte) (int, error) {
 
 // ReadFrom is Write with a large shared buffer, for io.Copy.
 func (w *writer) ReadFrom(r io.Reader) (int64, error) {
-	buf := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(buf)
-	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, *buf)
+	buf, release := copyBuffer()
+	defer release()
+	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, buf)
 }
 
 func (w *writer) Close() error {

@@ -30,6 +30,7 @@ import (
 	"assay/identity"
 	"assay/internal/clock"
 	"assay/internal/fault"
+	"assay/internal/resident"
 	"assay/store"
 )
 
@@ -174,7 +175,7 @@ type Registry struct {
 	issued   *issuedTokens
 	pulls    *pullWindow
 	met      *metrics
-	bufs     sendBuffers
+	bufs     *resident.Pool
 
 	serving  atomic.Int64 // requests under way
 	holdings *holdings
@@ -235,6 +236,7 @@ func New(o Options) (*Registry, error) {
 		issued:   newIssuedTokens(rec),
 		pulls:    newPullWindow(),
 		holdings: newHoldings(),
+		bufs:     newSendBuffers(),
 		met:      met,
 
 		strictAudit: o.StrictAudit,
@@ -257,7 +259,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.serving.Add(1)
 	defer r.serving.Add(-1)
 	start := time.Now()
-	rw, rt := newResponse(w, r.limits.IdleTimeout, &r.bufs), route{op: opUnknown}
+	rw, rt := newResponse(w, r.limits.IdleTimeout, r.bufs), route{op: opUnknown}
 	defer func() { r.met.observe(rt.op, rw, time.Since(start)) }()
 	h := rw.Header()
 	h.Set("X-Content-Type-Options", "nosniff")

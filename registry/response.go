@@ -5,11 +5,10 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"assay/internal/fault"
+	"assay/internal/resident"
 )
 
 // response is the ResponseWriter of one request. It notes status and bytes,
@@ -19,14 +18,14 @@ type response struct {
 	http.ResponseWriter
 	ctl    *http.ResponseController
 	idle   time.Duration
-	bufs   *sendBuffers
+	bufs   *resident.Pool
 	status int
 	began  bool
 	out    int64 // body bytes sent
 	in     int64 // body bytes received, set by those who read it
 }
 
-func newResponse(w http.ResponseWriter, idle time.Duration, bufs *sendBuffers) *response {
+func newResponse(w http.ResponseWriter, idle time.Duration, bufs *resident.Pool) *response {
 	return &response{ResponseWriter: w, ctl: http.NewResponseController(w), idle: idle, bufs: bufs}
 }
 
@@ -49,38 +48,13 @@ func (w *response) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// sendBuffers are what blobs are copied through. sendfile(2) takes a file to a
-// socket in steps of 64 KiB, and wakes the reader at each: to copy a megabyte
-// and hand it over at once costs half the processor time of that (make bench
-// shows it as CPU of registry.pull.1mb). There are few, so that slow clients
-// hold little memory; who finds none left sends by sendfile.
-type sendBuffers struct {
-	pool sync.Pool // of *[]byte; what is idle goes with the next collections
-	used atomic.Int32
-}
-
-const (
-	sendBuffer     = 1 << 20 // bytes of one
-	maxSendBuffers = 16
-)
-
-// get gives a buffer, or nil when all are in use.
-func (s *sendBuffers) get() *[]byte {
-	if s.used.Add(1) > maxSendBuffers {
-		s.used.Add(-1)
-		return nil
-	}
-	if b, ok := s.pool.Get().(*[]byte); ok {
-		return b
-	}
-	b := make([]byte, sendBuffer)
-	return &b
-}
-
-func (s *sendBuffers) put(b *[]byte) {
-	s.pool.Put(b)
-	s.used.Add(-1)
-}
+// newSendBuffers are what blobs are copied through. sendfile(2) takes a file to a
+// socket in steps of 64 KiB, and wakes the reader at each: to copy half a
+// megabyte and hand it over at once costs little more than half the processor
+// time of that, a whole one a little less again (make bench shows it as CPU of
+// registry.pull.1mb). There are few, so that slow clients hold little memory; who
+// finds none left sends by sendfile.
+func newSendBuffers() *resident.Pool { return &resident.Pool{Size: 512 << 10, Max: 12} }
 
 // sendPiece is how much goes out under one write deadline: at the default idle
 // time of a minute a client slower than 140 kB/s is cut off.
@@ -110,10 +84,10 @@ func (w *response) ReadFrom(src io.Reader) (total int64, err error) {
 		want := piece.N
 		w.extendWrite()
 		var n int64
-		if buf := w.bufs.get(); buf != nil {
+		if buf := w.bufs.Get(); buf != nil {
 			// Bare, so that neither side's own way of copying is taken.
-			n, err = io.CopyBuffer(struct{ io.Writer }{w.ResponseWriter}, struct{ io.Reader }{piece}, (*buf)[:min(piece.N, sendBuffer)])
-			w.bufs.put(buf)
+			n, err = io.CopyBuffer(struct{ io.Writer }{w.ResponseWriter}, struct{ io.Reader }{piece}, buf[:min(piece.N, int64(len(buf)))])
+			w.bufs.Put(buf)
 		} else if fast && isFile {
 			n, err = to.ReadFrom(piece)
 		} else {

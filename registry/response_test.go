@@ -17,15 +17,17 @@ import (
 // A file arrives whole and counted, in whole or by range, with a buffer and by
 // sendfile, and every buffer is given back.
 func TestResponseSendsFiles(t *testing.T) {
-	content := make([]byte, sendPiece+sendBuffer+12345)
+	content := make([]byte, sendPiece+1<<20+12345)
 	_, _ = rand.Read(content)
 	path := filepath.Join(t.TempDir(), "blob")
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, used := range []int32{0, maxSendBuffers} {
-		var bufs sendBuffers
-		bufs.used.Store(used)
+	for _, used := range []int{0, newSendBuffers().Max} {
+		bufs := newSendBuffers()
+		for range used {
+			bufs.Get()
+		}
 		var out int64
 		done := make(chan struct{}, 1)
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -35,7 +37,7 @@ func TestResponseSendsFiles(t *testing.T) {
 				return
 			}
 			defer f.Close()
-			rw := newResponse(w, time.Minute, &bufs)
+			rw := newResponse(w, time.Minute, bufs)
 			http.ServeContent(rw, r, "", time.Now(), f)
 			out = rw.out
 			done <- struct{}{}
@@ -70,27 +72,14 @@ func TestResponseSendsFiles(t *testing.T) {
 				if out != int64(len(got)) {
 					t.Errorf("%d bytes counted, want %d", out, len(got))
 				}
-				if n := bufs.used.Load(); n != used {
-					t.Errorf("%d buffers in use after it, want %d", n, used)
-				}
 			})
 		}
-	}
-}
-
-func TestSendBuffersAreFew(t *testing.T) {
-	var s sendBuffers
-	var held []*[]byte
-	for b := s.get(); b != nil; b = s.get() {
-		held = append(held, b)
-	}
-	if len(held) != maxSendBuffers {
-		t.Fatalf("%d buffers, want %d", len(held), maxSendBuffers)
-	}
-	for _, b := range held {
-		s.put(b)
-	}
-	if b := s.get(); b == nil || len(*b) != sendBuffer {
-		t.Fatal("no buffer after all were given back")
+		free := 0
+		for bufs.Get() != nil {
+			free++
+		}
+		if want := bufs.Max - used; free != want {
+			t.Errorf("%d buffers are free after it, want %d", free, want)
+		}
 	}
 }

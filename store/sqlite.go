@@ -107,7 +107,7 @@ func liteURL(path string) string {
 		"trusted_schema(0)",
 		"cell_size_check(1)",
 		"temp_store(memory)",
-		"cache_size(-2048)",        // KiB for each reader; the system caches the file anyway
+		"cache_size(-1024)",        // KiB for each connection; the system caches the file anyway
 		"wal_autocheckpoint(4000)", // pages of 4 KiB: 16 MiB
 		"journal_size_limit(67108864)",
 	} {

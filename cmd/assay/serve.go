@@ -10,6 +10,7 @@ import (
 
 	"assay/client"
 	"assay/config"
+	"assay/internal/resident"
 	"assay/server"
 
 	"github.com/spf13/cobra"
@@ -139,6 +140,9 @@ func (a *app) serve(ctx context.Context, cfg config.Config, local bool) error {
 			}
 		default:
 			a.welcome(cfg, st, local)
+		}
+		if err := resident.Trim(); err != nil {
+			log.Debug("what the start needed of memory is kept", "error", err)
 		}
 	})
 }

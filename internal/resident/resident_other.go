@@ -1,0 +1,13 @@
+//go:build !linux
+
+package resident
+
+import "runtime/debug"
+
+func allocate(size int) []byte { return make([]byte, size) }
+
+// Trim lets go of the heap's free pages.
+func Trim() error {
+	debug.FreeOSMemory()
+	return nil
+}
