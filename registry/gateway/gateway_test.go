@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -388,4 +389,47 @@ func TestPollAndAbsent(t *testing.T) {
 			t.Error("a repository without upstream was looked up")
 		}
 	})
+}
+
+// No URL that content or an upstream names is followed: layers' own URLs are
+// left to clients, and an upstream on a private network is contacted only where
+// that is allowed.
+func TestThreat_Registry_GatewayFollowsNobody(t *testing.T) {
+	var fetched atomic.Int64
+	outside := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { fetched.Add(1) }))
+	defer outside.Close()
+	b := newBed(t, storetest.Open(t, store.SQLite))
+	conf := b.pusher.PushBlob("team/app", "{}")
+	doc := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"a/b","digest":%q,"size":2},"layers":[{"mediaType":"application/vnd.oci.image.layer.nondistributable.v1.tar",
+		"digest":"sha256:%064d","size":1,"urls":[%q,"http://169.254.169.254/latest/meta-data/"]}]}`, registrytest.ImageType, conf, 7, outside.URL)
+	want(t, "push upstream", b.pusher.PutManifest("team/app", "foreign", []byte(doc)), 201)
+	want(t, "pull", b.puller.Do("GET", "/v2/mirror/app/manifests/foreign", "", "Accept", accept), 200)
+	want(t, "the foreign layer", b.puller.Do("GET", fmt.Sprintf("/v2/mirror/app/blobs/sha256:%064d", 7), ""), 404)
+	if n := fetched.Load(); n != 0 {
+		t.Errorf("a layer's URL was followed %d times", n)
+	}
+
+	private := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { fetched.Add(1) }))
+	defer private.Close()
+	db := storetest.Open(t, store.SQLite)
+	if err := db.Migrate(t.Context(), event.Migrations, registry.Migrations, gateway.Migrations); err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []string{private.URL, "https://169.254.169.254", "https://[fd00:ec2::254]", "https://[::ffff:10.0.0.1]"} {
+		rules, err := config.NewRepositories(config.RepositorySpec{Pattern: "m/**", Upstream: config.UpstreamSpec{URL: at}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		gw := gateway.New(gateway.Options{DB: db})
+		gw.Set(rules)
+		s := registrytest.Start(t, db, func(o *registry.Options) { o.Upstream = gw })
+		s.Grant(t, "puller", identity.RoleViewer, "**")
+		r := s.Client(t, "puller").Do("GET", "/v2/m/app/manifests/v1", "", "Accept", accept)
+		if r.StatusCode < 500 {
+			t.Errorf("%s: %s %s, want that it is refused", at, r.Status, r.Body)
+		}
+	}
+	if n := fetched.Load(); n != 0 {
+		t.Errorf("a private address was contacted %d times", n)
+	}
 }
