@@ -420,7 +420,10 @@ func TestThreat_Registry_GatewayFollowsNobody(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		gw := gateway.New(gateway.Options{DB: db})
+		gw, err := gateway.New(gateway.Options{DB: db})
+		if err != nil {
+			t.Fatal(err)
+		}
 		gw.Set(rules)
 		s := registrytest.Start(t, db, func(o *registry.Options) { o.Upstream = gw })
 		s.Grant(t, "puller", identity.RoleViewer, "**")
