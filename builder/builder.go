@@ -40,7 +40,7 @@ type Options struct {
 	Clock     clock.Clock
 
 	Trace     bool     // watch what the build opens, runs and connects to
-	Toolchain []string // with Trace: patterns of files that belong to the machine and need no declaration; nil: DefaultToolchain
+	Toolchain []string // with Trace: patterns of files that belong to the machine and need no declaration; nil: those of DefaultToolchain
 }
 
 // File is a file by name, relative to the build's folder, and content.

@@ -17,6 +17,7 @@ import (
 	"assay/builder/trace"
 	"assay/internal/fault"
 	"assay/internal/glob"
+	"assay/policy"
 )
 
 // Trace is what was seen of a build, compared with what was declared.
@@ -37,10 +38,19 @@ type Trace struct {
 	show      func(path string) string
 }
 
-// DefaultToolchain are the folders of the machine itself. Beside them stand the
-// folder of the Go toolchain that is in PATH, and the source's own .git.
-func DefaultToolchain() []string {
-	return []string{"/usr/**", "/bin/**", "/sbin/**", "/lib/**", "/lib64/**", "/lib32/**", "/opt/**", "/etc/**", "/nix/store/**"}
+// DefaultToolchain are the folders of the machine itself, and the one of the Go
+// toolchain that is in PATH where it lies elsewhere.
+func DefaultToolchain(dir string) []string {
+	patterns := policy.MachineFiles()
+	path, err := lookProgram(dir, "go")
+	if err != nil {
+		return patterns
+	}
+	root := filepath.Dir(filepath.Dir(toolPath(path)))
+	if g, err := glob.Parse("/usr/**"); root == "/" || err == nil && g.Match(root) {
+		return patterns
+	}
+	return append(patterns, root+"/**")
 }
 
 // declared is what a build may read, worked out before it.
@@ -62,15 +72,7 @@ func (r *Run) declare(ctx context.Context, toolchain []string) (*declared, error
 		d.home = realPath(home)
 	}
 	if toolchain == nil {
-		toolchain = DefaultToolchain()
-		if path, err := lookProgram(r.dir, "go"); err == nil {
-			if root := filepath.Dir(filepath.Dir(toolPath(path))); root != "/" {
-				toolchain = append(toolchain, root+"/**")
-			}
-		}
-		if r.Source != nil {
-			toolchain = append(toolchain, filepath.Join(r.Source.root, ".git")+"/**")
-		}
+		toolchain = DefaultToolchain(r.dir)
 	}
 	for _, p := range toolchain {
 		full := p
@@ -167,7 +169,12 @@ func (d *declared) product(path string) bool {
 	return err == nil && d.products.match(filepath.ToSlash(rel))
 }
 
+// machine says whether a file needs no declaration: it is the machine's own, or
+// git's own about the source.
 func (d *declared) machine(path string) bool {
+	if d.root != "" && strings.HasPrefix(path, d.root+"/.git/") {
+		return true
+	}
 	return slices.ContainsFunc(d.toolchain, func(g glob.Glob) bool { return g.Match(path) })
 }
 

@@ -18,7 +18,7 @@ const monitorType = "https://assay.dev/monitors/ptrace/v1"
 
 // maxListed bounds the lists of names in the trace's summary; their counts are
 // whole.
-const maxListed = 1000
+const maxListed = 20_000
 
 // runtimeTrace is in-toto's predicate, with the member assayTrace of our own.
 type runtimeTrace struct {

@@ -82,6 +82,7 @@ type Requirements struct {
 	Signatures         []SignatureRequirement   `yaml:"signatures,omitempty" json:"signatures,omitempty"`
 	Attestations       []AttestationRequirement `yaml:"attestations,omitempty" json:"attestations,omitempty"`
 	Provenance         *ProvenanceRequirement   `yaml:"provenance,omitempty" json:"provenance,omitempty"`
+	Build              *BuildRequirement        `yaml:"build,omitempty" json:"build,omitempty"`
 	ReportRequirements `yaml:",inline"`
 	MaxAge             Duration `yaml:"maxAge,omitempty" json:"maxAge,omitempty"`                    // evidence older than this, by trusted time, does not count; "720h" or "30d"
 	RequireLog         bool     `yaml:"requireLog,omitempty" json:"requireLog,omitzero"`             // evidence without a verified log entry does not count

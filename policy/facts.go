@@ -42,16 +42,18 @@ const (
 // There is no time of collection and no trust epoch in it: neither changes
 // what is known, and both would change the address of unchanged facts.
 type Facts struct {
-	Schema       string        `json:"schema"`            // FactsSchema
-	Subject      Subject       `json:"subject"`           // what the facts are about
-	Scope        Scope         `json:"scope"`             // where it is to run
-	Signatures   []Signature   `json:"signatures"`        // verified signatures over the artifact itself
-	Attestations []Attestation `json:"attestations"`      // verified statements about it
-	Provenance   []Provenance  `json:"provenance"`        // one view of each provenance attestation
-	Reports      []Report      `json:"reports,omitempty"` // one view of each report: tests, coverage, findings, fuzzing, licences, review
-	Rejected     []Rejected    `json:"rejected"`          // evidence that did not verify; proves nothing, is shown
-	Truncated    bool          `json:"truncated"`         // more evidence exists than was read; always a deny
-	Trust        Trust         `json:"trust"`             // state of what the evidence was verified with
+	Schema       string        `json:"schema"`                  // FactsSchema
+	Subject      Subject       `json:"subject"`                 // what the facts are about
+	Scope        Scope         `json:"scope"`                   // where it is to run
+	Signatures   []Signature   `json:"signatures"`              // verified signatures over the artifact itself
+	Attestations []Attestation `json:"attestations"`            // verified statements about it
+	Provenance   []Provenance  `json:"provenance"`              // one view of each provenance attestation
+	Traces       []Trace       `json:"traces,omitempty"`        // one view of each trace of a build
+	FailedBuilds []FailedBuild `json:"failed_builds,omitempty"` // statements that a build failed which left the artifact
+	Reports      []Report      `json:"reports,omitempty"`       // one view of each report: tests, coverage, findings, fuzzing, licences, review
+	Rejected     []Rejected    `json:"rejected"`                // evidence that did not verify; proves nothing, is shown
+	Truncated    bool          `json:"truncated"`               // more evidence exists than was read; always a deny
+	Trust        Trust         `json:"trust"`                   // state of what the evidence was verified with
 }
 
 // Kind is what sort of thing an artifact is.
@@ -172,6 +174,7 @@ type Provenance struct {
 	Source             Source         `json:"source"`
 	ExternalParameters map[string]any `json:"external_parameters,omitempty"`
 	InvocationID       string         `json:"invocation_id,omitempty"`
+	ProvenanceBuild
 }
 
 // Source is the source that a build says it was made from.
@@ -235,6 +238,7 @@ func (f *Facts) Normalize() {
 		return compareEvidence(&a.Evidence, &b.Evidence)
 	})
 	slices.SortStableFunc(f.Provenance, func(a, b Provenance) int { return strings.Compare(a.Attestation, b.Attestation) })
+	f.sortBuild()
 	slices.SortStableFunc(f.Reports, func(a, b Report) int { return strings.Compare(a.Attestation, b.Attestation) })
 	slices.SortStableFunc(f.Rejected, func(a, b Rejected) int {
 		if c := strings.Compare(a.ID, b.ID); c != 0 {

@@ -14,6 +14,7 @@ type requirements struct {
 	signatures   []*signatureRule
 	attestations []*attestationRule
 	provenance   *provenanceRule
+	build        *buildRule
 	reports      []*reportRule
 	quality      quality
 }
@@ -49,8 +50,8 @@ func (r *Requirements) compile() (*requirements, error) {
 	if out.reports, err = r.ReportRequirements.compile(); err != nil {
 		return nil, err
 	}
-	if len(r.Signatures)+len(r.Attestations)+len(out.reports) == 0 && r.Provenance == nil {
-		return nil, fault.Newf(fault.Invalid, "requirements name nothing that must be there: want signatures, attestations, provenance or reports such as tests")
+	if len(r.Signatures)+len(r.Attestations)+len(out.reports) == 0 && r.Provenance == nil && r.Build == nil {
+		return nil, fault.Newf(fault.Invalid, "requirements name nothing that must be there: want signatures, attestations, provenance, build or reports such as tests")
 	}
 	names := map[string]bool{}
 	for i, s := range r.Signatures {
@@ -85,6 +86,13 @@ func (r *Requirements) compile() (*requirements, error) {
 			return nil, fmt.Errorf("provenance: %w", err)
 		}
 		out.provenance = p
+	}
+	if r.Build != nil {
+		b, err := r.Build.compile()
+		if err != nil {
+			return nil, fmt.Errorf("build: %w", err)
+		}
+		out.build = b
 	}
 	return out, nil
 }
@@ -299,6 +307,9 @@ func (r *requirements) evaluate(ev *evaluation) {
 	}
 	if r.provenance != nil {
 		r.provenance.evaluate(ev, &r.quality)
+	}
+	if r.build != nil {
+		r.build.evaluate(ev, &r.quality)
 	}
 	for _, p := range r.reports {
 		p.evaluate(ev, &r.quality)

@@ -242,6 +242,9 @@ func (g *gathering) enter(c collected, it *Item, id string) error {
 	if err := g.enterReport(id, c.predicateType, c.predicate); err != nil {
 		return refuse("predicate.invalid", "%w", err)
 	}
+	if err := g.enterBuild(id, c.predicateType, c.predicate); err != nil {
+		return refuse("predicate.invalid", "%w", err)
+	}
 	g.facts.Attestations = append(g.facts.Attestations, a)
 	return nil
 }
@@ -249,7 +252,8 @@ func (g *gathering) enter(c collected, it *Item, id string) error {
 func (g *gathering) view(p *attestation.Provenance, e *policy.Evidence) policy.Provenance {
 	out := policy.Provenance{
 		Attestation: e.ID, BuilderID: p.BuilderID, BuildType: p.BuildType, Level: g.builders.level(p.BuilderID, e), InvocationID: p.InvocationID,
-		Source: policy.Source{URI: p.SourceURI, Ref: p.SourceRef, Digest: sourceDigest(p.SourceDigest)},
+		Source:          policy.Source{URI: p.SourceURI, Ref: p.SourceRef, Digest: sourceDigest(p.SourceDigest)},
+		ProvenanceBuild: buildOf(p),
 	}
 	if len(p.ExternalParameters) > 0 {
 		out.ExternalParameters, _ = portable(p.ExternalParameters).(map[string]any)
@@ -366,6 +370,7 @@ func canonical(f *policy.Facts) ([]byte, error) {
 		switch {
 		case len(f.Rejected) > 0:
 			f.Rejected = f.Rejected[:len(f.Rejected)/2]
+		case shortenTraces(f):
 		case len(f.Attestations) > 0:
 			last := f.Attestations[len(f.Attestations)-1].ID
 			f.Attestations, f.Truncated = f.Attestations[:len(f.Attestations)-1], true

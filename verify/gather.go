@@ -41,6 +41,7 @@ func (g *gathering) gather(ctx context.Context, src EvidenceSource, scope policy
 			return err
 		}
 	}
+	g.compareBuilds()
 	if r, ok := src.(rejectionSource); ok {
 		refused, err := r.Rejected(ctx, g.target.Digest)
 		if err != nil {
