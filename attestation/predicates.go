@@ -24,6 +24,10 @@ const (
 	PredicateCycloneDX = "https://cyclonedx.org/bom"
 	PredicateOpenVEX   = "https://openvex.dev/ns"
 
+	// PredicateBuildFailure says of its subjects that a failed build left them;
+	// docs/build.md describes it.
+	PredicateBuildFailure = "https://assay.dev/predicates/build-failure/v0.1"
+
 	PredicateNPMPublish   = "https://github.com/npm/attestation/tree/main/specs/publish/v0.1"
 	PredicateCosignSign   = "https://sigstore.dev/cosign/sign/v1"        // cosign v3 signs images by a statement of this type
 	PredicateCosignCustom = "https://cosign.sigstore.dev/attestation/v1" // cosign attest without --type

@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"assay/artifact"
+	"assay/attestation"
 	"assay/internal/fault"
 )
 
 // FailureType is the predicate type of statements that a build failed. Their
 // subjects are the files that it left, which are no good, and the build's own
 // id. docs/build.md describes it.
-const FailureType = "https://assay.dev/predicates/build-failure/v0.1"
+const FailureType = attestation.PredicateBuildFailure
 
 // The reasons of a failed build: fixed words.
 const (

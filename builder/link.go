@@ -3,10 +3,12 @@ package builder
 import (
 	"encoding/json"
 	"runtime"
+
+	"assay/attestation"
 )
 
 // LinkType is the predicate type of [Run.Link].
-const LinkType = "https://in-toto.io/attestation/link/v0.3"
+const LinkType = attestation.PredicateLink
 
 // link is the predicate of in-toto's link v0.3; the products are the
 // statement's subjects.

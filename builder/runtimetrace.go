@@ -6,11 +6,12 @@ import (
 	"time"
 
 	"assay/artifact"
+	"assay/attestation"
 	"assay/builder/trace"
 )
 
 // TraceType is the predicate type of [Run.TracePredicate].
-const TraceType = "https://in-toto.io/attestation/runtime-trace/v0.1"
+const TraceType = attestation.PredicateRuntimeTrace
 
 // monitorType says how the parts of the predicate that in-toto leaves to the
 // monitor are to be read. docs/build.md describes it.

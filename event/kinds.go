@@ -36,6 +36,7 @@ const (
 	ArtifactRevoked     Kind = "artifact.revoked"
 	AttestationIngested Kind = "attestation.ingested"
 	AttestationRejected Kind = "attestation.rejected"
+	BuildFailed         Kind = "build.failed"
 	SBOMIndexed         Kind = "sbom.indexed"
 	SBOMRefused         Kind = "sbom.refused"
 	FeedImported        Kind = "feed.imported"
@@ -159,6 +160,8 @@ func Kinds() []KindInfo {
 			{"repository", "where it was pushed"}}},
 		{AttestationRejected, Audit, "Evidence did not verify and was not stored.", []Field{
 			{"source", "where it came from"}, {"repository", "where it was pushed"}, {"code", "short reason"}, {"reason", "why"}}},
+		{BuildFailed, Domain, "A build failed; what it left is not attested as good. The event's digest is the SHA-256 of the build's id.", []Field{
+			{"id", "record, att_..."}, {"identity", "signer's subject"}, {"issuer", "signer's issuer"}, {"key", "signer's key, in place of both"}}},
 		{SBOMIndexed, Domain, "A bill of materials was read and is searched and matched from now on. The event's digest is what it describes.", []Field{
 			{"attestation", "record, att_..."}, {"format", "of the document"}, {"packages", "how many it names"}, {"quality", "score, 0 to 100"},
 			{"incomplete", "it does not claim, or cannot, to hold everything"}}},

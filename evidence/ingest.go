@@ -356,7 +356,10 @@ func put(ctx context.Context, tx *store.Tx, p *prepared, from Origin) (isNew boo
 	if r.LogIndex >= 0 {
 		body.LogIndex = &r.LogIndex
 	}
-	return true, event.Append(ctx, tx, event.Event{Kind: event.AttestationIngested, Digest: p.subjects[0], Actor: from.Actor, Body: body})
+	if err := event.Append(ctx, tx, event.Event{Kind: event.AttestationIngested, Digest: p.subjects[0], Actor: from.Actor, Body: body}); err != nil {
+		return true, err
+	}
+	return true, tellFailure(ctx, tx, r, p.subjects[0], from.Actor)
 }
 
 // Result is the outcome for one bundle of a batch.

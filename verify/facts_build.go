@@ -18,12 +18,9 @@ const (
 	maxBuildList   = 64 // programs, addresses, names, patterns
 )
 
-// Formats of builder, a domain that this one does not know: they are named by
-// their URI. builder.TestTypesOfFacts holds the two together.
-const (
-	failedBuildType = "https://assay.dev/predicates/build-failure/v0.1"
-	ptraceMonitor   = "https://assay.dev/monitors/ptrace/v1"
-)
+// ptraceMonitor is the monitor whose traces are known, builder's own;
+// TestThreat_Build_TraceReachesPolicy of e2e holds the two together.
+const ptraceMonitor = "https://assay.dev/monitors/ptrace/v1"
 
 // buildOf is what a provenance tells of its build.
 func buildOf(p *attestation.Provenance) policy.ProvenanceBuild {
@@ -121,7 +118,7 @@ func (g *gathering) compareBuilds() {
 // enterBuild enters what a verified statement about a build says.
 func (g *gathering) enterBuild(id, predicateType string, predicate []byte) error {
 	switch predicateType {
-	case failedBuildType:
+	case attestation.PredicateBuildFailure:
 		var f struct {
 			InvocationID string `json:"invocationId"`
 			Reason       string `json:"reason"`

@@ -68,7 +68,7 @@ func TestThreat_Build_Facts(t *testing.T) {
 	trace := func(of string, change func(summary, log map[string]any)) []byte {
 		return statement(t, content, attestation.PredicateRuntimeTrace, traceOf(of, change))
 	}
-	failure := statement(t, content, failedBuildType, map[string]any{"invocationId": "bld_2", "reason": "product.changed", "exitCode": 0})
+	failure := statement(t, content, attestation.PredicateBuildFailure, map[string]any{"invocationId": "bld_2", "reason": "product.changed", "exitCode": 0})
 	good, whole := w.attest(builderSAN, prov(nil)), w.attest(builderSAN, trace(id, nil))
 	for _, tt := range []struct {
 		name  string
