@@ -18,6 +18,8 @@ import (
 	"assay/identity"
 	"assay/identity/credential"
 	"assay/internal/fault"
+	"assay/registry/gate"
+	"assay/store"
 	"assay/tlog"
 	"assay/tlog/rekor"
 )
@@ -324,7 +326,7 @@ func (a *API) unauthorizedPage(r *http.Request) (*client.List[client.Unauthorize
 	if err != nil {
 		return nil, err
 	}
-	f := event.Filter{Kinds: []event.Kind{event.ArtifactPulled}, Limit: 1000}
+	f := event.Filter{Kinds: []event.Kind{event.ArtifactPulled, event.BlobRead}, Limit: 1000}
 	if denied {
 		f.Kinds = []event.Kind{event.ArtifactDenied}
 	}
@@ -421,8 +423,24 @@ func (a *API) withdrawn(ctx context.Context) (all rights, earliest time.Time, er
 			w.at = *e.Created
 		}
 		add(w)
+		parts, err := a.parts(ctx, e.Digest) // a part may be pulled by itself
+		if err != nil {
+			return nil, earliest, err
+		}
+		for _, d := range parts {
+			w.digest = d
+			add(w)
+		}
 	}
 	return all, earliest, nil
+}
+
+func (a *API) parts(ctx context.Context, d artifact.Digest) (out []artifact.Digest, err error) {
+	err = a.o.DB.View(ctx, func(tx *store.Tx) error {
+		out, err = gate.Parts(ctx, tx, d)
+		return err
+	})
+	return out, err
 }
 
 // match finds what withdrew the right to a pull. Of a digest every pull since

@@ -36,8 +36,8 @@ func (r *Registry) getManifest(q *request) error {
 		return err
 	})
 	if err != nil {
-		if errors.As(err, new(*gateError)) {
-			r.noteDenied(q, name, d, err)
+		if g := (*gateError)(nil); errors.As(err, &g) {
+			r.noteDenied(q, name, g.about, err)
 		}
 		return err
 	}

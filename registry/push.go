@@ -362,7 +362,10 @@ func (r *Registry) checkVisible(ctx context.Context, tx *store.Tx, q *request, p
 
 // gateError marks a refusal that is about the move of a tag, to be recorded
 // once the transaction is over.
-type gateError struct{ error }
+type gateError struct {
+	error
+	about artifact.Digest // what is refused, where a tag was asked for
+}
 
 func (g *gateError) Unwrap() error { return g.error }
 
@@ -459,7 +462,7 @@ func refusedMove(err error) error {
 		return nil
 	}
 	if kind := fault.KindOf(err); kind == fault.Denied || kind == fault.Unverified {
-		return &gateError{err}
+		return &gateError{error: err}
 	}
 	return err
 }

@@ -23,6 +23,9 @@ func (r *Registry) visibleManifest(ctx context.Context, tx *store.Tx, c *caller,
 			// Of what is hidden some may know why; the others hear that it is
 			// not there.
 			err = refusedMove(r.vis.Refusal(ctx, tx, c.Principal, repository, d))
+			if g := (*gateError)(nil); errors.As(err, &g) {
+				g.about = d
+			}
 		}
 	}
 	if err == nil || errors.Is(err, fault.NotFound) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"assay/event"
+	"assay/registry/gate"
 	"assay/store"
 	"assay/trust/revocation"
 )
@@ -17,9 +18,17 @@ func tellServed(ctx context.Context, tx *store.Tx, by string, version int64, add
 		if e.Digest == "" || !e.InvalidSince.Before(tx.Now()) {
 			continue
 		}
-		n, err := event.CountSince(ctx, tx, event.ArtifactPulled, e.InvalidSince.Time, "", "", e.Digest)
+		parts, err := gate.Parts(ctx, tx, e.Digest) // a part may be pulled by itself
 		if err != nil {
 			return err
+		}
+		var n int64
+		for _, d := range append(parts, e.Digest) {
+			some, err := event.CountSince(ctx, tx, event.ArtifactPulled, e.InvalidSince.Time, "", "", d)
+			if err != nil {
+				return err
+			}
+			n += some
 		}
 		if n == 0 {
 			continue

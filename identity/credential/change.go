@@ -259,13 +259,18 @@ func (s *Store) tellServed(ctx context.Context, tx *store.Tx, r *Revocation) err
 	if !r.Since.Before(r.At) {
 		return nil
 	}
-	n, err := event.CountSince(ctx, tx, event.ArtifactPulled, r.Since, r.actor(), r.Credential, "")
-	if err != nil || n == 0 {
-		return err
+	for _, kind := range []event.Kind{event.ArtifactPulled, event.BlobRead} {
+		n, err := event.CountSince(ctx, tx, kind, r.Since, r.actor(), r.Credential, "")
+		if err != nil {
+			return err
+		}
+		r.Served += n
 	}
-	r.Served = n
+	if r.Served == 0 {
+		return nil
+	}
 	return event.Append(ctx, tx, event.Event{Kind: event.PullUnauthorized, Actor: r.Actor, Body: map[string]any{
-		"revocation": r.ID, "count": n, "since": r.Since.UTC().Format(time.RFC3339), "credential": r.Credential, "identity": r.actor(), "reason": r.Reason,
+		"revocation": r.ID, "count": r.Served, "since": r.Since.UTC().Format(time.RFC3339), "credential": r.Credential, "identity": r.actor(), "reason": r.Reason,
 	}})
 }
 

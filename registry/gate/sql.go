@@ -140,6 +140,16 @@ func partsAnywhere(ctx context.Context, tx *store.Tx, d artifact.Digest) ([]arti
 	return walk(ctx, tx, d, `SELECT DISTINCT child FROM registry_reference WHERE kind = 1 AND manifest = ? LIMIT ?`)
 }
 
+// Parts lists what an index is made of, in whichever repository; nothing of one
+// that reaches too far to be judged as one.
+func Parts(ctx context.Context, tx *store.Tx, d artifact.Digest) ([]artifact.Digest, error) {
+	list, err := partsAnywhere(ctx, tx, d)
+	if errors.Is(err, fault.TooLarge) {
+		return nil, nil
+	}
+	return list, err
+}
+
 // maxParts bounds what one index may take along: an index of indexes of the
 // largest size would be millions.
 const maxParts = 20_000
