@@ -27,6 +27,7 @@ import (
 	"assay/registry/collect"
 	"assay/registry/gate"
 	"assay/registry/integrity"
+	"assay/registry/retention"
 	"assay/sbom"
 	"assay/store"
 	"assay/tlog"
@@ -45,6 +46,7 @@ type Options struct {
 	Integrity   *integrity.Checker
 	Runners     *baseline.Store
 	Collector   *collect.Collector
+	Holds       *retention.Holds
 	Webhooks    *webhook.Sender
 	Credentials *credential.Store
 	Engine      *verify.Engine

@@ -58,6 +58,13 @@ func (s *site) gated() {
 			s.t.Fatalf("%s %s: %d %s", r.method, r.path, status, b)
 		}
 	}
+	var hold struct {
+		ID string `json:"id"`
+	}
+	if err := s.admin.AddHold(ctx, client.HoldRequest{Digest: artifact.SHA256Of([]byte("held")), Reason: "for the test"}, &hold); err != nil {
+		s.t.Fatal(err)
+	}
+	s.ids["/api/v1/holds/{hold}"] = hold.ID
 	if err := s.admin.RegistryBlock(ctx, "quarantine", client.BlockRequest{Digest: released, Reason: "for the test"}, &struct{}{}); err != nil {
 		s.t.Fatal(err)
 	}
@@ -81,6 +88,10 @@ func (s *site) gateRequest(method, path string) (query string, header map[string
 		return "?source=a+test", map[string]string{"Content-Type": "application/octet-stream"}, []byte("{}"), true
 	case "POST /api/v1/registry/promote":
 		return "", jsonBody, fmt.Appendf(nil, `{"repository": "gated/app", "digest": %q, "reason": "for the test", "seconds": 3600}`, artifact.SHA256Of(gatedImage)), true
+	case "POST /api/v1/holds":
+		return blocking(artifact.SHA256Of([]byte("to be held")))
+	case "DELETE /api/v1/holds/{hold}":
+		return "?reason=for+the+test", nil, nil, true
 	case "POST /api/v1/registry/quarantine":
 		return blocking(artifact.SHA256Of([]byte("to be quarantined")))
 	case "POST /api/v1/registry/release":

@@ -11,6 +11,7 @@ import (
 	"assay/blob/sweep"
 	"assay/evidence"
 	"assay/registry/collect"
+	"assay/registry/retention"
 	"assay/store"
 	"assay/transfer"
 )
@@ -25,11 +26,17 @@ func (s *Server) openCollector() (err error) {
 	}
 	s.collector, err = collect.New(collect.Options{
 		DB: s.db, Blobs: s.blobs, Registry: s.registry, Every: c.Every, Grace: c.Grace, Rate: c.Rate,
-		Roots:  []collect.Root{evidence.Needs, transfer.Needs},
+		Roots:  []collect.Root{evidence.Needs, transfer.Needs, s.legal.Needs},
 		Forget: []func(context.Context, *store.Tx, []artifact.Digest) error{s.integrity.Forget},
 		Clock:  s.clock, Logger: s.log, Registerer: s.reg,
 	})
 	return err
+}
+
+// openHolds makes what nobody may delete. A bucket locks the objects, too.
+func (s *Server) openHolds() {
+	locker, _ := s.blobs.(retention.Locker)
+	s.legal = retention.NewHolds(s.db, locker, s.log)
 }
 
 // pinFor is how long a pin holds by itself, when its holder was killed.

@@ -30,6 +30,7 @@ import (
 	"assay/registry/gate"
 	"assay/registry/gateway"
 	"assay/registry/integrity"
+	"assay/registry/retention"
 	"assay/sbom"
 	"assay/store"
 	"assay/tlog"
@@ -69,6 +70,7 @@ type parts struct {
 	gateway     *gateway.Gateway
 	integrity   *integrity.Checker
 	collector   *collect.Collector
+	legal       *retention.Holds
 	blobs       blob.Store
 	events      *event.Log
 	backlog     prometheus.Gauge
@@ -85,7 +87,7 @@ type parts struct {
 func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, baseline.Migrations,
-		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, vouchMigrations, transfer.Migrations,
+		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, vouchMigrations, transfer.Migrations,
 	}
 }
 
@@ -325,8 +327,9 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 	if err := s.openIntegrity(); err != nil {
 		return err
 	}
+	s.openHolds()
 	s.registry, err = registry.New(registry.Options{
-		Gate: s.gate, Visibility: s.gate,
+		Gate: s.gate, Visibility: s.gate, Keeper: s.legal,
 		DB: s.db, Blobs: s.integrity.Store(), Access: s.access, Auth: registry.VerifierAuth{Verifier: s.verifier, Credentials: s.credentials},
 		Credentials: s.credentials, StrictAudit: !s.cfg.Registry.RelaxedAudit, Redirect: s.cfg.Registry.Redirect,
 		PublicURL: s.public, TokenKey: tokenKey, Evidence: s.gate.Ingester(s.evidence), Upstream: s.gateway,
@@ -354,7 +357,7 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 		Source: s.public, Host: s.host(), Logger: s.log, Registerer: s.reg,
 	})
 	s.api = api.New(api.Options{
-		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Integrity: s.integrity, Collector: s.collector, Runners: s.runners, Webhooks: s.webhooks, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
+		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Integrity: s.integrity, Collector: s.collector, Holds: s.legal, Runners: s.runners, Webhooks: s.webhooks, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
 		Credentials: s.credentials, Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Foreign: foreignTrust{s}, Delegations: delegations{s}, Rotate: s.rotate, Clock: s.clock, Logger: s.log,

@@ -170,6 +170,23 @@ func (s *Store) Retain(ctx context.Context, d artifact.Digest, until time.Time) 
 	}
 	until = until.UTC().Truncate(time.Second)
 	err := s.c.PutObjectRetention(ctx, s.o.Bucket, s.blobKey(d), minio.PutObjectRetentionOptions{Mode: &mode, RetainUntilDate: &until})
+	return s.lockError(d, err)
+}
+
+// LegalHold locks a blob until it is told otherwise (Object Lock), or ends that.
+// A bucket without Object Lock is [fault.Invalid].
+func (s *Store) LegalHold(ctx context.Context, d artifact.Digest, on bool) error {
+	if err := check(ctx, d); err != nil {
+		return err
+	}
+	status := minio.LegalHoldDisabled
+	if on {
+		status = minio.LegalHoldEnabled
+	}
+	return s.lockError(d, s.c.PutObjectLegalHold(ctx, s.o.Bucket, s.blobKey(d), minio.PutObjectLegalHoldOptions{Status: &status}))
+}
+
+func (s *Store) lockError(d artifact.Digest, err error) error {
 	switch code := minio.ToErrorResponse(err).Code; {
 	case err == nil:
 		return nil

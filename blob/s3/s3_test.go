@@ -263,6 +263,7 @@ func TestRetain(t *testing.T) {
 	srv := s3test.Start(t)
 	s := open(t, srv.Bucket(t, "nolock"))
 	d := must(blob.Put(t.Context(), s, []byte("keep me")))(t)
+	wantKind(t, "a hold in a bucket without Object Lock", s.LegalHold(t.Context(), d, true), fault.Invalid)
 	wantKind(t, "a bucket without Object Lock", s.Retain(t.Context(), d, time.Now().Add(time.Hour)), fault.Invalid)
 
 	// Only the API makes a bucket with Object Lock.
@@ -279,6 +280,24 @@ func TestRetain(t *testing.T) {
 	err := c.RemoveObject(t.Context(), "locked", info.Key, minio.RemoveObjectOptions{VersionID: info.VersionID})
 	if err == nil {
 		t.Fatal("the locked version was deleted")
+	}
+	other := must(blob.Put(t.Context(), s, []byte("in court")))(t)
+	key := "sha256/" + other.Hex()[:2] + "/" + other.Hex()
+	version := must(c.StatObject(t.Context(), "locked", key, minio.StatObjectOptions{}))(t).VersionID
+	remove := func() error {
+		return c.RemoveObject(t.Context(), "locked", key, minio.RemoveObjectOptions{VersionID: version})
+	}
+	if err := s.LegalHold(t.Context(), other, true); err != nil {
+		t.Fatal(err)
+	}
+	if remove() == nil {
+		t.Fatal("a version on legal hold was deleted")
+	}
+	if err := s.LegalHold(t.Context(), other, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := remove(); err != nil {
+		t.Fatal("after the hold", err)
 	}
 	if _, err := s.Stat(t.Context(), d); err != nil {
 		t.Fatal(err)
