@@ -20,6 +20,7 @@ import (
 	"assay/config"
 	"assay/event"
 	"assay/evidence"
+	"assay/evidence/contract"
 	"assay/identity"
 	"assay/identity/credential"
 	"assay/internal/clock"
@@ -43,6 +44,7 @@ type Options struct {
 	Verifier    *identity.Verifier
 	Evidence    *evidence.Store
 	SBOMs       *sbom.Store
+	Ledger      *contract.Ledger
 	Integrity   *integrity.Checker
 	Runners     *baseline.Store
 	Collector   *collect.Collector

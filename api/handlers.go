@@ -17,6 +17,7 @@ import (
 	"assay/store"
 	"assay/tlog"
 	"assay/tlog/rekor"
+	"assay/trust"
 	"assay/verify"
 )
 
@@ -68,7 +69,7 @@ func (a *API) table() []Route {
 			In: client.RotateKeyRequest{}, Out: client.Key{}, Status: 200, handle: a.rotateKey},
 		{Method: "GET", Path: "/api/v1/trust/export", Summary: "The trusted root for offline verifiers", Out: RawBytes{"application/json"}, Status: 200, handle: a.trustExport},
 		{Method: "GET", Path: "/api/v1/trust/tuf-root", Summary: "The first TUF root.json", Out: RawBytes{"application/json"}, Status: 200, handle: a.tufRoot},
-	}, slices.Concat(a.revocationRoutes(), a.sbomRoutes(), a.gateRoutes(), a.webhookRoutes(), a.integrityRoutes(), a.collectRoutes(), a.holdRoutes(), a.repairRoutes(), a.runnerRoutes())...)
+	}, slices.Concat(a.revocationRoutes(), a.sbomRoutes(), a.gateRoutes(), a.webhookRoutes(), a.integrityRoutes(), a.contractRoutes(), a.collectRoutes(), a.holdRoutes(), a.repairRoutes(), a.runnerRoutes())...)
 }
 
 func (a *API) openAPI(w http.ResponseWriter, _ *http.Request) {
@@ -275,6 +276,9 @@ func (a *API) applyChange(r *http.Request, dryRun bool, change func(stored []con
 		if err != nil {
 			return err
 		}
+		if err := config.CheckVersions(stored, wanted); err != nil {
+			return err
+		}
 		desired, err := config.Compile(config.After(stored, wanted, plan), a.o.Site)
 		if err != nil {
 			return err
@@ -292,6 +296,12 @@ func (a *API) applyChange(r *http.Request, dryRun bool, change func(stored []con
 		}
 		if err := config.Put(ctx, tx, wanted, plan); err != nil {
 			return err
+		}
+		if config.ContractsChange(plan) {
+			// What is owed is a fact of decisions: those that stand are made again.
+			if _, err := trust.RaiseEpoch(ctx, tx, "contracts"); err != nil {
+				return err
+			}
 		}
 		for _, c := range plan {
 			if c.Action == "unchanged" || c.Action == "unmanaged" {

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"sort"
 
+	"assay/evidence/contract"
 	"assay/identity"
 	"assay/internal/fault"
 	"assay/internal/strictyaml"
@@ -25,10 +26,10 @@ const (
 
 // Kinds lists the kinds of document.
 func Kinds() []string {
-	return []string{KindGrant, KindIssuer, KindPolicy, KindRepository, KindTeam, KindWebhook}
+	return []string{KindContract, KindGrant, KindIssuer, KindPolicy, KindRepository, KindTeam, KindWebhook}
 }
 
-const kindNames = KindGrant + ", " + KindIssuer + ", " + KindPolicy + ", " + KindRepository + ", " + KindTeam + " or " + KindWebhook
+const kindNames = KindContract + ", " + KindGrant + ", " + KindIssuer + ", " + KindPolicy + ", " + KindRepository + ", " + KindTeam + " or " + KindWebhook
 
 // Document is one document of `assay apply`, checked.
 type Document struct {
@@ -42,6 +43,7 @@ type Document struct {
 	Policy     *policy.Policy         // of KindPolicy
 	Team       *TeamSpec              // of KindTeam
 	Webhook    *webhook.Spec          // of KindWebhook
+	Contract   *contract.Contract     // of KindContract
 }
 
 type metadata struct {
@@ -133,6 +135,14 @@ func parseDocument(p strictyaml.Document) (Document, error) {
 		}
 		d.Name, d.Webhook = e.Metadata.Name, &e.Spec
 		return d, e.Spec.Validate()
+	case KindContract:
+		e, err := decode[contract.Spec](p, d.Kind)
+		if err != nil {
+			return d, err
+		}
+		d.Name = e.Metadata.Name
+		d.Contract, err = contract.Compile(d.Name, e.Spec)
+		return d, err
 	case KindPolicy:
 		compiled, err := policy.ParseRequirements(p.Text())
 		if err != nil {
@@ -170,6 +180,8 @@ type Desired struct {
 	Repositories *Repositories
 	// Webhooks are told of what happens.
 	Webhooks []*webhook.Hook
+	// Contracts say what evidence is owed.
+	Contracts *contract.Set
 }
 
 // Compile joins documents, and the site's own issuers, into what the server
@@ -209,6 +221,9 @@ func Compile(docs []Document, site []identity.IssuerConfig) (*Desired, error) {
 		return nil, err
 	}
 	if d.Webhooks, err = hooks(docs); err != nil {
+		return nil, err
+	}
+	if d.Contracts, err = contractsOf(docs); err != nil {
 		return nil, err
 	}
 	if d.Repositories, err = NewRepositories(repositories...); err != nil {

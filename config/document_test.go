@@ -71,7 +71,7 @@ func TestParseDocumentsRefuses(t *testing.T) {
 	for _, tt := range []struct{ name, text, says string }{
 		{"nothing", "", "no document"},
 		{"comments alone", "# nothing\n---\n# still nothing\n", "no document"},
-		{"no kind", "apiVersion: assay/v1\n", "want Grant"},
+		{"no kind", "apiVersion: assay/v1\n", "want Contract, Grant"},
 		{"an unknown kind", "apiVersion: assay/v1\nkind: Role\n", `"Role"`},
 		{"the server's own file", head, "assay serve --config"},
 		{"a kind in a text", "apiVersion: assay/v1\nnote: |\n  kind: Grant\nkind: Nothing\n", `"Nothing"`},

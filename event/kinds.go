@@ -37,6 +37,10 @@ const (
 	AttestationIngested Kind = "attestation.ingested"
 	AttestationRejected Kind = "attestation.rejected"
 	BuildFailed         Kind = "build.failed"
+	BuildStarted        Kind = "build.started"
+	BuildFinished       Kind = "build.finished"
+	EvidenceMissing     Kind = "evidence.missing"
+	EvidenceCompleted   Kind = "evidence.completed"
 	SBOMIndexed         Kind = "sbom.indexed"
 	SBOMRefused         Kind = "sbom.refused"
 	FeedImported        Kind = "feed.imported"
@@ -162,6 +166,15 @@ func Kinds() []KindInfo {
 			{"source", "where it came from"}, {"repository", "where it was pushed"}, {"code", "short reason"}, {"reason", "why"}}},
 		{BuildFailed, Domain, "A build failed; what it left is not attested as good. The event's digest is the SHA-256 of the build's id.", []Field{
 			{"id", "record, att_..."}, {"identity", "signer's subject"}, {"issuer", "signer's issuer"}, {"key", "signer's key, in place of both"}}},
+		{BuildStarted, Audit, "A build began; what its contract expects is owed from its push on.", []Field{
+			{"build", "bld_..."}, {"repository", "that it will push to"}, {"workflow", "that its token names"}, {"contract", "name; absent: nothing is expected"}, {"version", "of the contract"}}},
+		{BuildFinished, Audit, "A build that had been told of is over.", []Field{
+			{"build", "bld_..."}, {"repository", "repository name"}, {"outcome", "passed or failed"}, {"products", "how many it says that it made"}, {"seconds", "from its start"}}},
+		{EvidenceMissing, Alert, "Evidence that a contract expects was not there when its time after the push was over, or is there no longer. The event's digest is the artifact's.", []Field{
+			{"repository", "repository name"}, {"contract", "name"}, {"version", "of the contract"}, {"build", "bld_..., when one was told of"},
+			{"missing", "names of what is missing"}, {"reasons", "why each does not count"}, {"seconds", "the contract's time"}}},
+		{EvidenceCompleted, Domain, "All evidence is there that had been missing.", []Field{
+			{"repository", "repository name"}, {"contract", "name"}, {"version", "of the contract"}, {"build", "bld_..., when one was told of"}, {"late_seconds", "after the contract's time was over"}}},
 		{SBOMIndexed, Domain, "A bill of materials was read and is searched and matched from now on. The event's digest is what it describes.", []Field{
 			{"attestation", "record, att_..."}, {"format", "of the document"}, {"packages", "how many it names"}, {"quality", "score, 0 to 100"},
 			{"incomplete", "it does not claim, or cannot, to hold everything"}}},

@@ -83,6 +83,7 @@ type Requirements struct {
 	Attestations       []AttestationRequirement `yaml:"attestations,omitempty" json:"attestations,omitempty"`
 	Provenance         *ProvenanceRequirement   `yaml:"provenance,omitempty" json:"provenance,omitempty"`
 	Build              *BuildRequirement        `yaml:"build,omitempty" json:"build,omitempty"`
+	Contract           string                   `yaml:"contract,omitempty" json:"contract,omitempty"` // "complete": all that the site's contract expects of the artifact is there; "in-time": and came in its time
 	ReportRequirements `yaml:",inline"`
 	MaxAge             Duration `yaml:"maxAge,omitempty" json:"maxAge,omitempty"`                    // evidence older than this, by trusted time, does not count; "720h" or "30d"
 	RequireLog         bool     `yaml:"requireLog,omitempty" json:"requireLog,omitzero"`             // evidence without a verified log entry does not count

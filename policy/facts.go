@@ -51,6 +51,7 @@ type Facts struct {
 	Traces       []Trace       `json:"traces,omitempty"`        // one view of each trace of a build
 	FailedBuilds []FailedBuild `json:"failed_builds,omitempty"` // statements that a build failed which left the artifact
 	Reports      []Report      `json:"reports,omitempty"`       // one view of each report: tests, coverage, findings, fuzzing, licences, review
+	Contract     *ContractFact `json:"contract,omitempty"`      // what there is of what the site's contract expects; absent: no contract binds it
 	Rejected     []Rejected    `json:"rejected"`                // evidence that did not verify; proves nothing, is shown
 	Truncated    bool          `json:"truncated"`               // more evidence exists than was read; always a deny
 	Trust        Trust         `json:"trust"`                   // state of what the evidence was verified with

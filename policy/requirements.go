@@ -16,6 +16,7 @@ type requirements struct {
 	provenance   *provenanceRule
 	build        *buildRule
 	reports      []*reportRule
+	contract     string
 	quality      quality
 }
 
@@ -50,8 +51,11 @@ func (r *Requirements) compile() (*requirements, error) {
 	if out.reports, err = r.ReportRequirements.compile(); err != nil {
 		return nil, err
 	}
-	if len(r.Signatures)+len(r.Attestations)+len(out.reports) == 0 && r.Provenance == nil && r.Build == nil {
-		return nil, fault.Newf(fault.Invalid, "requirements name nothing that must be there: want signatures, attestations, provenance, build or reports such as tests")
+	if out.contract, err = compileContract(r.Contract); err != nil {
+		return nil, err
+	}
+	if len(r.Signatures)+len(r.Attestations)+len(out.reports) == 0 && r.Provenance == nil && r.Build == nil && r.Contract == "" {
+		return nil, fault.Newf(fault.Invalid, "requirements name nothing that must be there: want signatures, attestations, provenance, build, contract or reports such as tests")
 	}
 	names := map[string]bool{}
 	for i, s := range r.Signatures {
@@ -313,6 +317,9 @@ func (r *requirements) evaluate(ev *evaluation) {
 	}
 	for _, p := range r.reports {
 		p.evaluate(ev, &r.quality)
+	}
+	if r.contract != "" {
+		r.evaluateContract(ev)
 	}
 }
 

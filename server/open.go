@@ -21,6 +21,7 @@ import (
 	"assay/config"
 	"assay/event"
 	"assay/evidence"
+	"assay/evidence/contract"
 	"assay/identity"
 	"assay/identity/credential"
 	"assay/internal/fault"
@@ -63,6 +64,7 @@ type parts struct {
 	evidence    *evidence.Store
 	sboms       *sbom.Store
 	runners     *baseline.Store
+	ledger      *contract.Ledger
 	webhooks    *webhook.Sender
 	engine      *verify.Engine
 	gate        *gate.Gate
@@ -88,6 +90,7 @@ func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, baseline.Migrations,
 		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, vouchMigrations, transfer.Migrations,
+		contract.Migrations,
 	}
 }
 
@@ -307,6 +310,9 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 	if err := s.openRunners(); err != nil {
 		return err
 	}
+	if s.ledger, err = s.newLedger(); err != nil {
+		return err
+	}
 	if s.engine, err = s.newEngine(decisionKey); err != nil {
 		return err
 	}
@@ -357,7 +363,8 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 		Source: s.public, Host: s.host(), Logger: s.log, Registerer: s.reg,
 	})
 	s.api = api.New(api.Options{
-		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Integrity: s.integrity, Collector: s.collector, Holds: s.legal, Runners: s.runners, Webhooks: s.webhooks, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
+		Ledger: s.ledger,
+		DB:     s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Integrity: s.integrity, Collector: s.collector, Holds: s.legal, Runners: s.runners, Webhooks: s.webhooks, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
 		Credentials: s.credentials, Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Foreign: foreignTrust{s}, Delegations: delegations{s}, Rotate: s.rotate, Clock: s.clock, Logger: s.log,

@@ -14,6 +14,7 @@ import (
 	"assay/artifact"
 	"assay/attestation"
 	"assay/evidence"
+	"assay/evidence/contract"
 	"assay/internal/fault"
 	"assay/internal/strictjson"
 	"assay/policy"
@@ -40,7 +41,12 @@ type gathering struct {
 	epoch    int64
 	never    map[string]bool // fingerprints of the own decision keys, which are no evidence
 	facts    *policy.Facts
-	expires  time.Time // earliest expiry among the inputs; zero: none
+	// For contracts, and the bills of materials that they ask for.
+	contracts  Contracts
+	keeps      bool // bills of materials are kept without contracts too
+	predicates map[string][]byte
+	boms       map[string]contract.SBOM
+	expires    time.Time // earliest expiry among the inputs; zero: none
 }
 
 // collected is what one verified bundle says, whatever it is asked about: it is
@@ -245,6 +251,7 @@ func (g *gathering) enter(c collected, it *Item, id string) error {
 	if err := g.enterBuild(id, c.predicateType, c.predicate); err != nil {
 		return refuse("predicate.invalid", "%w", err)
 	}
+	g.keepSBOM(id, c.predicateType, c.predicate)
 	g.facts.Attestations = append(g.facts.Attestations, a)
 	return nil
 }

@@ -52,6 +52,10 @@ type Options struct {
 	// in resource URIs and in the commands of a Report.
 	Host string
 
+	// Contracts say what evidence artifacts of the own registry owe; nil: nothing is
+	// known of that.
+	Contracts Contracts
+
 	// Profile tells the profile of a repository of the own registry: dev, or
 	// none; nil: all have none.
 	Profile func(repository string) string
@@ -183,7 +187,7 @@ func (e *Engine) decide(ctx context.Context, t Target, scope policy.Scope, p *po
 func (e *Engine) draft(ctx context.Context, t Target, scope policy.Scope, p *policy.Policy) (*Draft, error) {
 	state := e.o.Trust()
 	if state.Verifier == nil {
-		return nil, fault.Newf(fault.Undecided, "no trusted root is configured: see assay doctor")
+		return nil, errNoRoot
 	}
 	var standing *Decision
 	err := e.o.DB.View(ctx, func(tx *store.Tx) (err error) {
@@ -198,7 +202,7 @@ func (e *Engine) draft(ctx context.Context, t Target, scope policy.Scope, p *pol
 	if err != nil {
 		return nil, err
 	}
-	g := &gathering{target: t, verifier: state.Verifier, builders: e.builders, policy: p, cache: e.verdicts, epoch: state.Epoch, never: e.keys.Load().own}
+	g := &gathering{target: t, verifier: state.Verifier, builders: e.builders, policy: p, cache: e.verdicts, epoch: state.Epoch, never: e.keys.Load().own, contracts: e.o.Contracts}
 	now := e.o.Clock().UTC().Truncate(time.Microsecond)
 	if err := g.gather(ctx, e.o.Source, scope, state.Stale, now); err != nil {
 		return nil, err
@@ -225,6 +229,8 @@ func (e *Engine) draft(ctx context.Context, t Target, scope policy.Scope, p *pol
 	d.TrustEpoch, d.ValidUntil = state.Epoch, until
 	return &Draft{e: e, d: d, standing: standing, facts: g.facts, bytes: facts}, nil
 }
+
+var errNoRoot = fault.Newf(fault.Undecided, "no trusted root is configured: see assay doctor")
 
 // sameOutcome says whether an evaluation came to what the decision says. Time
 // alone can change it: facts that were young enough are not for ever.

@@ -57,6 +57,9 @@ func (g *gathering) gather(ctx context.Context, src EvidenceSource, scope policy
 	if len(g.facts.Rejected) > maxRejected {
 		g.facts.Rejected = g.facts.Rejected[:maxRejected]
 	}
+	if err := g.enterContract(ctx); err != nil {
+		return err
+	}
 	return ctx.Err()
 }
 

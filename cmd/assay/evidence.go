@@ -108,7 +108,7 @@ func (a *app) evidenceCommand() *cobra.Command {
 		},
 	}
 	add.Flags().StringVar(&repository, "repository", "", "whose evidence it is; without one a role of scope ** is needed")
-	return group("evidence", "What is known of an artifact", list, get, add)
+	return group("evidence", "What is known of an artifact", list, get, add, a.coverageCommand())
 }
 
 // predicateTypes are the types that --type is likely to be.

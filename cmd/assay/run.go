@@ -167,14 +167,17 @@ func (a *app) run(ctx context.Context, f *runFlags) error {
 	if a.output != "table" {
 		report, f.build.Stdout = a.stdout, a.stderr
 	}
+	told := s.tellStarts(ctx, f.imageRef, f.fileTo)
 	w.run, err = builder.Build(ctx, f.build)
 	if w.run == nil {
+		told.finish(ctx, a, f.build.ID, false)
 		return err
 	}
 	w.sayTrace()
 	if err == nil {
 		err = w.attest(ctx)
 	}
+	told.finish(ctx, a, w.run.ID, err == nil && w.run.Failure == nil, w.imageAt, w.artifactAt)
 	if w.run.Failure != nil {
 		err = w.failed(ctx, err)
 	}
