@@ -123,8 +123,12 @@ func (r *Run) TracePredicate(builder string) ([]byte, error) {
 
 // access is a file as in-toto's resource descriptor.
 func (t *Trace) access(f *trace.File) resource {
-	shown := t.show(f.Path)
-	e := resource{Name: shown, URI: (&url.URL{Path: shown}).String(), Annotations: map[string]any{}}
+	e := resource{Annotations: map[string]any{}}
+	if f.Digest != "" {
+		e.Name, e.Digest = t.show(f.Path), f.Digest.Set()
+	} else {
+		e.URI = (&url.URL{Path: t.show(f.Path)}).String() // a descriptor wants a digest or a URI
+	}
 	if f.Read {
 		e.Annotations["read"] = true
 	}
@@ -133,9 +137,6 @@ func (t *Trace) access(f *trace.File) resource {
 	}
 	if f.Changing {
 		e.Annotations["changing"] = true
-	}
-	if f.Digest != "" {
-		e.Digest = f.Digest.Set()
 	}
 	return e
 }

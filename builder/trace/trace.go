@@ -44,7 +44,7 @@ const (
 	maxConnections  = 2_000
 	maxNames        = 500
 	maxWritten      = 1 << 20 // files that the build made, which are remembered to tell them from inputs
-	maxPathBytes    = 4 << 20 // of all recorded names together
+	maxPathBytes    = 2 << 20 // of all recorded names together
 	maxHashed       = 4 << 30 // bytes of one file; a larger one has no digest
 )
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -11,6 +12,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -56,6 +58,12 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Condition: func(cond string) (bool, error) {
+			if cond != "ptrace" {
+				return false, fmt.Errorf("unknown condition %q", cond)
+			}
+			return canTrace()
+		},
 		Setup: func(e *testscript.Env) error {
 			data, err := os.MkdirTemp("", "assay-script-") //nolint:usetesting // a socket's path is short
 			if err != nil {
@@ -90,6 +98,20 @@ func TestScripts(t *testing.T) {
 			},
 		},
 	})
+}
+
+// canTrace says whether this machine lets a process trace its children.
+func canTrace() (bool, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return false, err
+	}
+	defer null.Close()
+	_, err = trace.Run(context.Background(), trace.Options{Path: "/bin/sh", Args: []string{"sh", "-c", ":"}, Files: [3]*os.File{null, null, null}})
+	if errors.Is(err, trace.ErrUnavailable) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // child is a server that a script started.
