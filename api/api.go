@@ -30,6 +30,7 @@ import (
 	"assay/registry/integrity"
 	"assay/registry/retention"
 	"assay/sbom"
+	"assay/source/forge"
 	"assay/store"
 	"assay/tlog"
 	"assay/trust"
@@ -50,6 +51,7 @@ type Options struct {
 	Collector   *collect.Collector
 	Holds       *retention.Holds
 	Webhooks    *webhook.Sender
+	Forges      *forge.Recorder
 	Credentials *credential.Store
 	Engine      *verify.Engine
 	Gate        *gate.Gate

@@ -286,7 +286,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"post /api/v1/evidence": "signer", "get /api/v1/evidence": "viewer", "get /api/v1/evidence/{id}": "team",
 		"get /api/v1/contracts": "viewer", "get /api/v1/contracts/check": "viewer", "get /api/v1/coverage": "viewer",
 		"get /api/v1/builds": "viewer", "post /api/v1/builds": "signer", "post /api/v1/builds/{id}/finish": "signer",
-		"get /api/v1/sboms": "viewer", "get /api/v1/webhooks/deliveries": "auditor", "post /api/v1/webhooks/redeliver": "operator", "get /api/v1/components": "viewer",
+		"get /api/v1/sboms": "viewer", "get /api/v1/source/branches": "viewer", "get /api/v1/webhooks/deliveries": "auditor", "post /api/v1/webhooks/redeliver": "operator", "get /api/v1/components": "viewer",
 		"post /api/v1/apply": "admin", "get /api/v1/log/entries/{index}": "viewer", "get /api/v1/events": "auditor", "get /api/v1/keys": "auditor", "get /api/v1/heads": "auditor",
 		"get /api/v1/robots": "admin", "post /api/v1/robots": "admin", "post /api/v1/robots/{name}/rotate": "admin", "delete /api/v1/robots/{name}": "admin",
 		"get /api/v1/audit": "auditor", "get /api/v1/audit/export": "auditor", "get /api/v1/audit/unauthorized": "auditor",

@@ -107,7 +107,7 @@ type Keys struct {
 // keyRoles are the roles whose keys can lie elsewhere. The registry's is not
 // among them: other keys are derived from its private half.
 var keyRoles = []string{
-	"ca", "ca-root", "tsa", "tsa-root", "oidc", "log", "ct", "audit", "decision", "delegation", "tuf-root", "tuf-online",
+	"ca", "ca-root", "tsa", "tsa-root", "oidc", "log", "ct", "audit", "decision", "delegation", "source", "tuf-root", "tuf-online",
 }
 
 // KeyRoles lists the roles that Keys.Places may name.

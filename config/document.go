@@ -11,6 +11,7 @@ import (
 	"assay/internal/fault"
 	"assay/internal/strictyaml"
 	"assay/policy"
+	"assay/source/forge"
 	"assay/webhook"
 
 	"go.yaml.in/yaml/v3"
@@ -26,10 +27,10 @@ const (
 
 // Kinds lists the kinds of document.
 func Kinds() []string {
-	return []string{KindContract, KindGrant, KindIssuer, KindPolicy, KindRepository, KindTeam, KindWebhook}
+	return []string{KindContract, KindGrant, KindIssuer, KindPolicy, KindRepository, KindSource, KindTeam, KindWebhook}
 }
 
-const kindNames = KindContract + ", " + KindGrant + ", " + KindIssuer + ", " + KindPolicy + ", " + KindRepository + ", " + KindTeam + " or " + KindWebhook
+const kindNames = KindContract + ", " + KindGrant + ", " + KindIssuer + ", " + KindPolicy + ", " + KindRepository + ", " + KindSource + ", " + KindTeam + " or " + KindWebhook
 
 // Document is one document of `assay apply`, checked.
 type Document struct {
@@ -42,6 +43,7 @@ type Document struct {
 	Repository *RepositorySpec        // of KindRepository
 	Policy     *policy.Policy         // of KindPolicy
 	Team       *TeamSpec              // of KindTeam
+	Source     *forge.Spec            // of KindSource
 	Webhook    *webhook.Spec          // of KindWebhook
 	Contract   *contract.Contract     // of KindContract
 }
@@ -128,6 +130,13 @@ func parseDocument(p strictyaml.Document) (Document, error) {
 		}
 		d.Name, d.Team = e.Metadata.Name, &e.Spec
 		return d, e.Spec.validate(d.Name)
+	case KindSource:
+		e, err := decode[forge.Spec](p, d.Kind)
+		if err != nil {
+			return d, err
+		}
+		d.Name, d.Source = e.Metadata.Name, &e.Spec
+		return d, e.Spec.Validate()
 	case KindWebhook:
 		e, err := decode[webhook.Spec](p, d.Kind)
 		if err != nil {
@@ -180,6 +189,8 @@ type Desired struct {
 	Repositories *Repositories
 	// Webhooks are told of what happens.
 	Webhooks []*webhook.Hook
+	// Sources are repositories whose forges tell of their commits.
+	Sources []*forge.Source
 	// Contracts say what evidence is owed.
 	Contracts *contract.Set
 }
@@ -224,6 +235,9 @@ func Compile(docs []Document, site []identity.IssuerConfig) (*Desired, error) {
 		return nil, err
 	}
 	if d.Contracts, err = contractsOf(docs); err != nil {
+		return nil, err
+	}
+	if d.Sources, err = sources(docs); err != nil {
 		return nil, err
 	}
 	if d.Repositories, err = NewRepositories(repositories...); err != nil {

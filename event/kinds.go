@@ -96,6 +96,16 @@ const (
 	ServerStopped       Kind = "server.stopped"
 )
 
+// The kinds of what forges tell of commits.
+const (
+	SourcePushed            Kind = "source.pushed"
+	SourceReviewed          Kind = "source.reviewed"
+	SourceForcePushed       Kind = "source.force_pushed"
+	SourceUnreviewed        Kind = "source.unreviewed"
+	SourceProtectionChanged Kind = "source.protection_changed"
+	SourceWorkflowChanged   Kind = "source.workflow_changed"
+)
+
 // KindInfo is what is known of a kind.
 type KindInfo struct {
 	Kind    Kind
@@ -175,6 +185,19 @@ func Kinds() []KindInfo {
 			{"missing", "names of what is missing"}, {"reasons", "why each does not count"}, {"seconds", "the contract's time"}}},
 		{EvidenceCompleted, Domain, "All evidence is there that had been missing.", []Field{
 			{"repository", "repository name"}, {"contract", "name"}, {"version", "of the contract"}, {"build", "bld_..., when one was told of"}, {"late_seconds", "after the contract's time was over"}}},
+		{SourcePushed, Domain, "A protected branch moved, as its forge told. The event's digest stands for the commit that it moved to.", []Field{
+			{"source", "its name in the configuration"}, {"repository", "URL at the forge"}, {"ref", "the protected branch"}, {"before", "commit"}, {"after", "commit"}}},
+		{SourceReviewed, Domain, "A reviewer spoke on a change. The event's digest stands for the commit that was reviewed.", []Field{
+			{"source", "its name in the configuration"}, {"repository", "URL at the forge"}, {"change", "number of the pull or merge request"}, {"commit", "that the reviewer saw"},
+			{"state", "approved, changes_requested, commented or dismissed"}, {"stale", "the change has another head by now"}, {"own", "by the change's author"}}},
+		{SourceForcePushed, Alert, "The history of a protected branch was rewritten, or the branch deleted.", []Field{
+			{"source", "its name in the configuration"}, {"repository", "URL at the forge"}, {"ref", "the protected branch"}, {"before", "commit"}, {"after", "commit"}, {"reason", "which of the two"}}},
+		{SourceUnreviewed, Alert, "A protected branch moved to what was not reviewed.", []Field{
+			{"source", "its name in the configuration"}, {"repository", "URL at the forge"}, {"ref", "the protected branch"}, {"before", "commit"}, {"after", "commit"}, {"reason", "what is missing"}, {"approvals", "how many there are, stale and own ones included"}}},
+		{SourceProtectionChanged, Alert, "A branch is protected otherwise than when it was last looked at.", []Field{
+			{"source", "its name in the configuration"}, {"repository", "URL at the forge"}, {"ref", "the protected branch"}, {"from", "the controls before, null at the first look"}, {"to", "the controls now"}}},
+		{SourceWorkflowChanged, Alert, "A push changed files of the pipelines, or the forge did not tell which files it changed.", []Field{
+			{"source", "its name in the configuration"}, {"repository", "URL at the forge"}, {"ref", "the protected branch"}, {"before", "commit"}, {"after", "commit"}, {"files", "of the pipelines"}, {"known", "the forge told of all files"}, {"reviewed", "the change was reviewed"}}},
 		{SBOMIndexed, Domain, "A bill of materials was read and is searched and matched from now on. The event's digest is what it describes.", []Field{
 			{"attestation", "record, att_..."}, {"format", "of the document"}, {"packages", "how many it names"}, {"quality", "score, 0 to 100"},
 			{"incomplete", "it does not claim, or cannot, to hold everything"}}},

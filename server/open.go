@@ -33,6 +33,7 @@ import (
 	"assay/registry/integrity"
 	"assay/registry/retention"
 	"assay/sbom"
+	"assay/source/forge"
 	"assay/store"
 	"assay/tlog"
 	"assay/tlog/ct"
@@ -66,6 +67,7 @@ type parts struct {
 	runners     *baseline.Store
 	ledger      *contract.Ledger
 	webhooks    *webhook.Sender
+	forges      *forge.Recorder
 	engine      *verify.Engine
 	gate        *gate.Gate
 	registry    *registry.Registry
@@ -89,7 +91,7 @@ type parts struct {
 func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, baseline.Migrations,
-		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, vouchMigrations, transfer.Migrations,
+		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, forge.Migrations, vouchMigrations, transfer.Migrations,
 		contract.Migrations,
 	}
 }
@@ -362,9 +364,12 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 		DB: s.db, Events: s.events, Hooks: func() []*webhook.Hook { return s.desired.Load().Webhooks }, Secret: config.Secret,
 		Source: s.public, Host: s.host(), Logger: s.log, Registerer: s.reg,
 	})
+	if err := s.openForges(); err != nil {
+		return err
+	}
 	s.api = api.New(api.Options{
 		Ledger: s.ledger,
-		DB:     s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Integrity: s.integrity, Collector: s.collector, Holds: s.legal, Runners: s.runners, Webhooks: s.webhooks, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
+		DB:     s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Integrity: s.integrity, Collector: s.collector, Holds: s.legal, Runners: s.runners, Webhooks: s.webhooks, Forges: s.forges, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
 		Credentials: s.credentials, Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Foreign: foreignTrust{s}, Delegations: delegations{s}, Rotate: s.rotate, Clock: s.clock, Logger: s.log,

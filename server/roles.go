@@ -44,7 +44,7 @@ CREATE TABLE site_voucher (
 var holders = map[rotation.Role]string{
 	rotation.CA: config.RoleSigner, rotation.TSA: config.RoleSigner, rotation.OIDC: config.RoleSigner,
 	rotation.Log: config.RoleLog, rotation.CT: config.RoleLog, rotation.Audit: config.RoleLog,
-	rotation.Registry: config.RoleRegistry, rotation.Decision: config.RoleAPI, rotation.Delegation: config.RoleAPI,
+	rotation.Registry: config.RoleRegistry, rotation.Decision: config.RoleAPI, rotation.Delegation: config.RoleAPI, rotation.Source: config.RoleAPI,
 	rotation.TUFOnline: config.RoleAPI, rotation.TUFRoot: config.RoleAPI,
 }
 

@@ -41,7 +41,7 @@ type auditKey struct{ crypto.Signer }
 var firstNames = map[rotation.Role]string{
 	rotation.CA: authority.KeyCAIntermediate, rotation.TSA: authority.KeyTSA, rotation.OIDC: authority.KeyOIDC,
 	rotation.Log: keyLog, rotation.CT: keyCT, rotation.Audit: keyAudit, rotation.Decision: keyDecision,
-	rotation.Delegation: "delegation", rotation.Registry: keyRegistry, rotation.TUFOnline: keyTUFOnline, rotation.TUFRoot: keyTUFRoot,
+	rotation.Delegation: "delegation", rotation.Source: "source", rotation.Registry: keyRegistry, rotation.TUFOnline: keyTUFOnline, rotation.TUFRoot: keyTUFRoot,
 }
 
 // openRotation makes the keeper of the keys and tells the key folder where keys
@@ -323,6 +323,8 @@ func (s *Server) loadAuthorities(ctx context.Context, docs []trust.Document, d *
 			d.own.Logs = append(d.own.Logs, log("/rekor"))
 		case rotation.CT:
 			d.own.CTLogs = append(d.own.CTLogs, log("/ct"))
+		case rotation.Source:
+			d.verify.Keys = append(d.verify.Keys, trust.Key{Public: pub, Window: k.Window()})
 		}
 	}
 	return nil

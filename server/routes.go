@@ -7,6 +7,7 @@ import (
 
 	"assay/config"
 	"assay/identity"
+	"assay/source/forge"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
@@ -56,6 +57,9 @@ func (s *Server) routes() http.Handler {
 	if of(config.RoleAPI, "api", "/api/v1/", "/tuf/") {
 		below("tuf", "/tuf", s.tuf.Handler())
 		mount("api", "/api/v1/", s.api)
+		for _, provider := range []string{forge.GitHub, forge.GitLab, forge.Gitea} {
+			mount("forges", "/hooks/"+provider, s.forges.Hooks("/hooks/"))
+		}
 		mux.Handle("/download/", s.http.door("download", newDownloads().handler(), s.log, longDownload))
 	}
 	if s.operations == nil {

@@ -63,6 +63,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 		work["backfill"] = s.backfill
 		work["contracts"] = s.ledger.Run
 		work["webhooks"] = s.webhooks.Run
+		work["forges"] = s.forges.Run
 		work["runners"] = (&baseline.Follower{Store: s.runners, Events: s.events, Logger: s.log}).Run
 		work["sboms"] = (&sbom.Follower{Store: s.sboms, Events: s.events, Evidence: s.evidence, Logger: s.log}).Run
 	}

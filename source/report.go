@@ -85,13 +85,16 @@ type Request struct {
 	PolicyFile []byte
 	PolicyName string // of the file, for people
 	PolicyRef  string
-	Controls   *Controls
+	// Controls finds out how the protected branch is guarded; nil: nobody knows.
+	// It is asked when the policy wants level 2, or with Levels.
+	Controls func(ctx context.Context, ref string) (*Controls, error)
+	Levels   bool
 }
 
 // Verify judges a range of commits. An error is that it could not be asked:
 // what could be is in the report.
 func Verify(ctx context.Context, r *Repository, c Checker, q Request) (*Report, error) {
-	w := &walk{repo: r, check: c, q: q, out: &Report{Controls: q.Controls}}
+	w := &walk{repo: r, check: c, q: q, out: &Report{}}
 	if err := w.settle(ctx); err != nil {
 		return nil, err
 	}
@@ -103,6 +106,12 @@ func Verify(ctx context.Context, r *Repository, c Checker, q Request) (*Report, 
 	}
 	if err := w.tag(ctx); err != nil {
 		return nil, err
+	}
+	if q.Controls != nil && (q.Levels || w.out.Wanted > 1) {
+		var err error
+		if w.out.Controls, err = q.Controls(ctx, w.out.Branch); err != nil {
+			return nil, err
+		}
 	}
 	w.conclude()
 	return w.out, nil
@@ -382,7 +391,7 @@ func Level(c *Controls, signed bool, since time.Time, branch string) (int, *Next
 		}
 	}
 	need(signed, "every commit signed by an identity of the policy")
-	need(c != nil, "a record of how %s is protected: connect the forge (assay source connect), or run assay source hook pre-receive on the git server", branch)
+	need(c != nil, "a record of how %s is protected: connect the forge (a document of kind Source), or run assay source hook pre-receive on the git server", branch)
 	if c != nil {
 		need(c.NoForcePush, "%s protected against force pushes", branch)
 		need(c.NoDeletion, "%s protected against deletion", branch)

@@ -48,6 +48,7 @@ const (
 	Decision   Role = "decision"   // decisions
 	Audit      Role = "audit"      // heads of the event log
 	Delegation Role = "delegation" // first links of delegations
+	Source     Role = "source"     // statements about commits that forges told of; a site that knows no forge has none
 	Registry   Role = "registry"   // scoped tokens and upload URLs: a symmetric key is derived of it
 	TUFOnline  Role = "tuf-online" // TUF targets, snapshot and timestamp
 	TUFRoot    Role = "tuf-root"   // TUF root
@@ -68,6 +69,7 @@ var roles = []struct {
 	{role: Decision, grace: 5 * time.Minute},
 	{role: Audit, grace: 5 * time.Minute},
 	{role: Delegation, grace: 5 * time.Minute},
+	{role: Source, grace: 5 * time.Minute},
 	{role: Registry, grace: 24 * time.Hour}, // upload URLs
 	{role: TUFOnline, grace: 5 * time.Minute},
 	{role: TUFRoot, grace: 5 * time.Minute},

@@ -23,7 +23,7 @@ import (
 // sourceCommand is what is asked of commits.
 func (a *app) sourceCommand() *cobra.Command {
 	return group("source", "Commits: who signed them, who reviewed them, what a release leaves out of its tag",
-		a.sourceVerifyCommand(), a.sourceCompareCommand())
+		a.sourceVerifyCommand(), a.sourceCompareCommand(), a.sourceMetricsCommand())
 }
 
 // sourceFlags are shared by what reads a repository.
@@ -96,6 +96,20 @@ func (a *app) sourceVerify(ctx context.Context, f *sourceFlags, q source.Request
 		return err
 	}
 	defer r.Close()
+	q.Levels = f.attest
+	if a.server != "" || a.data != "" {
+		q.Controls = func(ctx context.Context, ref string) (*source.Controls, error) {
+			s, err := a.connect(ctx, f.sign.subject, f.sign.token, true)
+			if err != nil {
+				return nil, err
+			}
+			uri := f.uri
+			if uri == "" {
+				uri = r.URI(ctx)
+			}
+			return s.sourceControls(ctx, strings.TrimSuffix(uri, ".git"), ref)
+		}
+	}
 	report, err := source.Verify(ctx, r, a.sourceChecker(f), q)
 	if err != nil {
 		return undecided(err)
