@@ -449,3 +449,6 @@ type file struct {
 func (f *file) Size() int64        { return f.info.Size() }
 func (f *file) ModTime() time.Time { return f.info.ModTime() }
 func (f *file) OS() *os.File       { return f.File }
+
+// Changed is when the stored bytes last changed, as far as the system knows.
+func (f *file) Changed() time.Time { return changed(f.info) }

@@ -66,8 +66,17 @@ type Checker struct {
 // stamp says when a blob's file, of a size and an age, was hashed.
 type stamp struct {
 	size    int64
-	modTime time.Time
+	changed time.Time
 	at      time.Time
+}
+
+// changed is when a blob's bytes last changed: as the file system notes it, where
+// the store knows that, since a file's age can be set back.
+func changed(f blob.File) time.Time {
+	if c, ok := f.(interface{ Changed() time.Time }); ok {
+		return c.Changed()
+	}
+	return f.ModTime()
 }
 
 const (
@@ -189,7 +198,7 @@ func (c *Checker) remember(d artifact.Digest, f blob.File) {
 			break
 		}
 	}
-	c.checked[d] = stamp{f.Size(), f.ModTime(), c.o.Clock()}
+	c.checked[d] = stamp{f.Size(), changed(f), c.o.Clock()}
 }
 
 func (c *Checker) fresh(d artifact.Digest, f blob.File) bool {
@@ -197,7 +206,7 @@ func (c *Checker) fresh(d artifact.Digest, f blob.File) bool {
 	defer c.mu.Unlock()
 	s, ok := c.checked[d]
 	age := c.o.Clock().Sub(s.at)
-	return ok && s.size == f.Size() && s.modTime.Equal(f.ModTime()) && age >= 0 && age < c.o.Fresh
+	return ok && s.size == f.Size() && s.changed.Equal(changed(f)) && age >= 0 && age < c.o.Fresh
 }
 
 // missing records that a blob is gone, if a manifest needs it.

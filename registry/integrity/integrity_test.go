@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"assay/artifact"
 	"assay/blob"
@@ -131,6 +132,32 @@ func TestThreat_Store_BitFlip(t *testing.T) {
 	}
 	if n := len(s.Events(t, event.StoreTampered)); n != len(want) {
 		t.Fatalf("%d alerts for %d damaged blobs", n, len(want))
+	}
+}
+
+// TestFreshSeesChanges: that a blob was hashed a moment ago does not cover a bit
+// that turned over since, also where the file's age was set back.
+func TestFreshSeesChanges(t *testing.T) {
+	s := start(t, storetest.Open(t, store.SQLite))
+	checker, err := integrity.New(integrity.Options{DB: s.DB, Blobs: s.Blobs, Gate: s.gate})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := blob.Put(t.Context(), s.Blobs, []byte("a blob"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		f, err := checker.Store().Open(t.Context(), d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = f.Close()
+	}
+	time.Sleep(10 * time.Millisecond) // of the file system's clock
+	flip(t, s.Folder, d, rand.New(rand.NewPCG(9, 9)))
+	if _, err := checker.Store().Open(t.Context(), d); !errors.Is(err, fault.Tampered) {
+		t.Fatalf("changed a moment after it was hashed: %v", err)
 	}
 }
 
