@@ -24,6 +24,13 @@ import (
 // host: "distribution", which knows no referrers API, or "olareg", which does.
 func peer(t *testing.T, name string) string {
 	t.Helper()
+	return peerThatTells(t, name, "", "")
+}
+
+// peerThatTells is a distribution registry that sends its notifications to a URL,
+// with a secret.
+func peerThatTells(t *testing.T, name, notify, secret string) string {
+	t.Helper()
 	host := freeAddress(t)
 	dir := t.TempDir()
 	_, port, _ := strings.Cut(host, ":")
@@ -31,6 +38,9 @@ func peer(t *testing.T, name string) string {
 	if name == "distribution" {
 		conf := filepath.Join(t.TempDir(), "distribution.yml")
 		doc := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage:\n  filesystem: {rootdirectory: %q}\n  delete: {enabled: true}\nhttp: {addr: %q, secret: only for this test}\n", dir, host)
+		if notify != "" {
+			doc += fmt.Sprintf("notifications:\n  endpoints:\n  - {name: assay, url: %q, headers: {Authorization: [\"Bearer %s\"]}, timeout: 2s, threshold: 5, backoff: 1s}\n", notify, secret)
+		}
 		if err := os.WriteFile(conf, []byte(doc), 0o600); err != nil {
 			t.Fatal(err)
 		}

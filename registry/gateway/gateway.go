@@ -318,8 +318,9 @@ func (g *Gateway) settle(ctx context.Context, b *bringing, tag string, d artifac
 		if b.incomplete || held || perr != nil { // what waits for evidence is looked at soon
 			pause = min(pause, retryAfter)
 		}
-	case kind == fault.NotFound:
+	case kind == fault.NotFound && client: // a notice may come before what it tells of
 		g.remember(g.absent, b.repository+" "+reference, now.Add(absentFor))
+	case kind == fault.NotFound:
 	case kind == fault.Tampered:
 		g.mismatch(ctx, b, reference, d, err)
 		pause = min(pause, retryAfter)

@@ -10,7 +10,9 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
+	"assay/artifact"
 	"assay/config"
 	"assay/internal/fault"
 	"assay/internal/strictjson"
@@ -25,8 +27,18 @@ const (
 	minSecret  = 16        // bytes
 )
 
-// place is a tag here.
-type place struct{ repository, tag string }
+// place is a tag here, and how often it was looked up in vain.
+type place struct {
+	repository, tag string
+	tries           int
+}
+
+// lookAgain is how long after a look in vain there is another, doubled each
+// time: a distribution registry tells of a tag before it has set it.
+const (
+	lookAgain = time.Second
+	maxTries  = 4
+)
 
 // pushed is a tag at an upstream, as a notice says.
 type pushed struct{ repository, tag string }
@@ -95,7 +107,7 @@ func (g *Gateway) take(r *http.Request, provider string) (int, error) {
 				if !registry.ValidName(local) || !registry.ValidTag(p.tag) {
 					continue
 				}
-				if !g.notice(place{local, p.tag}) {
+				if !g.notice(place{local, p.tag, 0}) {
 					return n, fault.Newf(fault.TooMany, "%d tags wait to be looked up; send it again", maxNoticed)
 				}
 				n++
@@ -143,9 +155,43 @@ func (g *Gateway) heed(ctx context.Context, in registry.Intake, p place) {
 	g.mu.Lock()
 	delete(g.queued, p)
 	g.mu.Unlock()
-	if err := g.Lookup(ctx, in, p.repository, p.tag); err != nil && !errors.Is(err, fault.NotFound) && ctx.Err() == nil {
+	look := g.Lookup
+	if d, ok := aboutDigest(p.tag); ok {
+		look = func(ctx context.Context, in registry.Intake, repository, _ string) error {
+			return g.about(ctx, in, repository, d)
+		}
+	}
+	err := look(ctx, in, p.repository, p.tag)
+	if errors.Is(err, fault.NotFound) && p.tries < maxTries {
+		p.tries++
+		time.AfterFunc(lookAgain<<(p.tries-1), func() { g.notice(p) })
+	} else if err != nil && !errors.Is(err, fault.NotFound) && ctx.Err() == nil {
 		g.o.Logger.WarnContext(ctx, "what a notice named could not be looked up", "repository", p.repository, "tag", p.tag, "error", err)
 	}
+}
+
+// aboutDigest reads what a tag is about that carries evidence: sha256-HEX, or with
+// .sig, .att or .sbom. A notice of such a tag says that an image was signed.
+func aboutDigest(tag string) (artifact.Digest, bool) {
+	for _, suffix := range []string{".sig", ".att", ".sbom"} {
+		tag = strings.TrimSuffix(tag, suffix)
+	}
+	hex, ok := strings.CutPrefix(tag, artifact.SHA256+"-")
+	if !ok {
+		return "", false
+	}
+	d, err := artifact.ParseDigest(artifact.SHA256 + ":" + hex)
+	return d, err == nil
+}
+
+// about asks what an upstream holds about a manifest that is here; of one that is
+// not, its evidence comes when it does.
+func (g *Gateway) about(ctx context.Context, in registry.Intake, repository string, d artifact.Digest) error {
+	here, err := in.Has(ctx, repository, d)
+	if err != nil || !here {
+		return err
+	}
+	return g.ask(ctx, in, repository, "", d, d, bringTimeout, false)
 }
 
 // parsers read the notices of each provider: pushes of tags, and nothing else.
@@ -219,6 +265,7 @@ func parseGHCR(h http.Header, body []byte) ([]pushed, error) {
 		Name      string `json:"name"`
 		Namespace string `json:"namespace"`
 		Version   struct {
+			URL       string `json:"package_url"` // ghcr.io/OWNER/NAME:TAG
 			Container struct {
 				Tag struct {
 					Name string `json:"name"`
@@ -242,7 +289,12 @@ func parseGHCR(h http.Header, body []byte) ([]pushed, error) {
 		p = n.Registry
 	}
 	if p == nil || n.Action != "published" && n.Action != "updated" || p.Version.Container.Tag.Name == "" {
-		return nil, nil
+		return nil, nil // what has no tag, too: see aboutDigest
+	}
+	// The reference to pull says it best: namespace holds more than the owner in
+	// some payloads.
+	if _, rest, ok := strings.Cut(strings.TrimSuffix(p.Version.URL, ":"+p.Version.Container.Tag.Name), "/"); ok && !strings.Contains(rest, ":") {
+		return []pushed{{strings.ToLower(rest), p.Version.Container.Tag.Name}}, nil
 	}
 	return []pushed{{strings.ToLower(p.Namespace + "/" + p.Name), p.Version.Container.Tag.Name}}, nil
 }
