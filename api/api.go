@@ -73,8 +73,9 @@ type Options struct {
 	Clock       clock.Clock
 	Logger      *slog.Logger
 	// Revocations is the site's list.
-	Revocations Revocations
-	Bundles     Bundles // between sites; nil: none here
+	Revocations     Revocations
+	Bundles         Bundles // between sites; nil: none here
+	Vulnerabilities Vulnerabilities
 }
 
 // API serves /api/v1.

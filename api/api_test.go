@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"archive/zip"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -147,6 +148,10 @@ func (s *site) fill(st client.Status) {
 		}
 	}
 	s.ids["/api/v1/robots/{name}/rotate"], s.ids["/api/v1/robots/{name}"], s.ids["/api/v1/documents/{kind}/{name}"] = "rotated/rotate", "deleted", "Grant/team"
+	if _, err := s.admin.ImportFeed(ctx, "osv", "npm", false, bytes.NewReader(s.feed())); err != nil {
+		s.t.Fatal(err)
+	}
+	s.ids["/api/v1/vulnerabilities/{id}/artifacts"] = "GHSA-jfh8-c2jp-5v3q/artifacts"
 	s.ids["/api/v1/keys/{role}/rotate"] = "audit/rotate"
 	s.ids["/api/v1/registry/repair/{digest}"] = string(artifact.SHA256Of([]byte("{}")))
 	s.gated()
@@ -225,6 +230,9 @@ func (s *site) request(method, path string) (query string, header map[string]str
 	case "DELETE /api/v1/documents/{kind}/{name}":
 		return "?dry_run=true", nil, nil
 	}
+	if query, header, body, ok := s.feedRequest(method, path); ok {
+		return query, header, body
+	}
 	if query, header, body, ok := s.runnerRequest(method, path); ok {
 		return query, header, body
 	}
@@ -295,7 +303,8 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"post /api/v1/keys/{role}/rotate": "admin",
 		"get /api/v1/registry/status":     "viewer", "get /api/v1/registry/history": "viewer", "post /api/v1/registry/promote": "approver",
 		"get /api/v1/registry/damage": "operator", "post /api/v1/registry/repair": "operator", "put /api/v1/registry/repair/{digest}": "operator",
-		"post /api/v1/registry/scrub": "operator", "post /api/v1/registry/gc": "operator",
+		"post /api/v1/registry/scrub": "operator", "get /api/v1/feeds": "viewer", "get /api/v1/feeds/operations": "viewer", "post /api/v1/feeds": "operator", "get /api/v1/findings": "viewer",
+		"get /api/v1/vulnerabilities/{id}/artifacts": "viewer", "post /api/v1/registry/gc": "operator",
 		"get /api/v1/holds": "auditor", "post /api/v1/holds": "operator", "delete /api/v1/holds/{hold}": "admin", "post /api/v1/registry/quarantine": "operator", "post /api/v1/registry/release": "operator", "post /api/v1/registry/revoke": "operator",
 		"post /api/v1/bundles": "operator", "get /api/v1/bundles": "operator", "get /api/v1/bundles/{target}/{sequence}": "operator",
 		"post /api/v1/bundles/feeds": "operator", "post /api/v1/bundles/import": "operator",
@@ -669,4 +678,32 @@ func TestThreat_MetricsLogs_ErrorsKeepSecrets(t *testing.T) {
 			}
 		}
 	}
+}
+
+// feedRequest is how the routes about advisories are asked.
+func (s *site) feedRequest(method, path string) (query string, header map[string]string, body []byte, ok bool) {
+	switch method + " " + path {
+	case "GET /api/v1/findings":
+		return "?digest=" + string(s.digest), nil, nil, true
+	case "GET /api/v1/feeds/operations":
+		return "?name=osv&ecosystem=npm", nil, nil, true
+	case "POST /api/v1/feeds":
+		return "?name=osv&ecosystem=npm", map[string]string{"Content-Type": "application/zip"}, s.feed(), true
+	}
+	return "", nil, nil, false
+}
+
+// feed is an archive of one record.
+func (s *site) feed() []byte {
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	w, err := z.Create("GHSA-jfh8-c2jp-5v3q.json")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_, _ = w.Write([]byte(`{"id": "GHSA-jfh8-c2jp-5v3q", "modified": "2024-01-01T00:00:00Z", "affected": [{"package": {"ecosystem": "npm", "name": "left-pad"}, "versions": ["1.0.0"]}]}`))
+	if err := z.Close(); err != nil {
+		s.t.Fatal(err)
+	}
+	return b.Bytes()
 }

@@ -47,6 +47,7 @@ type Config struct {
 	Trust    Trust    `yaml:"trust"`
 	Verify   Verify   `yaml:"verify"`
 	Runner   Runner   `yaml:"runner"`
+	Vuln     Vuln     `yaml:"vuln"`
 	Log      Log      `yaml:"log"`
 }
 
@@ -229,6 +230,13 @@ type Runner struct {
 	TrustedRefs []string `yaml:"trusted_refs"`
 }
 
+// Vuln configures what is known of vulnerabilities.
+type Vuln struct {
+	// MaxAge is how long after it was last looked at an advisory feed counts as
+	// fresh. A stale one is unknown, and never clean.
+	MaxAge time.Duration `yaml:"max_age"`
+}
+
 // Log configures Assay's own log lines.
 type Log struct {
 	Level  string `yaml:"level"`  // debug, info, warn, error
@@ -242,6 +250,7 @@ func Default() Config {
 		Kind:       "Config",
 		Server:     Server{Listen: "127.0.0.1:8484", ShutdownGrace: 15 * time.Second},
 		Keys:       Keys{Rotation: defaultRotation()},
+		Vuln:       Vuln{MaxAge: 48 * time.Hour},
 		Registry:   Registry{MaxUploads: 64, MaxManifest: 4 << 20, ExchangeLife: 15 * time.Minute},
 		Identity:   Identity{RobotMaxLife: 90 * 24 * time.Hour},
 		Tlog:       Tlog{WitnessWait: 2 * time.Second, WitnessOutage: "degrade"},

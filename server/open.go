@@ -42,6 +42,8 @@ import (
 	"assay/trust"
 	"assay/trust/tuf"
 	"assay/verify"
+	"assay/vuln/feed"
+	"assay/vuln/finding"
 	"assay/webhook"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -49,48 +51,49 @@ import (
 
 // parts are the domains, open.
 type parts struct {
-	keys        *keyring.Folder
-	material    *authority.Material
-	verifier    *identity.Verifier
-	access      *identity.Access
-	credentials *credential.Store
-	granting    sync.Mutex // held while grants are exchanged
-	tlog        *tlog.Log
-	ct          *ct.CT
-	rekor       *rekor.Server
-	ca          *authority.CA
-	tsa         *authority.TSA
-	tuf         *tuf.Repository
-	live        live
-	evidence    *evidence.Store
-	sboms       *sbom.Store
-	runners     *baseline.Store
-	ledger      *contract.Ledger
-	webhooks    *webhook.Sender
-	forges      *forge.Recorder
-	engine      *verify.Engine
-	gate        *gate.Gate
-	registry    *registry.Registry
-	gateway     *gateway.Gateway
-	integrity   *integrity.Checker
-	collector   *collect.Collector
-	legal       *retention.Holds
-	blobs       blob.Store
-	events      *event.Log
-	backlog     prometheus.Gauge
-	own         ownKeys
-	desired     atomic.Pointer[config.Desired]
-	loading     sync.Mutex        // held while documents are put in force
-	documents   [sha256.Size]byte // fingerprint of those in force
-	ready       atomic.Bool
-	operators   string
+	keys            *keyring.Folder
+	material        *authority.Material
+	verifier        *identity.Verifier
+	access          *identity.Access
+	credentials     *credential.Store
+	granting        sync.Mutex // held while grants are exchanged
+	tlog            *tlog.Log
+	ct              *ct.CT
+	rekor           *rekor.Server
+	ca              *authority.CA
+	tsa             *authority.TSA
+	tuf             *tuf.Repository
+	live            live
+	vulnerabilities api.Vulnerabilities
+	evidence        *evidence.Store
+	sboms           *sbom.Store
+	runners         *baseline.Store
+	ledger          *contract.Ledger
+	webhooks        *webhook.Sender
+	forges          *forge.Recorder
+	engine          *verify.Engine
+	gate            *gate.Gate
+	registry        *registry.Registry
+	gateway         *gateway.Gateway
+	integrity       *integrity.Checker
+	collector       *collect.Collector
+	legal           *retention.Holds
+	blobs           blob.Store
+	events          *event.Log
+	backlog         prometheus.Gauge
+	own             ownKeys
+	desired         atomic.Pointer[config.Desired]
+	loading         sync.Mutex        // held while documents are put in force
+	documents       [sha256.Size]byte // fingerprint of those in force
+	ready           atomic.Bool
+	operators       string
 	rolesState
 }
 
 // migrations are all tables of this binary, in the order of the floors.
 func migrations() []store.Migrations {
 	return []store.Migrations{
-		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, baseline.Migrations,
+		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, feed.Migrations, finding.Migrations, baseline.Migrations,
 		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, forge.Migrations, vouchMigrations, transfer.Migrations,
 		contract.Migrations,
 	}
@@ -308,6 +311,9 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 		return err
 	}
 	s.sboms = sbom.NewStore(s.db, sbom.Limits{})
+	if err := s.openVulnerabilities(); err != nil {
+		return err
+	}
 	s.onClose("evidence", s.evidence.Close)
 	if err := s.openRunners(); err != nil {
 		return err
@@ -369,7 +375,7 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 	}
 	s.api = api.New(api.Options{
 		Ledger: s.ledger,
-		DB:     s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Integrity: s.integrity, Collector: s.collector, Holds: s.legal, Runners: s.runners, Webhooks: s.webhooks, Forges: s.forges, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
+		DB:     s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Vulnerabilities: s.vulnerabilities, Integrity: s.integrity, Collector: s.collector, Holds: s.legal, Runners: s.runners, Webhooks: s.webhooks, Forges: s.forges, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
 		Credentials: s.credentials, Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Foreign: foreignTrust{s}, Delegations: delegations{s}, Rotate: s.rotate, Clock: s.clock, Logger: s.log,

@@ -18,6 +18,7 @@ import (
 	"assay/sbom"
 	"assay/store"
 	"assay/tlog/rekor"
+	"assay/vuln/finding"
 )
 
 var errNotReady = errors.New("the server is starting or stopping")
@@ -65,6 +66,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 		work["webhooks"] = s.webhooks.Run
 		work["forges"] = s.forges.Run
 		work["runners"] = (&baseline.Follower{Store: s.runners, Events: s.events, Logger: s.log}).Run
+		work["findings"] = (&finding.Follower{Matcher: s.vulnerabilities.Findings, Events: s.events, Logger: s.log}).Run
 		work["sboms"] = (&sbom.Follower{Store: s.sboms, Events: s.events, Evidence: s.evidence, Logger: s.log}).Run
 	}
 	for name, run := range work {

@@ -2,6 +2,7 @@ package finding
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -266,4 +267,70 @@ func directness(n int64) string {
 		return "transitive"
 	}
 	return "unknown"
+}
+
+// Affected is an artifact that holds a component which an advisory affects.
+type Affected struct {
+	Subject   artifact.Digest
+	Component string
+	Status    string
+	Fixed     string
+	Direct    string
+	Advisory  string
+}
+
+// ByAdvisory gives the artifacts that hold what an advisory affects, by any of
+// the names of the flaw, at most limit of them.
+func (m *Matcher) ByAdvisory(ctx context.Context, name string, limit int) (all []Affected, err error) {
+	records, err := m.feeds.ByAlias(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if len(records) == 0 {
+		return nil, fault.Newf(fault.NotFound, "no feed in force knows of %q", name)
+	}
+	ids := map[string]bool{}
+	for _, r := range records {
+		ids[r.ID] = true
+		for _, n := range r.Names() {
+			more, err := m.feeds.ByAlias(ctx, n)
+			if err != nil {
+				return nil, err
+			}
+			for _, o := range more {
+				ids[o.ID] = true
+			}
+		}
+	}
+	err = m.db.View(ctx, func(tx *store.Tx) error {
+		all = nil
+		for _, id := range slices.Sorted(maps.Keys(ids)) {
+			rows, err := tx.Query(ctx, `SELECT DISTINCT s.subject, c.key, f.status, f.fixed, o.direct FROM finding_match f JOIN sbom_component c ON c.id = f.component
+				JOIN sbom_occurrence o ON o.component = f.component JOIN finding_scan s ON s.document = o.document
+				WHERE f.feed IN (SELECT name || '/' || ecosystem FROM feed_source) AND f.advisory = ? AND f.closed = 0 ORDER BY s.subject, c.key LIMIT ?`, id, limit-len(all))
+			if err != nil {
+				return err
+			}
+			for rows.Next() {
+				a := Affected{Advisory: id}
+				var subject string
+				var status, direct int64
+				if err := rows.Scan(&subject, &a.Component, &status, &a.Fixed, &direct); err != nil {
+					rows.Close()
+					return err
+				}
+				a.Subject, a.Status, a.Direct = artifact.Digest(subject), vuln.Status(status).String(), directness(direct)
+				all = append(all, a)
+			}
+			if err := rows.Err(); err != nil {
+				return err
+			}
+			rows.Close()
+			if len(all) >= limit {
+				return nil
+			}
+		}
+		return nil
+	})
+	return all, err
 }

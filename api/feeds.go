@@ -1,0 +1,196 @@
+package api
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"assay/artifact"
+	"assay/client"
+	"assay/identity"
+	"assay/internal/fault"
+	"assay/vuln/feed"
+	"assay/vuln/finding"
+)
+
+// Vulnerabilities is what the API asks about advisories.
+type Vulnerabilities struct {
+	Feeds    *feed.Store
+	Findings *finding.Matcher
+	MaxAge   time.Duration // of a feed, before it is stale
+	Temp     string        // folder for archives on their way in
+}
+
+// maxFeed is the largest archive that is taken in, in bytes: some four times the
+// largest of the public ones.
+const maxFeed = 4 << 30
+
+const zipType = "application/zip"
+
+func (a *API) feedRoutes() []Route {
+	return []Route{
+		{Method: "GET", Path: "/api/v1/feeds", Summary: "Advisory feeds, how old they are, and why one could not be renewed", Action: identity.ActReadEvidence, Out: client.List[client.Feed]{}, Status: 200, handle: a.feeds},
+		{Method: "GET", Path: "/api/v1/feeds/operations", Summary: "Imports of a feed, newest first; refused ones with the reason", Action: identity.ActReadEvidence,
+			Query: []Param{{"name", "of the feed"}, {"ecosystem", "of its records"}}, Out: client.List[client.FeedOperation]{}, Status: 200, handle: a.feedOperations},
+		{Method: "POST", Path: "/api/v1/feeds", Summary: "Import a zip of OSV records: it comes into force whole, or not at all", Action: identity.ActOperate,
+			Query: []Param{{"name", "of the feed"}, {"ecosystem", "of its records; empty: several"}, {"allow_older", "true takes an archive that is older, or has lost most records"}},
+			In:    RawBytes{zipType}, Out: client.FeedOperation{}, Status: 200, handle: a.importFeed},
+		{Method: "GET", Path: "/api/v1/findings", Summary: "What advisories say about an artifact's components, and what is not known", Action: identity.ActReadEvidence,
+			Query: []Param{{"digest", "subject, sha256:…"}, {"repository", "by whose grants it is read"}}, Out: client.Findings{}, Status: 200, handle: a.findings},
+		{Method: "GET", Path: "/api/v1/vulnerabilities/{id}/artifacts", Summary: "Artifacts that hold what an advisory affects, by any of its names", Action: identity.ActReadEvidence,
+			Query: []Param{{"limit", "at most 1000"}}, Out: client.List[client.AffectedSubject]{}, Status: 200, handle: a.affected},
+	}
+}
+
+func (a *API) feeds(w http.ResponseWriter, r *http.Request) {
+	err := a.allow(r, identity.ActReadEvidence, identity.ResourceEvidence, "")
+	var all []feed.Source
+	if err == nil {
+		all, err = a.o.Vulnerabilities.Feeds.Sources(r.Context())
+	}
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	out := client.List[client.Feed]{Items: []client.Feed{}}
+	for _, s := range all {
+		out.Items = append(out.Items, client.Feed{Name: s.Name, Ecosystem: s.Ecosystem, Operation: s.Operation, Records: s.Records,
+			Checked: known(s.Checked), Changed: known(s.Changed), Archive: s.Archive, Problem: s.Problem})
+	}
+	WriteJSON(w, http.StatusOK, out)
+}
+
+func known(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+func (a *API) feedOperations(w http.ResponseWriter, r *http.Request) {
+	err := a.allow(r, identity.ActReadEvidence, identity.ResourceEvidence, "")
+	q := r.URL.Query()
+	var all []feed.Operation
+	if err == nil {
+		all, err = a.o.Vulnerabilities.Feeds.Operations(r.Context(), q.Get("name"), q.Get("ecosystem"), 100)
+	}
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	out := client.List[client.FeedOperation]{Items: []client.FeedOperation{}}
+	for _, o := range all {
+		out.Items = append(out.Items, wireOperation(o))
+	}
+	WriteJSON(w, http.StatusOK, out)
+}
+
+func wireOperation(o feed.Operation) client.FeedOperation {
+	return client.FeedOperation{ID: o.ID, Name: o.Name, Ecosystem: o.Ecosystem, State: o.State, Started: known(o.Started), Finished: known(o.Finished),
+		Added: o.Added, Changed: o.Changed, Withdrawn: o.Withdrawn, Removed: o.Removed, Unchanged: o.Unchanged, Skipped: o.Skipped, Archive: o.Archive, Problem: o.Problem}
+}
+
+func (a *API) importFeed(w http.ResponseWriter, r *http.Request) {
+	older, err := flag(r, "allow_older")
+	if aerr := a.allow(r, identity.ActOperate, identity.ResourceConfig, ""); aerr != nil {
+		err = aerr
+	}
+	if err == nil {
+		err = wantMedia(r, zipType)
+	}
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	in, _ := unhurried(w, r)
+	q := r.URL.Query()
+	op, err := a.bring(r.Context(), in, feed.Options{Name: q.Get("name"), Ecosystem: q.Get("ecosystem"), Actor: identity.FromContext(r.Context()).Actor(), AllowOlder: older})
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	WriteJSON(w, http.StatusOK, wireOperation(op))
+}
+
+// bring imports an archive that comes as a stream: a zip is read from its end, so
+// it is kept in a file while that lasts.
+func (a *API) bring(ctx context.Context, in io.Reader, o feed.Options) (op feed.Operation, err error) {
+	f, err := os.CreateTemp(a.o.Vulnerabilities.Temp, "feed-*.zip")
+	if err != nil {
+		return op, err
+	}
+	defer os.Remove(f.Name())
+	n, err := io.Copy(f, io.LimitReader(in, maxFeed+1))
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return op, err
+	}
+	if n > maxFeed {
+		return op, fault.Newf(fault.TooLarge, "an archive of more than %d bytes", maxFeed)
+	}
+	archive, err := feed.OpenZip(f.Name())
+	if err != nil {
+		return op, err
+	}
+	defer archive.Close()
+	return a.o.Vulnerabilities.Feeds.Import(ctx, archive, o)
+}
+
+func (a *API) findings(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	err := a.allow(r, identity.ActReadEvidence, identity.ResourceEvidence, q.Get("repository"))
+	var subject artifact.Digest
+	if err == nil {
+		subject, err = artifact.ParseDigest(q.Get("digest"))
+	}
+	var all []finding.Finding
+	var st finding.State
+	if err == nil {
+		all, st, err = a.o.Vulnerabilities.Findings.OfSubject(r.Context(), subject, a.o.Vulnerabilities.MaxAge)
+	}
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	out := client.Findings{Subject: subject, Items: []client.Finding{}, Coverage: client.FindingCoverage{SBOM: st.SBOM, Scanned: st.Scanned, Components: st.Components,
+		Unmatched: st.Unmatched, ReleaseMissing: st.ReleaseMissing, FeedsMissing: st.FeedsMissing, FeedsStale: st.FeedsStale}}
+	for _, f := range all {
+		one := client.Finding{Name: f.Name, Component: f.Component, Version: f.Version, Status: f.Status, Reason: f.Reason, Severity: f.Severity, Score: f.Score, Fixed: f.Fixed,
+			Direct: f.Direct, Via: f.Via, FirstSeen: f.FirstSeen, Summary: f.Summary, Malicious: f.Malicious}
+		for _, s := range f.Records {
+			one.Records = append(one.Records, client.FindingRecord(s))
+		}
+		out.Items = append(out.Items, one)
+	}
+	WriteJSON(w, http.StatusOK, out)
+}
+
+// affected searches all artifacts, so that it is for those who may read all
+// evidence.
+func (a *API) affected(w http.ResponseWriter, r *http.Request) {
+	err := a.allow(r, identity.ActReadEvidence, identity.ResourceEvidence, "")
+	most := 0
+	if err == nil {
+		most, err = limit(r)
+	}
+	if most == 0 {
+		most = 100
+	}
+	var all []finding.Affected
+	if err == nil {
+		all, err = a.o.Vulnerabilities.Findings.ByAdvisory(r.Context(), r.PathValue("id"), most)
+	}
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	out := client.List[client.AffectedSubject]{Items: []client.AffectedSubject{}}
+	for _, f := range all {
+		out.Items = append(out.Items, client.AffectedSubject{Subject: f.Subject, Component: f.Component, Status: f.Status, Fixed: f.Fixed, Direct: f.Direct, Record: f.Advisory})
+	}
+	WriteJSON(w, http.StatusOK, out)
+}

@@ -1,0 +1,139 @@
+package client
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"assay/artifact"
+)
+
+// Feed is an advisory feed: GET /api/v1/feeds.
+type Feed struct {
+	Name      string     `json:"name"`
+	Ecosystem string     `json:"ecosystem"`
+	Operation int64      `json:"operation"` // in force; 0: none was ever
+	Records   int64      `json:"records"`
+	Checked   *time.Time `json:"checked,omitempty"` // last looked at with success
+	Changed   *time.Time `json:"changed,omitempty"` // since when the operation is in force
+	Archive   string     `json:"archive,omitempty"` // digest of its bytes
+	Problem   string     `json:"problem,omitempty"` // why the last attempt failed
+}
+
+// FeedOperation is one import: POST /api/v1/feeds, GET /api/v1/feeds/operations.
+type FeedOperation struct {
+	ID        int64      `json:"id"`
+	Name      string     `json:"name"`
+	Ecosystem string     `json:"ecosystem"`
+	State     string     `json:"state"` // reading, in_force, refused, superseded
+	Started   *time.Time `json:"started,omitempty"`
+	Finished  *time.Time `json:"finished,omitempty"`
+	Added     int64      `json:"added"`
+	Changed   int64      `json:"changed"` // withdrawn ones among them
+	Withdrawn int64      `json:"withdrawn"`
+	Removed   int64      `json:"removed"`
+	Unchanged int64      `json:"unchanged,omitempty"`
+	Skipped   []string   `json:"skipped,omitempty"` // records that could not be read
+	Archive   string     `json:"archive,omitempty"`
+	Problem   string     `json:"problem,omitempty"`
+}
+
+// Findings is what advisories say about an artifact: GET /api/v1/findings.
+type Findings struct {
+	Subject  artifact.Digest `json:"subject"`
+	Items    []Finding       `json:"items"`
+	Coverage FindingCoverage `json:"coverage"`
+}
+
+// FindingCoverage is what is not known about an artifact: none of it counts as
+// clean.
+type FindingCoverage struct {
+	SBOM           bool     `json:"sbom"`    // there is one in force
+	Scanned        bool     `json:"scanned"` // all of them are looked up
+	Components     int      `json:"components"`
+	Unmatched      int      `json:"unmatched"`       // of a kind that no feed knows
+	ReleaseMissing int      `json:"release_missing"` // of a distribution whose release is not known
+	FeedsMissing   []string `json:"feeds_missing,omitempty"`
+	FeedsStale     []string `json:"feeds_stale,omitempty"`
+}
+
+// Complete says that nothing is left to know.
+func (c FindingCoverage) Complete() bool {
+	return c.SBOM && c.Scanned && c.Unmatched+c.ReleaseMissing == 0 && len(c.FeedsMissing)+len(c.FeedsStale) == 0
+}
+
+// Finding is one flaw in one component.
+type Finding struct {
+	Name      string          `json:"name"` // CVE where there is one
+	Component string          `json:"component"`
+	Version   string          `json:"version,omitempty"`
+	Status    string          `json:"status"` // affected, unknown
+	Reason    string          `json:"reason,omitempty"`
+	Severity  string          `json:"severity"` // critical, high, medium, low, none, unknown
+	Score     float64         `json:"score,omitempty"`
+	Fixed     string          `json:"fixed,omitempty"`
+	Direct    string          `json:"dependency"` // direct, transitive, unknown
+	Via       string          `json:"via,omitempty"`
+	FirstSeen time.Time       `json:"first_seen"`
+	Summary   string          `json:"summary,omitempty"`
+	Malicious bool            `json:"malicious,omitempty"`
+	Records   []FindingRecord `json:"records"`
+}
+
+// FindingRecord is a feed's record by which a finding was made.
+type FindingRecord struct {
+	Feed string `json:"feed"`
+	ID   string `json:"id"`
+}
+
+// AffectedSubject is one that an advisory affects: GET /api/v1/vulnerabilities/{id}/artifacts.
+type AffectedSubject struct {
+	Subject   artifact.Digest `json:"subject"`
+	Component string          `json:"component"`
+	Status    string          `json:"status"`
+	Fixed     string          `json:"fixed,omitempty"`
+	Direct    string          `json:"dependency"`
+	Record    string          `json:"record"`
+}
+
+// Feeds lists the feeds.
+func (c *Client) Feeds(ctx context.Context) (*List[Feed], error) {
+	var out List[Feed]
+	return &out, c.call(ctx, http.MethodGet, "/api/v1/feeds", nil, nil, &out)
+}
+
+// FeedOperations lists the imports of a feed, newest first.
+func (c *Client) FeedOperations(ctx context.Context, name, ecosystem string) (*List[FeedOperation], error) {
+	var out List[FeedOperation]
+	return &out, c.call(ctx, http.MethodGet, "/api/v1/feeds/operations", url.Values{"name": {name}, "ecosystem": {ecosystem}}, nil, &out)
+}
+
+// ImportFeed streams a zip of OSV records.
+func (c *Client) ImportFeed(ctx context.Context, name, ecosystem string, allowOlder bool, zip io.Reader) (*FeedOperation, error) {
+	q := url.Values{"name": {name}, "ecosystem": {ecosystem}}
+	if allowOlder {
+		q.Set("allow_older", "true")
+	}
+	var out FeedOperation
+	return &out, c.upload(ctx, "/api/v1/feeds", q, zip, "application/zip", &out)
+}
+
+// Findings says what advisories say about an artifact.
+func (c *Client) Findings(ctx context.Context, subject artifact.Digest, repository string) (*Findings, error) {
+	q := url.Values{"digest": {string(subject)}}
+	if repository != "" {
+		q.Set("repository", repository)
+	}
+	var out Findings
+	return &out, c.call(ctx, http.MethodGet, "/api/v1/findings", q, nil, &out)
+}
+
+// Affected lists the artifacts that hold what an advisory affects, by any of its
+// names.
+func (c *Client) Affected(ctx context.Context, id string, limit int) (*List[AffectedSubject], error) {
+	var out List[AffectedSubject]
+	return &out, c.call(ctx, http.MethodGet, "/api/v1/vulnerabilities/"+url.PathEscape(id)+"/artifacts", url.Values{"limit": {strconv.Itoa(limit)}}, nil, &out)
+}

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"archive/zip"
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"assay/client"
+	"assay/vuln/feed"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) feedCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "feed",
+		Short:   "Advisory feeds: bring them in, see how old they are",
+		Example: "  assay feed import ./osv\n  assay feed list",
+	}
+	cmd.AddCommand(a.feedImportCommand(), a.feedListCommand(), a.feedLogCommand())
+	return cmd
+}
+
+func (a *app) feedImportCommand() *cobra.Command {
+	var name, ecosystem, as string
+	var older bool
+	cmd := &cobra.Command{
+		Use:   "import PATH …",
+		Short: "Import OSV records: a zip, a folder, or a tree of ECOSYSTEM/all.zip",
+		Long: `Import advisories in the OSV format. PATH is a zip as the public bucket has it,
+a folder of records (*.json), or a tree of ECOSYSTEM/all.zip. An import comes
+into force whole, or not at all: what is corrupt, cut short, too large, or older
+than what is in force is refused with the reason, and the old one stays.
+
+Nothing is fetched: bring the files by whatever way is open to you.`,
+		Example: `  assay feed import ./osv
+  assay feed import --ecosystem npm ./npm-all.zip
+  assay feed import --name internal ./advisories/`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var found []feed.Found
+			for _, path := range args {
+				more, err := feed.Find(path)
+				if err != nil {
+					return err
+				}
+				found = append(found, more...)
+			}
+			if ecosystem != "" && len(found) > 1 {
+				return usagef("--ecosystem %s is for one archive, %s holds %d", line(ecosystem), line(strings.Join(args, " ")), len(found))
+			}
+			s, err := a.connect(cmd.Context(), as, "", true)
+			if err != nil {
+				return err
+			}
+			out := client.List[client.FeedOperation]{Items: []client.FeedOperation{}}
+			for _, f := range found {
+				if ecosystem != "" {
+					f.Ecosystem = ecosystem
+				}
+				op, err := a.importFeed(cmd.Context(), s, f, name, older)
+				if err != nil {
+					return fmt.Errorf("feed %s %s: %w", line(name), line(f.Ecosystem), err)
+				}
+				out.Items = append(out.Items, *op)
+			}
+			return a.print(out, func(w io.Writer) {
+				fmt.Fprintln(w, "FEED\tECOSYSTEM\tSTATE\tADDED\tCHANGED\tWITHDRAWN\tREMOVED\tUNCHANGED\tUNREADABLE")
+				for _, o := range out.Items {
+					fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\n", line(o.Name), dash(o.Ecosystem), line(o.State), o.Added, o.Changed, o.Withdrawn, o.Removed, o.Unchanged, len(o.Skipped))
+				}
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&name, "name", "osv", "what the feed is called here")
+	f.StringVar(&ecosystem, "ecosystem", "", "of its records, where the path does not say")
+	f.BoolVar(&older, "allow-older", false, "take an archive that is older than what is in force, or lacks most of it")
+	f.StringVar(&as, "subject", "", "with --data: the local identity to import as")
+	return cmd
+}
+
+// importFeed sends one archive; a folder becomes a zip on its way.
+func (a *app) importFeed(ctx context.Context, s *session, f feed.Found, name string, older bool) (*client.FeedOperation, error) {
+	if f.Zip {
+		in, err := os.Open(f.Path)
+		if err != nil {
+			return nil, err
+		}
+		defer in.Close()
+		return s.api().ImportFeed(ctx, name, f.Ecosystem, older, in)
+	}
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(zipFolder(w, f.Path)) }()
+	defer r.Close()
+	return s.api().ImportFeed(ctx, name, f.Ecosystem, older, r)
+}
+
+func zipFolder(w io.Writer, dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	z := zip.NewWriter(w)
+	err = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || filepath.Ext(name) != ".json" {
+			return err
+		}
+		in, err := root.Open(name)
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		out, err := z.Create(name)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(out, in)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return z.Close()
+}
+
+func (a *app) feedListCommand() *cobra.Command {
+	var as string
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List the feeds: how many records, how old, and what went wrong",
+		Example: "  assay feed list\n  assay feed list -o json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := a.connect(cmd.Context(), as, "", true)
+			if err != nil {
+				return err
+			}
+			all, err := s.api().Feeds(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.print(all, func(w io.Writer) {
+				fmt.Fprintln(w, "FEED\tECOSYSTEM\tRECORDS\tOPERATION\tCHECKED\tCHANGED\tPROBLEM")
+				for _, f := range all.Items {
+					fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", line(f.Name), dash(f.Ecosystem), f.Records, f.Operation, dashed(f.Checked), dashed(f.Changed), dash(f.Problem))
+				}
+			})
+		},
+	}
+	cmd.Flags().StringVar(&as, "subject", "", "with --data: the local identity to ask as")
+	return cmd
+}
+
+// dashed is an instant that there may not have been.
+func dashed(t *time.Time) string {
+	if t == nil {
+		return "-"
+	}
+	return stamp(*t)
+}
+
+func (a *app) feedLogCommand() *cobra.Command {
+	var name, as string
+	cmd := &cobra.Command{
+		Use:     "log [ECOSYSTEM]",
+		Short:   "List the imports of a feed, newest first, refused ones with the reason",
+		Example: "  assay feed log npm\n  assay feed log --name internal",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := a.connect(cmd.Context(), as, "", true)
+			if err != nil {
+				return err
+			}
+			all, err := s.api().FeedOperations(cmd.Context(), name, strings.Join(args, ""))
+			if err != nil {
+				return err
+			}
+			return a.print(all, func(w io.Writer) {
+				fmt.Fprintln(w, "OPERATION\tSTATE\tFINISHED\tADDED\tCHANGED\tWITHDRAWN\tREMOVED\tPROBLEM")
+				for _, o := range all.Items {
+					fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%d\t%d\t%d\t%s\n", o.ID, line(o.State), dashed(o.Finished), o.Added, o.Changed, o.Withdrawn, o.Removed, dash(o.Problem))
+				}
+			})
+		},
+	}
+	cmd.Flags().StringVar(&name, "name", "osv", "the feed")
+	cmd.Flags().StringVar(&as, "subject", "", "with --data: the local identity to ask as")
+	return cmd
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"assay/client"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) vulnCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "vuln",
+		Short:   "What advisories affect, by the stored bills of materials",
+		Example: "  assay vuln list 127.0.0.1:8484/team/app:v1\n  assay vuln where CVE-2021-44228",
+	}
+	cmd.AddCommand(a.vulnListCommand(), a.vulnWhereCommand())
+	return cmd
+}
+
+func (a *app) vulnListCommand() *cobra.Command {
+	var as string
+	cmd := &cobra.Command{
+		Use:   "list TARGET",
+		Short: "List the flaws of an artifact's components, and what is not known",
+		Long: `List what the advisories in force say about the components of an artifact, as
+its signed bills of materials name them. What is not known stands apart: no bill
+of materials, components that no feed knows, feeds that are missing or stale.
+
+Ends with 0 when nothing is found and nothing is left to know, with 1 when there
+are findings, with 2 when there are none but something is unknown.`,
+		Example: `  assay vuln list 127.0.0.1:8484/team/app:v1
+  assay vuln list sha256:3f… -o json`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := a.connect(cmd.Context(), as, "", true)
+			if err != nil {
+				return err
+			}
+			t, err := s.resolve(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			repository := ""
+			if t.image != nil {
+				repository = t.image.Repository
+			}
+			got, err := s.api().Findings(cmd.Context(), t.digest, repository)
+			if err != nil {
+				return err
+			}
+			if err := a.print(got, func(w io.Writer) { tableOfFindings(w, got) }); err != nil {
+				return err
+			}
+			switch {
+			case len(got.Items) > 0:
+				return &exitError{1}
+			case !got.Coverage.Complete():
+				return &exitError{2}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&as, "subject", "", "with --data: the local identity to ask as")
+	return cmd
+}
+
+func tableOfFindings(w io.Writer, got *client.Findings) {
+	if len(got.Items) > 0 {
+		fmt.Fprintln(w, "FLAW\tSEVERITY\tSTATUS\tCOMPONENT\tFIXED\tDEPENDENCY\tSINCE\tRECORDS")
+	}
+	for _, f := range got.Items {
+		var records []string
+		for _, r := range f.Records {
+			records = append(records, r.ID)
+		}
+		severity := f.Severity
+		if f.Score > 0 {
+			severity = fmt.Sprintf("%s %.1f", f.Severity, f.Score)
+		}
+		if f.Malicious {
+			severity = "malicious"
+		}
+		status := f.Status
+		if f.Reason != "" {
+			status += ": " + f.Reason
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", line(f.Name), line(severity), line(status), line(f.Component), dash(f.Fixed), line(f.Direct), f.FirstSeen.Format("2006-01-02"), line(strings.Join(records, " ")))
+	}
+	c := got.Coverage
+	if len(got.Items) == 0 && c.Complete() {
+		fmt.Fprintf(w, "no advisory in force affects any of the %d components\n", c.Components)
+	}
+	for _, unknown := range []struct {
+		is   bool
+		text string
+	}{
+		{!c.SBOM, "no bill of materials is in force: nothing is known of its components"},
+		{c.SBOM && !c.Scanned, "its components are still being looked up; ask again in a moment"},
+		{c.Unmatched > 0, fmt.Sprintf("%d of %d components are of a kind that no feed knows", c.Unmatched, c.Components)},
+		{c.ReleaseMissing > 0, fmt.Sprintf("%d of %d components do not say of which release of their distribution they are", c.ReleaseMissing, c.Components)},
+		{len(c.FeedsMissing) > 0, "no feed is in force for " + strings.Join(c.FeedsMissing, ", ")},
+		{len(c.FeedsStale) > 0, "the feeds are stale for " + strings.Join(c.FeedsStale, ", ")},
+	} {
+		if unknown.is {
+			fmt.Fprintf(w, "unknown: %s\n", line(unknown.text))
+		}
+	}
+}
+
+func (a *app) vulnWhereCommand() *cobra.Command {
+	var as string
+	var most int
+	cmd := &cobra.Command{
+		Use:   "where ADVISORY",
+		Short: "List the artifacts that hold what an advisory affects, by any of its names",
+		Example: `  assay vuln where CVE-2021-44228
+  assay vuln where GHSA-jfh8-c2jp-5v3q -o json`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := a.connect(cmd.Context(), as, "", true)
+			if err != nil {
+				return err
+			}
+			got, err := s.api().Affected(cmd.Context(), args[0], most)
+			if err != nil {
+				return err
+			}
+			if err := a.print(got, func(w io.Writer) {
+				if len(got.Items) == 0 {
+					fmt.Fprintln(w, "nothing that is stored holds what it affects")
+					return
+				}
+				fmt.Fprintln(w, "ARTIFACT\tCOMPONENT\tSTATUS\tFIXED\tDEPENDENCY\tRECORD")
+				for _, f := range got.Items {
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", line(string(f.Subject)), line(f.Component), line(f.Status), dash(f.Fixed), line(f.Direct), line(f.Record))
+				}
+			}); err != nil {
+				return err
+			}
+			if len(got.Items) > 0 {
+				return &exitError{1}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&as, "subject", "", "with --data: the local identity to ask as")
+	cmd.Flags().IntVar(&most, "limit", 100, "at most so many")
+	return cmd
+}
