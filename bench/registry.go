@@ -60,15 +60,15 @@ var (
 var operations = []operation{
 	{name: "registry.pull.1mb", unit: "1/s", connections: 10, size: mb, seed: 32, do: pull, aims: pullAims,
 		what: "manifest by tag, then its layer of 1 MB"},
-	{name: "registry.push.1mb", unit: "1/s", connections: 10, size: mb, pushes: 600, do: push, aims: pushAims,
+	{name: "registry.push.1mb", unit: "1/s", connections: 10, size: mb, pushes: 300, do: push, aims: pushAims,
 		what: "layer of 1 MB (POST, PUT), then the manifest by tag"},
-	{name: "registry.push.chunked", unit: "1/s", connections: 10, size: mb, pushes: 600, do: pushChunked, aims: pushAims,
+	{name: "registry.push.chunked", unit: "1/s", connections: 10, size: mb, pushes: 300, do: pushChunked, aims: pushAims,
 		what: "layer of 1 MB in four PATCHes, then the manifest by tag"},
 	{name: "registry.pull.10mb", unit: "1/s", connections: 10, size: 10 * mb, seed: 8, do: pull, aims: pullAims,
 		what: "manifest by tag, then its layer of 10 MB"},
-	{name: "registry.mixed", unit: "1/s", connections: 10, size: mb, seed: 32, pushes: 600, do: mixed, aims: pushAims,
+	{name: "registry.mixed", unit: "1/s", connections: 10, size: mb, seed: 32, pushes: 300, do: mixed, aims: pushAims,
 		what: "three pulls to one push, layers of 1 MB"},
-	{name: "registry.memory", unit: "MB", connections: 50, size: mb, seed: 32, large: 16, pushes: 600, do: everything, memory: true,
+	{name: "registry.memory", unit: "MB", connections: 50, size: mb, seed: 32, large: 16, pushes: 300, do: everything, memory: true,
 		what: "largest resident set under pulls of 1 and 10 MB and pushes, whole and chunked"},
 }
 
