@@ -69,7 +69,20 @@ func (a *API) table() []Route {
 			In: client.RotateKeyRequest{}, Out: client.Key{}, Status: 200, handle: a.rotateKey},
 		{Method: "GET", Path: "/api/v1/trust/export", Summary: "The trusted root for offline verifiers", Out: RawBytes{"application/json"}, Status: 200, handle: a.trustExport},
 		{Method: "GET", Path: "/api/v1/trust/tuf-root", Summary: "The first TUF root.json", Out: RawBytes{"application/json"}, Status: 200, handle: a.tufRoot},
-	}, slices.Concat(a.revocationRoutes(), a.sbomRoutes(), a.feedRoutes(), a.gateRoutes(), a.webhookRoutes(), a.sourceRoutes(), a.integrityRoutes(), a.contractRoutes(), a.collectRoutes(), a.holdRoutes(), a.repairRoutes(), a.runnerRoutes())...)
+	}, slices.Concat(
+		a.revocationRoutes(),
+		a.sbomRoutes(),
+		a.feedRoutes(),
+		a.gateRoutes(),
+		a.webhookRoutes(),
+		a.sourceRoutes(),
+		a.integrityRoutes(),
+		a.contractRoutes(),
+		a.collectRoutes(),
+		a.holdRoutes(),
+		a.repairRoutes(),
+		a.runnerRoutes(),
+	)...)
 }
 
 func (a *API) openAPI(w http.ResponseWriter, _ *http.Request) {

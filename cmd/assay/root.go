@@ -58,11 +58,54 @@ unmodified cosign, and ask with "assay verify".`,
 			root.AddCommand(c)
 		}
 	}
-	add("artifact", a.runCommand(), a.pushCommand(), a.signCommand(), a.attestCommand(), a.verifyCommand(), a.evidenceCommand(), a.sbomCommand(), a.vulnCommand(), a.sourceCommand(), a.runnerCommand(), a.registryCommand(), a.holdCommand())
-	add("artifact", a.contractCommand(), a.buildCommand())
-	add("server", a.upCommand(), a.serveCommand(), a.initCommand(), a.applyCommand(), a.getCommand(), a.deleteCommand(), a.tokenCommand(), a.doctorCommand(), a.backupCommand(), a.restoreCommand(), a.webhookCommand(), a.feedCommand(), a.importCommand())
-	add("access", a.loginCommand(), a.logoutCommand(), a.robotCommand(), a.accessCommand(), a.auditCommand(), a.breakGlassCommand(), a.helperCommand())
-	add("trust", a.logCommand(), a.trustCommand(), a.keysCommand(), a.revokeCommand(), a.revocationsCommand(), a.bundleCommand())
+	add("artifact",
+		a.runCommand(),
+		a.pushCommand(),
+		a.signCommand(),
+		a.attestCommand(),
+		a.verifyCommand(),
+		a.evidenceCommand(),
+		a.sbomCommand(),
+		a.vulnCommand(),
+		a.sourceCommand(),
+		a.runnerCommand(),
+		a.registryCommand(),
+		a.holdCommand(),
+		a.contractCommand(),
+		a.buildCommand(),
+	)
+	add("server",
+		a.upCommand(),
+		a.serveCommand(),
+		a.initCommand(),
+		a.applyCommand(),
+		a.getCommand(),
+		a.deleteCommand(),
+		a.tokenCommand(),
+		a.doctorCommand(),
+		a.backupCommand(),
+		a.restoreCommand(),
+		a.webhookCommand(),
+		a.feedCommand(),
+		a.importCommand(),
+	)
+	add("access",
+		a.loginCommand(),
+		a.logoutCommand(),
+		a.robotCommand(),
+		a.accessCommand(),
+		a.auditCommand(),
+		a.breakGlassCommand(),
+		a.helperCommand(),
+	)
+	add("trust",
+		a.logCommand(),
+		a.trustCommand(),
+		a.keysCommand(),
+		a.revokeCommand(),
+		a.revocationsCommand(),
+		a.bundleCommand(),
+	)
 	root.AddCommand(a.versionCommand(), a.manCommand())
 	strictBuiltins(root)
 	walk(root, func(c *cobra.Command) { c.Args = usageArgs(c.Args) })
