@@ -154,3 +154,7 @@ func unescape(s string) string {
 	}
 	return s
 }
+
+// Settle brings a component that was not read from a document into the shape
+// that reading gives it.
+func (c *Component) Settle() { settle(c) }
