@@ -27,6 +27,7 @@ var floors = []string{
 	"verify",
 	"builder",
 	"vuln",
+	"sbom/scan",
 	"sbom",
 	"source",
 	"evidence",

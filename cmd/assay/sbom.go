@@ -15,7 +15,7 @@ import (
 
 // sbomCommand is what is done with bills of materials.
 func (a *app) sbomCommand() *cobra.Command {
-	return group("sbom", "Bills of materials: convert, judge, compare, search",
+	return a.sbomTargetCommand(
 		a.sbomConvertCommand(), a.sbomShowCommand(), a.sbomDiffCommand(), a.sbomListCommand(), a.sbomSearchCommand())
 }
 

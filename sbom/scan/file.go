@@ -66,6 +66,9 @@ func (c *collector) singleFile(f *os.File, size int64, name string) (*sbom.Docum
 	if err != nil {
 		return nil, fault.Newf(fault.Invalid, "%s is no image, archive, program or lock file that is known by its name, and no bill of materials: %w", name, err)
 	}
+	if c.o.NoDocuments {
+		return nil, fault.Newf(fault.Invalid, "%s is a bill of materials already: sign it with assay attest --predicate, about what it describes", name)
+	}
 	return d, nil
 }
 

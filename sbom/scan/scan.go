@@ -50,6 +50,9 @@ type Options struct {
 	Now      time.Time // when; in the document
 	TempDir  string    // for large files of compressed layers; "" is the system's
 	Limits   Limits
+	// NoDocuments refuses a target that is a bill of materials already, whose
+	// word about its subject is not ours.
+	NoDocuments bool
 	// Progress, when set, is told what is being read.
 	Progress func(what string)
 }
