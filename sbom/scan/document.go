@@ -314,7 +314,7 @@ func (b *builder) programs() error {
 			}
 			continue
 		}
-		if f.program.hides && !f.program.library {
+		if f.program.hides && !f.program.shared {
 			hidden[f.program.why] = append(hidden[f.program.why], "/"+p)
 		}
 	}

@@ -16,7 +16,7 @@ type elfFile struct {
 	auditable []byte // .dep-v0
 	note      []byte // the JSON of .note.package
 	object    bool   // neither program nor library
-	library   bool   // or a program that relocates itself: its name tells
+	shared    bool   // or a program that relocates itself: its name tells
 	static    bool   // nothing loads it
 }
 
@@ -135,7 +135,7 @@ func (e *elfFile) segments(r *io.SectionReader, l elfLayout, order binary.ByteOr
 		}
 	}
 	e.static = !interpreter && (kind == 2 || !dynamic)
-	e.library = kind == 3 && dynamic && !interpreter
+	e.shared = kind == 3 && dynamic && !interpreter
 	return nil
 }
 

@@ -18,7 +18,7 @@ import (
 type program struct {
 	packages bool // it names what it is built of
 	hides    bool // it is built of packages and does not name them
-	library  bool // shared: part of what loads it
+	shared   bool // shared: part of what loads it
 	why      string
 	note     *pkg // ELF package metadata: who packaged it
 }
@@ -66,14 +66,14 @@ func readProgram(_ *collector, p string, content *io.SectionReader) (*finding, e
 		info, err := buildinfo.Read(content)
 		if err != nil {
 			f.program.hides, f.program.why = true, "is a program that does not say what it is built of"
-			f.program.library = strings.HasSuffix(p, ".dll") || strings.HasSuffix(p, ".dylib")
+			f.program.shared = strings.HasSuffix(p, ".dll") || strings.HasSuffix(p, ".dylib")
 			return f, nil
 		}
 		goModules(f, info)
 		return f, nil
 	}
 	base := path.Base(p)
-	f.program.library = e.object || e.library && (strings.Contains(base, ".so") || strings.HasSuffix(base, ".node"))
+	f.program.shared = e.object || e.shared && (strings.Contains(base, ".so") || strings.HasSuffix(base, ".node"))
 	if e.note != nil {
 		f.program.note = packageNote(e.note)
 	}
