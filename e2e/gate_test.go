@@ -94,21 +94,78 @@ func TestGate(t *testing.T) {
 		must(t, bobs, "crane", "pull", repo+":v1", filepath.Join(dir, "strict.tar"))
 		must(t, bobs, "skopeo", "inspect", "--tls-verify=false", "docker://"+repo+":v1")
 	})
+	t.Run("strict by oras and skopeo", func(t *testing.T) {
+		for name, c := range map[string]struct {
+			toDigest, toTag func(ref string) []string
+			pull            func(ref string) []string
+		}{
+			"oras": {
+				func(to string) []string {
+					return []string{"oras", "cp", "--from-plain-http", "--to-plain-http", "IMAGE", to}
+				},
+				func(to string) []string {
+					at, tag := to[:strings.LastIndexByte(to, ':')], to[strings.LastIndexByte(to, ':')+1:]
+					return []string{"oras", "tag", "--plain-http", at + "@DIGEST", tag}
+				},
+				func(ref string) []string { return []string{"oras", "manifest", "fetch", "--plain-http", ref} },
+			},
+			"skopeo": {
+				func(to string) []string {
+					return []string{"skopeo", "--insecure-policy", "copy", "--src-tls-verify=false", "--dest-tls-verify=false", "docker://IMAGE", "docker://" + to}
+				},
+				func(to string) []string {
+					return []string{"skopeo", "--insecure-policy", "copy", "--src-tls-verify=false", "--dest-tls-verify=false", "docker://IMAGE", "docker://" + to}
+				},
+				func(ref string) []string {
+					return []string{"skopeo", "inspect", "--tls-verify=false", "docker://" + ref}
+				},
+			},
+		} {
+			image := pushImage(t, s, env, "open/by-"+name, "of "+name)
+			_, digest, _ := strings.Cut(image, "@")
+			repo := reg + "/strict/by-" + name
+			fill := func(args []string) []string {
+				out := make([]string, len(args))
+				for i, a := range args {
+					out[i] = strings.NewReplacer("IMAGE", image, "DIGEST", digest).Replace(a)
+				}
+				return out
+			}
+			do := func(who []string, args []string) { t.Helper(); must(t, who, args[0], fill(args)[1:]...) }
+			no := func(who []string, args []string) {
+				t.Helper()
+				r := run(t, who, args[0], fill(args)[1:]...)
+				if said := strings.ToLower(r.stdout + r.stderr); r.code == 0 || !strings.Contains(said, "denied") {
+					t.Errorf("%v: exit code %d, want a refusal\n%s", args, r.code, said)
+				}
+			}
+			do(env, c.toDigest(repo+"@"+digest))
+			no(env, c.toTag(repo+":v1"))
+			no(bobs, c.pull(repo+"@"+digest))
+			cosign(repo + "@" + digest)
+			do(env, c.toTag(repo+":v1"))
+			do(bobs, c.pull(repo+":v1"))
+		}
+	})
 	t.Run("staged", func(t *testing.T) {
 		repo := reg + "/staged/app"
 		image := pushImage(t, s, env, "open/second", "another layer") // evidence about the first counts in every repository
 		_, digest, _ = strings.Cut(image, "@")
-		must(t, env, "crane", "copy", image, repo+":v1")
+		said := run(t, env, "crane", "copy", image, repo+":v1")
+		if said.code != 0 || !strings.Contains(said.stderr, "is staged") || strings.Contains(said.stderr, "is not in repository") {
+			t.Errorf("who pushes hears %d\n%s", said.code, said.stderr)
+		}
 		refused(t, []string{"DENIED"}, bobs, "crane", "pull", repo+":v1", filepath.Join(dir, "no.tar"))
 		refused(t, nil, bobs, "crane", "pull", repo+"@"+digest, filepath.Join(dir, "no.tar"))
 		s.assayRefused(1, []string{"STAGED", "signatures/alice", "mend", "tag v1"}, "registry", "status", "staged/app:v1")
+		must(t, bobs, "cosign", "initialize", "--mirror", s.Services.TUF, "--root", filepath.Join(dir, "root.json"))
+		refused(t, nil, bobs, "cosign", "verify", "--certificate-identity", alice, "--certificate-oidc-issuer", s.Services.OIDC, repo+":v1")
 		if out := must(t, bobs, "crane", "ls", repo); strings.TrimSpace(out) != "" {
 			t.Errorf("bob sees the tags %q", out)
 		}
 		cosign(repo + ":v1")
 		must(t, bobs, "crane", "pull", repo+":v1", filepath.Join(dir, "yes.tar"))
 		must(t, bobs, "oras", "discover", "--plain-http", repo+":v1")
-		must(t, bobs, "cosign", "initialize", "--mirror", s.Services.TUF, "--root", filepath.Join(dir, "root.json"))
 		must(t, bobs, "cosign", "verify", "--certificate-identity", alice, "--certificate-oidc-issuer", s.Services.OIDC, repo+":v1")
 		if out := s.assay("registry", "status", "staged/app:v1"); !strings.Contains(out, "ACTIVE") || !strings.Contains(out, "decision") {
 			t.Errorf("status:\n%s", out)
@@ -140,6 +197,8 @@ func TestGate(t *testing.T) {
 		one := pushImage(t, s, env, "fixed/app", "one")
 		must(t, env, "crane", "tag", one, "v1")
 		refused(t, []string{"DENIED", "is immutable"}, env, "crane", "copy", image, reg+"/fixed/app:v1")
+		refused(t, []string{"denied", "is immutable"}, env, "oras", "cp", "--from-plain-http", "--to-plain-http", image, reg+"/fixed/app:v1")
+		refused(t, []string{"is immutable"}, env, "skopeo", "--insecure-policy", "copy", "--src-tls-verify=false", "--dest-tls-verify=false", "docker://"+image, "docker://"+reg+"/fixed/app:v1")
 		cosign(one)
 		if got := strings.TrimSpace(must(t, bobs, "crane", "digest", reg+"/fixed/app:v1")); !strings.HasSuffix(one, got) {
 			t.Errorf("the tag names %s", got)

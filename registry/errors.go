@@ -110,8 +110,10 @@ func (r *Registry) fail(w *response, req *http.Request, rt route, err error) {
 	if f.location != "" {
 		uploadHeaders(h, f.location, f.at)
 	}
-	if status == http.StatusForbidden || req.Method == http.MethodHead {
-		warn(h, item.Message) // the answer to a HEAD has no other place for it
+	// The answer to a HEAD has no other place for it. That something is not there
+	// yet is no news to who asks before a push, and would hide what is.
+	if status == http.StatusForbidden || req.Method == http.MethodHead && status != http.StatusNotFound {
+		warn(h, item.Message)
 	}
 	body, _ := json.Marshal(errorBody{[]errorItem{item}}) // strings and plain details always marshal
 	h.Del("Etag")
