@@ -84,6 +84,8 @@ type Requirements struct {
 	Provenance         *ProvenanceRequirement   `yaml:"provenance,omitempty" json:"provenance,omitempty"`
 	Build              *BuildRequirement        `yaml:"build,omitempty" json:"build,omitempty"`
 	Contract           string                   `yaml:"contract,omitempty" json:"contract,omitempty"` // "complete": all that the site's contract expects of the artifact is there; "in-time": and came in its time
+	Runner             *RunnerRequirement       `yaml:"runner,omitempty" json:"runner,omitempty"`     // the machines that built it
+	Builders           *BuildersRequirement     `yaml:"builders,omitempty" json:"builders,omitempty"` // how many built it, each by itself
 	ReportRequirements `yaml:",inline"`
 	MaxAge             Duration `yaml:"maxAge,omitempty" json:"maxAge,omitempty"`                    // evidence older than this, by trusted time, does not count; "720h" or "30d"
 	RequireLog         bool     `yaml:"requireLog,omitempty" json:"requireLog,omitzero"`             // evidence without a verified log entry does not count

@@ -52,6 +52,8 @@ type Facts struct {
 	FailedBuilds []FailedBuild `json:"failed_builds,omitempty"` // statements that a build failed which left the artifact
 	Reports      []Report      `json:"reports,omitempty"`       // one view of each report: tests, coverage, findings, fuzzing, licences, review
 	Contract     *ContractFact `json:"contract,omitempty"`      // what there is of what the site's contract expects; absent: no contract binds it
+	Runners      []Runner      `json:"runners,omitempty"`       // machines that built it
+	Rebuilds     []Rebuild     `json:"rebuilds,omitempty"`      // builds of it by others
 	Rejected     []Rejected    `json:"rejected"`                // evidence that did not verify; proves nothing, is shown
 	Truncated    bool          `json:"truncated"`               // more evidence exists than was read; always a deny
 	Trust        Trust         `json:"trust"`                   // state of what the evidence was verified with
@@ -241,6 +243,8 @@ func (f *Facts) Normalize() {
 	slices.SortStableFunc(f.Provenance, func(a, b Provenance) int { return strings.Compare(a.Attestation, b.Attestation) })
 	f.sortBuild()
 	slices.SortStableFunc(f.Reports, func(a, b Report) int { return strings.Compare(a.Attestation, b.Attestation) })
+	slices.SortStableFunc(f.Runners, func(a, b Runner) int { return strings.Compare(a.Attestation, b.Attestation) })
+	slices.SortStableFunc(f.Rebuilds, func(a, b Rebuild) int { return strings.Compare(a.Attestation, b.Attestation) })
 	slices.SortStableFunc(f.Rejected, func(a, b Rejected) int {
 		if c := strings.Compare(a.ID, b.ID); c != 0 {
 			return c

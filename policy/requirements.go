@@ -17,6 +17,8 @@ type requirements struct {
 	build        *buildRule
 	reports      []*reportRule
 	contract     string
+	runner       *runnerRule
+	builders     *buildersRule
 	quality      quality
 }
 
@@ -54,7 +56,17 @@ func (r *Requirements) compile() (*requirements, error) {
 	if out.contract, err = compileContract(r.Contract); err != nil {
 		return nil, err
 	}
-	if len(r.Signatures)+len(r.Attestations)+len(out.reports) == 0 && r.Provenance == nil && r.Build == nil && r.Contract == "" {
+	if r.Runner != nil {
+		if out.runner, err = r.Runner.compile(); err != nil {
+			return nil, fmt.Errorf("runner: %w", err)
+		}
+	}
+	if r.Builders != nil {
+		if out.builders, err = r.Builders.compile(); err != nil {
+			return nil, fmt.Errorf("builders: %w", err)
+		}
+	}
+	if len(r.Signatures)+len(r.Attestations)+len(out.reports) == 0 && r.Provenance == nil && r.Build == nil && r.Contract == "" && r.Runner == nil && r.Builders == nil {
 		return nil, fault.Newf(fault.Invalid, "requirements name nothing that must be there: want signatures, attestations, provenance, build, contract or reports such as tests")
 	}
 	names := map[string]bool{}
@@ -314,6 +326,12 @@ func (r *requirements) evaluate(ev *evaluation) {
 	}
 	if r.build != nil {
 		r.build.evaluate(ev, &r.quality)
+	}
+	if r.runner != nil {
+		r.runner.evaluate(ev, &r.quality)
+	}
+	if r.builders != nil {
+		r.builders.evaluate(ev, &r.quality)
 	}
 	for _, p := range r.reports {
 		p.evaluate(ev, &r.quality)

@@ -39,6 +39,7 @@ type gathering struct {
 	policy   *policy.Policy
 	cache    *verdicts // nil: none
 	epoch    int64
+	runners  RunnerSource    // nil: nothing was compared
 	never    map[string]bool // fingerprints of the own decision keys, which are no evidence
 	facts    *policy.Facts
 	// For contracts, and the bills of materials that they ask for.
@@ -245,6 +246,9 @@ func (g *gathering) enter(c collected, it *Item, id string) error {
 	if err := g.fields(&a, c.predicate); err != nil {
 		return refuse("predicate.invalid", "%w", err)
 	}
+	if err := g.enterRunner(id, c.predicateType, c.predicate); err != nil {
+		return refuse("predicate.invalid", "%w", err)
+	}
 	if err := g.enterReport(id, c.predicateType, c.predicate); err != nil {
 		return refuse("predicate.invalid", "%w", err)
 	}
@@ -382,6 +386,8 @@ func canonical(f *policy.Facts) ([]byte, error) {
 			last := f.Attestations[len(f.Attestations)-1].ID
 			f.Attestations, f.Truncated = f.Attestations[:len(f.Attestations)-1], true
 			f.Reports = slices.DeleteFunc(f.Reports, func(r policy.Report) bool { return r.Attestation == last })
+			f.Runners = slices.DeleteFunc(f.Runners, func(r policy.Runner) bool { return r.Attestation == last })
+			f.Rebuilds = slices.DeleteFunc(f.Rebuilds, func(r policy.Rebuild) bool { return r.Attestation == last })
 			for i := range f.Provenance {
 				if f.Provenance[i].Attestation == last {
 					f.Provenance = append(f.Provenance[:i], f.Provenance[i+1:]...)

@@ -60,6 +60,9 @@ type Options struct {
 	// none; nil: all have none.
 	Profile func(repository string) string
 
+	// Runners knows what builds were compared with; nil: nothing was.
+	Runners RunnerSource
+
 	MaxValidity time.Duration // a decision holds at most this long; default 24 h
 	Timeout     time.Duration // of one decision; default 60 s
 	// CacheEntries bounds the decisions kept in memory (default 20,000), and
@@ -202,7 +205,7 @@ func (e *Engine) draft(ctx context.Context, t Target, scope policy.Scope, p *pol
 	if err != nil {
 		return nil, err
 	}
-	g := &gathering{target: t, verifier: state.Verifier, builders: e.builders, policy: p, cache: e.verdicts, epoch: state.Epoch, never: e.keys.Load().own, contracts: e.o.Contracts}
+	g := &gathering{target: t, verifier: state.Verifier, builders: e.builders, policy: p, cache: e.verdicts, epoch: state.Epoch, never: e.keys.Load().own, contracts: e.o.Contracts, runners: e.o.Runners}
 	now := e.o.Clock().UTC().Truncate(time.Microsecond)
 	if err := g.gather(ctx, e.o.Source, scope, state.Stale, now); err != nil {
 		return nil, err

@@ -42,6 +42,9 @@ func (g *gathering) gather(ctx context.Context, src EvidenceSource, scope policy
 		}
 	}
 	g.compareBuilds()
+	if err := g.linkRunners(ctx, g.runners); err != nil {
+		return err
+	}
 	if r, ok := src.(rejectionSource); ok {
 		refused, err := r.Rejected(ctx, g.target.Digest)
 		if err != nil {
