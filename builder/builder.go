@@ -34,6 +34,7 @@ type Options struct {
 	Products  []string // files or patterns that come out; each file must be new or changed
 	Env       []string // names of environment variables that may be recorded
 	Tools     []string // programs to record beside those that the command line and the folder tell of
+	Environ   []string // the build's whole environment; nil: our own without what lets it sign as us
 	Stdin     io.Reader
 	Stdout    io.Writer
 	Stderr    io.Writer
@@ -104,7 +105,10 @@ func Build(ctx context.Context, o Options) (*Run, error) {
 	defer stop()
 	go func() { tools <- toolsOf(asking, run.dir, program, o.Command, o.Tools) }()
 
-	env, secrets := buildEnv(os.Environ())
+	if o.Environ == nil {
+		o.Environ = os.Environ()
+	}
+	env, secrets := buildEnv(o.Environ)
 	run.Secrets = secrets
 	run.StartedOn = o.Clock().UTC()
 	end, err := execute(ctx, &o, program, run.dir, env, expected)
