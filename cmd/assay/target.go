@@ -59,6 +59,9 @@ func (s *session) resolve(ctx context.Context, text string) (*target, error) {
 		return t, nil
 	}
 	ref, err := artifact.ParseReference(text)
+	if err != nil && s.status != nil && s.status.Services.Registry != "" { // as the server's own answers name what it holds
+		ref, err = artifact.ParseReference(s.status.Services.Registry + "/" + text)
+	}
 	if err != nil {
 		return nil, usagef("%q is no file, no digest and no image reference (HOST/REPOSITORY[:TAG][@DIGEST])", clean(text))
 	}
