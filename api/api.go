@@ -50,6 +50,7 @@ type Options struct {
 	Runners     *baseline.Store
 	Collector   *collect.Collector
 	Holds       *retention.Holds
+	Retention   *retention.Keeper
 	Webhooks    *webhook.Sender
 	Forges      *forge.Recorder
 	Credentials *credential.Store

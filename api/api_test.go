@@ -305,6 +305,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"get /api/v1/registry/damage": "operator", "post /api/v1/registry/repair": "operator", "put /api/v1/registry/repair/{digest}": "operator",
 		"post /api/v1/registry/scrub": "operator", "get /api/v1/feeds": "viewer", "get /api/v1/feeds/operations": "viewer", "post /api/v1/feeds": "operator", "get /api/v1/findings": "viewer",
 		"get /api/v1/vulnerabilities/{id}/artifacts": "viewer", "post /api/v1/registry/gc": "operator",
+		"get /api/v1/retention": "operator", "post /api/v1/retention": "operator",
 		"get /api/v1/holds": "auditor", "post /api/v1/holds": "operator", "delete /api/v1/holds/{hold}": "admin", "post /api/v1/registry/quarantine": "operator", "post /api/v1/registry/release": "operator", "post /api/v1/registry/revoke": "operator",
 		"post /api/v1/bundles": "operator", "get /api/v1/bundles": "operator", "get /api/v1/bundles/{target}/{sequence}": "operator",
 		"post /api/v1/bundles/feeds": "operator", "post /api/v1/bundles/import": "operator",

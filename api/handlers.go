@@ -80,6 +80,7 @@ func (a *API) table() []Route {
 		a.contractRoutes(),
 		a.collectRoutes(),
 		a.holdRoutes(),
+		a.retentionRoutes(),
 		a.repairRoutes(),
 		a.runnerRoutes(),
 	)...)

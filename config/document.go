@@ -27,10 +27,10 @@ const (
 
 // Kinds lists the kinds of document.
 func Kinds() []string {
-	return []string{KindContract, KindGrant, KindIssuer, KindPolicy, KindRepository, KindSource, KindTeam, KindWebhook}
+	return []string{KindContract, KindGrant, KindIssuer, KindPolicy, KindRepository, KindRetention, KindSource, KindTeam, KindWebhook}
 }
 
-const kindNames = KindContract + ", " + KindGrant + ", " + KindIssuer + ", " + KindPolicy + ", " + KindRepository + ", " + KindSource + ", " + KindTeam + " or " + KindWebhook
+const kindNames = KindContract + ", " + KindGrant + ", " + KindIssuer + ", " + KindPolicy + ", " + KindRepository + ", " + KindRetention + ", " + KindSource + ", " + KindTeam + " or " + KindWebhook
 
 // Document is one document of `assay apply`, checked.
 type Document struct {
@@ -46,6 +46,7 @@ type Document struct {
 	Source     *forge.Spec            // of KindSource
 	Webhook    *webhook.Spec          // of KindWebhook
 	Contract   *contract.Contract     // of KindContract
+	Retention  *RetentionSpec         // of KindRetention
 }
 
 type metadata struct {
@@ -130,6 +131,13 @@ func parseDocument(p strictyaml.Document) (Document, error) {
 		}
 		d.Name, d.Team = e.Metadata.Name, &e.Spec
 		return d, e.Spec.validate(d.Name)
+	case KindRetention:
+		e, err := decode[RetentionSpec](p, d.Kind)
+		if err != nil {
+			return d, err
+		}
+		d.Name, d.Retention = e.Metadata.Name, &e.Spec
+		return d, e.Spec.Validate()
 	case KindSource:
 		e, err := decode[forge.Spec](p, d.Kind)
 		if err != nil {
@@ -193,6 +201,8 @@ type Desired struct {
 	Sources []*forge.Source
 	// Contracts say what evidence is owed.
 	Contracts *contract.Set
+	// Retention are the rules of what is kept for how long.
+	Retention []RetentionRule
 }
 
 // Compile joins documents, and the site's own issuers, into what the server
@@ -231,6 +241,7 @@ func Compile(docs []Document, site []identity.IssuerConfig) (*Desired, error) {
 	if d.Grants, err = expandTeams(docs, d.Grants); err != nil {
 		return nil, err
 	}
+	d.Retention = retentionRules(docs)
 	if d.Webhooks, err = hooks(docs); err != nil {
 		return nil, err
 	}

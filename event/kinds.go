@@ -25,6 +25,7 @@ const (
 	BlobsCollected      Kind = "blobs.collected"
 	RetentionRun        Kind = "retention.run"
 	HoldAdded           Kind = "hold.added"
+	AttestationDropped  Kind = "attestation.dropped"
 	HoldRemoved         Kind = "hold.removed"
 	TagMoved            Kind = "tag.moved"
 	TagDeleted          Kind = "tag.deleted"
@@ -142,6 +143,8 @@ func Kinds() []KindInfo {
 			{"blobs", "how many"}, {"bytes", "freed"}, {"digests", "which"}}},
 		{RetentionRun, Audit, "Retention rules were carried out. What each deletion was for stands in its own event.", []Field{
 			{"manifests", "deleted"}, {"tags", "deleted"}, {"attestations", "deleted"}, {"decisions", "deleted"}, {"events", "dropped"}, {"rules", "Retention documents"}, {"held", "kept by a hold alone"}}},
+		{AttestationDropped, Audit, "A retention rule took verified evidence out of the store; its entry in the log stays. The event's digest is its first subject's.", []Field{
+			{"id", "record, att_..."}, {"predicate_type", "of the statement"}, {"rule", "Retention document"}}},
 		{HoldAdded, Audit, "Something is on legal hold: nobody can delete it. The event's digest is the held one, if any.", []Field{
 			{"id", "hold, hold_..."}, {"repository", "held, or where the digest is held"}, {"tag", "that named it"}, {"reason", "why"}, {"until", "when it ends by itself"}, {"locked", "objects that the object store locked"}}},
 		{HoldRemoved, Audit, "A legal hold ended, by hand or at its time.", []Field{

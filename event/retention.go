@@ -42,6 +42,20 @@ func (l *Log) DropBefore(ctx context.Context, before time.Time) (dropped int64, 
 	}
 }
 
+// Droppable tells how many events were sealed before a time, at most as many as
+// [Log.DropBefore] would drop: it leaves those that the transparency log does not
+// cover yet, or a consumer has not passed.
+func (l *Log) Droppable(ctx context.Context, before time.Time) (n int64, err error) {
+	err = l.db.View(ctx, func(tx *store.Tx) error {
+		return tx.QueryRow(ctx, `SELECT COUNT(*) FROM event WHERE seq <= (SELECT COALESCE(MAX(h.last_seq), 0) FROM event_head h WHERE h.time < ?)`, before).Scan(&n)
+	})
+	return n, err
+}
+
+// DroppedThrough is the last event that retention has dropped, as a dropping
+// event that verifies accounts for it; 0: none.
+func (l *Log) DroppedThrough(ctx context.Context) (int64, error) { return l.droppedThrough(ctx) }
+
 func dropStep(ctx context.Context, tx *store.Tx, before time.Time) (int64, error) {
 	var first int64
 	err := tx.QueryRow(ctx, `SELECT seq FROM event ORDER BY seq LIMIT 1`).Scan(&first)

@@ -9,8 +9,10 @@ import (
 
 	"assay/artifact"
 	"assay/blob/sweep"
+	"assay/config"
 	"assay/evidence"
 	"assay/registry/collect"
+	"assay/registry/gate"
 	"assay/registry/retention"
 	"assay/store"
 	"assay/transfer"
@@ -29,6 +31,20 @@ func (s *Server) openCollector() (err error) {
 		Roots:  []collect.Root{evidence.Needs, transfer.Needs, s.legal.Needs},
 		Forget: []func(context.Context, *store.Tx, []artifact.Digest) error{s.integrity.Forget},
 		Clock:  s.clock, Logger: s.log, Registerer: s.reg,
+	})
+	if err != nil {
+		return err
+	}
+	s.retention, err = retention.New(retention.Options{
+		DB: s.db, Registry: s.registry, Holds: s.legal, Events: s.events, Blocked: gate.Blocked,
+		Rules: func() ([]config.RetentionRule, *config.Repositories) {
+			d := s.desired.Load()
+			if d == nil { // not loaded yet: no rules
+				return nil, nil
+			}
+			return d.Retention, d.Repositories
+		},
+		Clock: s.clock, Logger: s.log,
 	})
 	return err
 }

@@ -54,6 +54,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 		work["gateway"] = func(ctx context.Context) error { return s.gateway.Run(ctx, s.registry.Intake()) }
 		work["scrub"] = s.integrity.Run
 		work["collector"] = s.collector.Run
+		work["retention"] = s.retention.Work
 		work["registry"] = s.registry.Run // evidence not handed on yet, uploads that were left
 	}
 	if s.has(config.RoleAPI) {

@@ -50,7 +50,8 @@ CREATE TABLE current_decision (
 	PRIMARY KEY (digest, scope_id)
 );
 CREATE INDEX current_decision_by_end ON current_decision (valid_until);
-CREATE INDEX current_decision_by_epoch ON current_decision (trust_epoch);`}}
+CREATE INDEX current_decision_by_epoch ON current_decision (trust_epoch);`, `
+CREATE INDEX decision_by_facts ON decision (facts_id);`}}
 
 const decisionColumns = `d.id, d.digest, d.scope_id, d.verdict, d.mode, d.policy, d.policy_hash, d.facts_id, d.trust_epoch, d.decided, d.checks, d.vsa`
 

@@ -72,6 +72,7 @@ unmodified cosign, and ask with "assay verify".`,
 		a.rebuildCommand(),
 		a.registryCommand(),
 		a.holdCommand(),
+		a.retentionCommand(),
 		a.contractCommand(),
 		a.buildCommand(),
 	)
