@@ -122,6 +122,7 @@ Exit codes: 0 allowed, 1 denied, 2 could not decide, 64 usage.`,
 	fl.StringVar(&f.lists.mirror, "tuf-mirror", "", "with --tuf-root: get trusted root and revocations from this TUF repository")
 	fl.BoolVar(&f.lists.offline, "offline", false, "with --tuf-mirror: use what was fetched before, within its time, and ask nobody")
 	fl.StringVar(&f.subject, "subject", "", "with --data: the local identity to read the registry as")
+	cmd.AddCommand(a.verifyLayoutCommand())
 	return cmd
 }
 
