@@ -96,7 +96,7 @@ func (r *rule) keeps(ctx context.Context, im *registry.Image, rank int, now time
 	}
 	switch {
 	case err != nil || p == Unknown:
-		return r.Name + ": whether it runs is not known (keepRunning)", nil
+		return r.Name + ": whether it runs is not known (keepRunning)", nil //nolint:nilerr // not knowing is an answer: it is kept
 	case p == Runs:
 		return r.Name + ": it runs (keepRunning)", nil
 	}
