@@ -128,6 +128,12 @@ func (s *Store) Evidence(ctx context.Context, subject artifact.Digest) (items []
 	return items, truncated, nil
 }
 
+// Commit gives the bundles about a git commit, as [Store.Evidence] those about
+// content.
+func (s *Store) Commit(ctx context.Context, id string) (items []Item, truncated bool, err error) {
+	return s.Evidence(ctx, CommitKey(id))
+}
+
 // load brings a bundle's bytes together and checks them against its name.
 func (s *Store) load(ctx context.Context, c stored) (Item, error) {
 	c.Source = "evidence"

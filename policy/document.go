@@ -83,6 +83,7 @@ type Requirements struct {
 	Attestations       []AttestationRequirement `yaml:"attestations,omitempty" json:"attestations,omitempty"`
 	Provenance         *ProvenanceRequirement   `yaml:"provenance,omitempty" json:"provenance,omitempty"`
 	Build              *BuildRequirement        `yaml:"build,omitempty" json:"build,omitempty"`
+	Source             *SourceRequirement       `yaml:"source,omitempty" json:"source,omitempty"`
 	Contract           string                   `yaml:"contract,omitempty" json:"contract,omitempty"` // "complete": all that the site's contract expects of the artifact is there; "in-time": and came in its time
 	Runner             *RunnerRequirement       `yaml:"runner,omitempty" json:"runner,omitempty"`     // the machines that built it
 	Builders           *BuildersRequirement     `yaml:"builders,omitempty" json:"builders,omitempty"` // how many built it, each by itself

@@ -51,6 +51,7 @@ type Facts struct {
 	Traces       []Trace       `json:"traces,omitempty"`        // one view of each trace of a build
 	FailedBuilds []FailedBuild `json:"failed_builds,omitempty"` // statements that a build failed which left the artifact
 	Reports      []Report      `json:"reports,omitempty"`       // one view of each report: tests, coverage, findings, fuzzing, licences, review
+	Sources      []SourceFact  `json:"sources,omitempty"`       // statements about the commits that the provenance names, and of the archive that the artifact is
 	Contract     *ContractFact `json:"contract,omitempty"`      // what there is of what the site's contract expects; absent: no contract binds it
 	Runners      []Runner      `json:"runners,omitempty"`       // machines that built it
 	Rebuilds     []Rebuild     `json:"rebuilds,omitempty"`      // builds of it by others
@@ -242,6 +243,12 @@ func (f *Facts) Normalize() {
 	})
 	slices.SortStableFunc(f.Provenance, func(a, b Provenance) int { return strings.Compare(a.Attestation, b.Attestation) })
 	f.sortBuild()
+	slices.SortStableFunc(f.Sources, func(a, b SourceFact) int {
+		if c := compareEvidence(&a.Evidence, &b.Evidence); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Commit, b.Commit)
+	})
 	slices.SortStableFunc(f.Reports, func(a, b Report) int { return strings.Compare(a.Attestation, b.Attestation) })
 	slices.SortStableFunc(f.Runners, func(a, b Runner) int { return strings.Compare(a.Attestation, b.Attestation) })
 	slices.SortStableFunc(f.Rebuilds, func(a, b Rebuild) int { return strings.Compare(a.Attestation, b.Attestation) })

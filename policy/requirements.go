@@ -15,6 +15,7 @@ type requirements struct {
 	attestations []*attestationRule
 	provenance   *provenanceRule
 	build        *buildRule
+	source       *sourceRule
 	reports      []*reportRule
 	contract     string
 	runner       *runnerRule
@@ -66,8 +67,8 @@ func (r *Requirements) compile() (*requirements, error) {
 			return nil, fmt.Errorf("builders: %w", err)
 		}
 	}
-	if len(r.Signatures)+len(r.Attestations)+len(out.reports) == 0 && r.Provenance == nil && r.Build == nil && r.Contract == "" && r.Runner == nil && r.Builders == nil {
-		return nil, fault.Newf(fault.Invalid, "requirements name nothing that must be there: want signatures, attestations, provenance, build, contract or reports such as tests")
+	if len(r.Signatures)+len(r.Attestations)+len(out.reports) == 0 && r.Provenance == nil && r.Build == nil && r.Source == nil && r.Contract == "" && r.Runner == nil && r.Builders == nil {
+		return nil, fault.Newf(fault.Invalid, "requirements name nothing that must be there: want signatures, attestations, provenance, build, source, contract or reports such as tests")
 	}
 	names := map[string]bool{}
 	for i, s := range r.Signatures {
@@ -109,6 +110,11 @@ func (r *Requirements) compile() (*requirements, error) {
 			return nil, fmt.Errorf("build: %w", err)
 		}
 		out.build = b
+	}
+	if r.Source != nil {
+		if out.source, err = r.Source.compile(r.Provenance != nil); err != nil {
+			return nil, fmt.Errorf("source: %w", err)
+		}
 	}
 	return out, nil
 }
@@ -323,6 +329,9 @@ func (r *requirements) evaluate(ev *evaluation) {
 	}
 	if r.provenance != nil {
 		r.provenance.evaluate(ev, &r.quality)
+	}
+	if r.source != nil {
+		r.source.evaluate(ev, r.provenance, &r.quality)
 	}
 	if r.build != nil {
 		r.build.evaluate(ev, &r.quality)

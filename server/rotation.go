@@ -325,6 +325,10 @@ func (s *Server) loadAuthorities(ctx context.Context, docs []trust.Document, d *
 			d.own.CTLogs = append(d.own.CTLogs, log("/ct"))
 		case rotation.Source:
 			d.verify.Keys = append(d.verify.Keys, trust.Key{Public: pub, Window: k.Window()})
+			if d.verify.SourceKeys == nil {
+				d.verify.SourceKeys = map[string]bool{}
+			}
+			d.verify.SourceKeys[k.Fingerprint] = true
 		}
 	}
 	return nil

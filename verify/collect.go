@@ -255,6 +255,9 @@ func (g *gathering) enter(c collected, it *Item, id string) error {
 	if err := g.enterBuild(id, c.predicateType, c.predicate); err != nil {
 		return refuse("predicate.invalid", "%w", err)
 	}
+	if err := g.enterTarball(c, it, id); err != nil {
+		return refuse("predicate.invalid", "%w", err)
+	}
 	g.keepSBOM(id, c.predicateType, c.predicate)
 	g.facts.Attestations = append(g.facts.Attestations, a)
 	return nil

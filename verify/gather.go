@@ -42,6 +42,9 @@ func (g *gathering) gather(ctx context.Context, src EvidenceSource, scope policy
 		}
 	}
 	g.compareBuilds()
+	if err := g.enterSources(ctx, src); err != nil {
+		return err
+	}
 	if err := g.linkRunners(ctx, g.runners); err != nil {
 		return err
 	}

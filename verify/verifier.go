@@ -28,6 +28,8 @@ type VerifierOptions struct {
 	// each site became here: they bind what verified under that root.
 	ForeignDelegations map[string]*delegation.Set
 	Keys               []trust.Key // public keys that may sign without a certificate
+	// SourceKeys are the fingerprints among Keys that record what forges told.
+	SourceKeys map[string]bool
 	// KeyThresholds is what key-signed bundles must carry; nil: the root's own.
 	KeyThresholds *trust.Thresholds
 	// Checks judge what a bundle proved, under every root and key, in order; the

@@ -23,7 +23,7 @@ import (
 // sourceCommand is what is asked of commits.
 func (a *app) sourceCommand() *cobra.Command {
 	return group("source", "Commits: who signed them, who reviewed them, what a release leaves out of its tag",
-		a.sourceVerifyCommand(), a.sourceCompareCommand(), a.sourceMetricsCommand())
+		a.sourceVerifyCommand(), a.sourceCompareCommand(), a.sourceMetricsCommand(), a.sourceHookCommand())
 }
 
 // sourceFlags are shared by what reads a repository.

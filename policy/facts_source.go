@@ -1,0 +1,221 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"assay/internal/fault"
+)
+
+// SourceFact is what one verified statement says of the commit that the
+// artifact was built from, or of the archive that it is. It says what its signer
+// says; a requirement names whose word counts.
+type SourceFact struct {
+	Evidence
+	Own            bool     `json:"own,omitzero"`             // signed by this site's own source key, which records what forges told
+	Kind           string   `json:"kind"`                     // "record": how the commit came to its branch; "summary": a source verification summary; "tarball": the archive held against its tag
+	Commit         string   `json:"commit"`                   // hex
+	Level          int      `json:"level,omitempty"`          // of a summary: SLSA source level, 0 where it did not pass
+	Signed         bool     `json:"signed,omitzero"`          // of a summary: every commit that was judged is signed by an identity of the repository's policy
+	Reviewed       bool     `json:"reviewed,omitzero"`        // of a record: enough fresh approvals by others than the author
+	Reviewers      []string `json:"reviewers,omitempty"`      // of a record: who approved what was merged
+	Stale          bool     `json:"stale,omitzero"`           // of a record: somebody approved an older head than was merged
+	Forced         string   `json:"forced,omitempty"`         // of a record: "yes", "no" or "unknown": the push rewrote the branch
+	Removed        bool     `json:"removed,omitzero"`         // of a record: a force push took the commit off the branch
+	Workflows      []string `json:"workflows,omitempty"`      // of a record: files of pipelines that the push changed
+	FilesUnknown   bool     `json:"files_unknown,omitzero"`   // of a record: the forge did not tell of all changed files
+	TarballDiffers bool     `json:"tarball_differs,omitzero"` // of a tarball: it departs from its tag
+}
+
+// SourceRequirement wants the commit that the provenance names to be as it
+// should. It goes with provenance: that says whose word tells the commit.
+type SourceRequirement struct {
+	Identities           []IdentityMatch `yaml:"identities,omitempty" json:"identities,omitempty"`                    // whose statements about the commit count, beside the site's own record of its forges
+	Level                int             `yaml:"level,omitempty" json:"level,omitempty"`                              // least SLSA source level, 1 to 3
+	Reviewed             bool            `yaml:"reviewed,omitempty" json:"reviewed,omitzero"`                         // others than its author approved what was merged
+	Signed               bool            `yaml:"signed,omitempty" json:"signed,omitzero"`                             // the commits are signed by identities of the repository's policy
+	NoForcePush          bool            `yaml:"noForcePush,omitempty" json:"noForcePush,omitzero"`                   // the push rewrote nothing, and no later one took the commit away
+	NoUnreviewedWorkflow bool            `yaml:"noUnreviewedWorkflow,omitempty" json:"noUnreviewedWorkflow,omitzero"` // files of pipelines did not change without review
+	Tarball              bool            `yaml:"tarball,omitempty" json:"tarball,omitzero"`                           // the artifact was held against its tag and does not depart from it
+}
+
+type sourceRule struct {
+	want SourceRequirement
+	ids  []*identity
+}
+
+func (r *SourceRequirement) compile(provenance bool) (*sourceRule, error) {
+	out := &sourceRule{want: *r}
+	if r.Level < 0 || r.Level > 3 {
+		return nil, fault.Newf(fault.Invalid, "level %d: want 1 to 3", r.Level)
+	}
+	commit := r.Level > 0 || r.Reviewed || r.Signed || r.NoForcePush || r.NoUnreviewedWorkflow
+	if !commit && !r.Tarball {
+		return nil, fault.Newf(fault.Invalid, "want some of level, reviewed, signed, noForcePush, noUnreviewedWorkflow, tarball")
+	}
+	if commit && !provenance {
+		return nil, fault.Newf(fault.Invalid, "goes with provenance, which says whose word tells the commit")
+	}
+	if (r.Signed || r.Tarball) && len(r.Identities) == 0 {
+		return nil, fault.Newf(fault.Invalid, "signed and tarball want identities: who verifies the commits, and compares the archive")
+	}
+	if len(r.Identities) == 0 {
+		return out, nil
+	}
+	var err error
+	out.ids, err = compileIdentities(r.Identities)
+	return out, err
+}
+
+// counts says whether the policy believes who signed the statement.
+func (r *sourceRule) counts(ev *evaluation, f *SourceFact, q *quality) bool {
+	return (f.Own || matchAny(r.ids, &f.Evidence)) && q.unusable(&f.Evidence, ev.now) == ""
+}
+
+// trusts says whether a provenance is one that the policy's provenance rule
+// believes, so that its word of the commit counts.
+func (r *provenanceRule) trusts(ev *evaluation, p *Provenance) bool {
+	a := ev.attestation(p.Attestation)
+	if a == nil {
+		return false
+	}
+	if len(r.builders) == 0 {
+		return p.Level >= r.minLevel
+	}
+	return slices.ContainsFunc(r.builders, func(b builderRule) bool { return b.id == p.BuilderID && b.signer.matches(&a.Evidence) })
+}
+
+func (r *sourceRule) evaluate(ev *evaluation, provenance *provenanceRule, q *quality) {
+	if r.want.Tarball {
+		r.tarball(ev, q)
+	}
+	if provenance == nil {
+		return
+	}
+	var commits []string
+	for i := range ev.facts.Provenance {
+		p := &ev.facts.Provenance[i]
+		if !provenance.trusts(ev, p) {
+			continue
+		}
+		_, id, _ := strings.Cut(p.Source.Digest, ":")
+		if !slices.Contains(commits, id) {
+			commits = append(commits, id)
+		}
+	}
+	if len(commits) == 0 || slices.Contains(commits, "") {
+		ev.add(Check{Name: "source", Status: Fail, Expected: "provenance that names the commit", Found: "none that counts and names one", Mend: "assay run -- COMMAND  # in the repository"})
+		return
+	}
+	for _, id := range commits {
+		r.commit(ev, id, q)
+	}
+}
+
+func (r *sourceRule) tarball(ev *evaluation, q *quality) {
+	c := Check{Name: "source/tarball", Status: Fail, Expected: "held against its tag, and the same", Found: "compared by nobody whose word counts", Mend: "assay source compare " + ev.target + " TAG --attest"}
+	for i := range ev.facts.Sources {
+		if f := &ev.facts.Sources[i]; f.Kind == "tarball" && r.counts(ev, f, q) {
+			c.Evidence = append(c.Evidence, f.ID)
+			if f.TarballDiffers {
+				c.Status, c.Found, c.Mend = Fail, "departs from its tag (commit "+clip(f.Commit, 64)+")", "make the archive anew from the tag"
+				break
+			}
+			c.Status, c.Found, c.Mend = Pass, "the same as commit "+clip(f.Commit, 64), ""
+		}
+	}
+	ev.add(c)
+}
+
+// commit checks one commit. What counts against it counts in every statement;
+// what counts for it has to be in one.
+func (r *sourceRule) commit(ev *evaluation, id string, q *quality) {
+	var records, summaries []*SourceFact
+	for i := range ev.facts.Sources {
+		f := &ev.facts.Sources[i]
+		if f.Commit != id || !r.counts(ev, f, q) {
+			continue
+		}
+		switch f.Kind {
+		case "record":
+			records = append(records, f)
+		case "summary":
+			summaries = append(summaries, f)
+		}
+	}
+	short := clip(id, 12)
+	add := func(name string, ok bool, expected, found, mend string, of []*SourceFact) {
+		c := Check{Name: "source/" + name, Status: Fail, Expected: expected, Found: "commit " + short + ": " + found, Mend: mend}
+		if ok {
+			c.Status, c.Mend = Pass, ""
+		}
+		for _, f := range of[:min(len(of), maxEvidence)] {
+			c.Evidence = append(c.Evidence, f.ID)
+			if c.LogIndex == nil {
+				c.LogIndex = f.LogIndex
+			}
+		}
+		ev.add(c)
+	}
+	known := "no record by anybody whose word counts"
+	connect := "connect the forge: a document of kind Source, and its webhook"
+	reviewed := slices.ContainsFunc(records, func(f *SourceFact) bool { return f.Reviewed })
+	if r.want.Level > 0 {
+		level := 0
+		for _, f := range summaries {
+			level = max(level, f.Level)
+		}
+		add("level", level >= r.want.Level, fmt.Sprintf("SLSA source level %d", r.want.Level), fmt.Sprintf("level %d by %d summaries", level, len(summaries)), "assay source verify --attest  # says what keeps the next level away", summaries)
+	}
+	if r.want.Signed {
+		ok := slices.ContainsFunc(summaries, func(f *SourceFact) bool { return f.Signed })
+		found := "signatures verified"
+		if !ok {
+			found = "no summary says that its commits are signed"
+		}
+		add("signed", ok, "commits signed by identities of the repository's policy", found, "assay source verify --attest", summaries)
+	}
+	if r.want.Reviewed {
+		found := known
+		for _, f := range records {
+			if found = "not reviewed"; f.Reviewed {
+				found = "reviewed by " + clip(strings.Join(f.Reviewers, ", "), 200)
+				break
+			} else if f.Stale {
+				found = "the approval is of an older head than was merged"
+			}
+		}
+		mend := "have the change reviewed as it is merged"
+		if len(records) == 0 {
+			mend = connect
+		}
+		add("reviewed", reviewed, "approved by others than its author, as it was merged", found, mend, records)
+	}
+	if r.want.NoForcePush {
+		ok, found := len(records) > 0, known
+		for _, f := range records {
+			if found = "pushed on top"; f.Removed || f.Forced != "no" {
+				ok, found = false, "force push: "+f.Forced
+				if f.Removed {
+					found = "taken off its branch by a force push"
+				}
+				break
+			}
+		}
+		add("force-push", ok, "on its branch without a force push", found, connect, records)
+	}
+	if r.want.NoUnreviewedWorkflow {
+		ok, found := len(records) > 0, known
+		for _, f := range records {
+			if found = "no unreviewed change of pipelines"; !f.Reviewed && (len(f.Workflows) > 0 || f.FilesUnknown) {
+				ok, found = false, "unreviewed change of "+orNone(clip(strings.Join(f.Workflows, ", "), 200))
+				if f.FilesUnknown {
+					found += " (not all files are known)"
+				}
+				break
+			}
+		}
+		add("workflow", ok, "no change of pipelines without review", found, connect, records)
+	}
+}
