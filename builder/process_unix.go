@@ -79,7 +79,7 @@ func supervise(ctx context.Context, group int) *supervision {
 		defer signal.Stop(got)
 		asked := 0
 		ended := ctx.Done()
-		var late <-chan time.Time
+		var soon, late <-chan time.Time
 		for {
 			select {
 			case <-s.end:
@@ -93,14 +93,13 @@ func supervise(ctx context.Context, group int) *supervision {
 				}
 				_ = syscall.Kill(-group, n)
 			case <-ended:
-				ended = nil
+				// Mostly by a signal, which is passed on as the one that it is, and which
+				// may be seen after the end that it brought about.
+				ended, soon, late = nil, time.After(50*time.Millisecond), time.After(10*time.Second)
+			case <-soon:
 				if asked == 0 {
-					asked = 1
 					_ = syscall.Kill(-group, syscall.SIGINT)
 				}
-				timer := time.NewTimer(10 * time.Second)
-				defer timer.Stop()
-				late = timer.C
 			case <-late:
 				_ = syscall.Kill(-group, syscall.SIGKILL)
 			}

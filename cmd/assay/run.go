@@ -31,7 +31,7 @@ type runFlags struct {
 }
 
 // optionalEvidence is what a run states beside its provenance.
-var optionalEvidence = []string{"link", "runner"}
+var optionalEvidence = []string{"link", "sbom", "runner"}
 
 func (a *app) runCommand() *cobra.Command {
 	var f runFlags
@@ -40,9 +40,9 @@ func (a *app) runCommand() *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "Wrap a build and attest what it made",
 		Long: `Run a build command, record what went in and what came out, and sign what is
-to be said about each product: SLSA provenance, an in-toto link,
-evidence about the machine and, with --trace, which files the build opened,
-which programs it ran and which addresses it connected to.
+to be said about each product: SLSA provenance, an in-toto link, a bill of
+materials, evidence about the machine and, with --trace, which files the build
+opened, which programs it ran and which addresses it connected to.
 
 Standard input, output and error are the build's, untouched; Assay's own lines
 go to standard error. With -o json or yaml the report is standard output, and

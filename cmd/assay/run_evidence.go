@@ -139,6 +139,11 @@ func (w *wrapped) attest(ctx context.Context) error {
 			return err
 		}
 	}
+	if w.wants("sbom") {
+		if err := w.describeProducts(ctx); err != nil {
+			return err
+		}
+	}
 	if err := w.signAll(ctx); err != nil {
 		return err
 	}
@@ -303,6 +308,9 @@ func (w *wrapped) write(st *statement, doc []byte) (path string, err error) {
 // upload stores a bundle beside what was pushed, else with the server.
 func (w *wrapped) upload(ctx context.Context, st *statement, doc []byte, e *signedEvidence) error {
 	images := w.about(st)
+	if len(images) == 0 && w.status == nil {
+		images = w.images // no server: what was pushed is the only place to keep it
+	}
 	for _, t := range images {
 		d, err := w.registry().PushReferrer(ctx, *t.image, st.bundle.MediaType, doc, map[string]string{
 			"dev.sigstore.bundle.content":       contentOf(st.bundle),
