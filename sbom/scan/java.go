@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/sha1" //nolint:gosec // Maven Central's name for a jar, no security in it
 	"encoding/hex"
+	"encoding/xml"
 	"io"
 	"path"
 	"regexp"
@@ -26,7 +27,7 @@ type pom struct {
 	} `xml:"parent"`
 	Properties struct {
 		All []struct {
-			XMLName struct{ Local string }
+			XMLName xml.Name
 			Value   string `xml:",chardata"`
 		} `xml:",any"`
 	} `xml:"properties"`
