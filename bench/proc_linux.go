@@ -97,3 +97,11 @@ func freeBytes(dir string) int64 {
 	}
 	return int64(s.Bavail) * s.Bsize
 }
+
+// maxResident is the largest resident set that an ended process had.
+func maxResident(p *os.ProcessState) float64 {
+	if u, ok := p.SysUsage().(*syscall.Rusage); ok {
+		return float64(u.Maxrss) * 1024 // getrusage(2): in kilobytes
+	}
+	return 0
+}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"math"
+	"os"
 	"os/exec"
 	"time"
 )
@@ -28,3 +29,5 @@ func forgetPeak(int) {}
 func ownCPU() time.Duration { return 0 }
 
 func freeBytes(string) int64 { return math.MaxInt64 }
+
+func maxResident(*os.ProcessState) float64 { return 0 }
