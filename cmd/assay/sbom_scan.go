@@ -95,7 +95,7 @@ func (a *app) scanTarget(ctx context.Context, f *scanFlags, text string) error {
 	} else if f.attest || f.file != "" {
 		return usagef("--output table is for reading: --attest and --file want a document's format")
 	}
-	s, err := a.connect(ctx, f.sign.subject, f.sign.token, false)
+	s, err := a.scanSession(ctx, f, text)
 	if err != nil {
 		return err
 	}
@@ -123,6 +123,22 @@ func (a *app) scanTarget(ctx context.Context, f *scanFlags, text string) error {
 	return nil
 }
 
+// scanSession connects where a server is of use: to sign, or to pull with its
+// own tokens. One that does not answer keeps nobody from reading a file, or
+// another registry.
+func (a *app) scanSession(ctx context.Context, f *scanFlags, text string) (*session, error) {
+	_, err := os.Stat(text)
+	local := err == nil || text == "-"
+	if !local || f.attest {
+		s, err := a.connect(ctx, f.sign.subject, f.sign.token, false)
+		if err == nil || f.attest {
+			return s, err
+		}
+	}
+	h, err := a.httpClient()
+	return &session{app: a, http: h}, err
+}
+
 // scan reads TARGET. t is where an attestation about it belongs.
 func (s *session) scan(ctx context.Context, f *scanFlags, text string) (*sbom.Document, *target, error) {
 	now, err := sourceDate()
@@ -143,7 +159,10 @@ func (s *session) scan(ctx context.Context, f *scanFlags, text string) (*sbom.Do
 		d, err = scan.Path(ctx, text, o)
 	} else {
 		var ref artifact.Reference
-		if ref, err = artifact.ParseReference(text); err != nil {
+		if ref, err = artifact.ParseReference(text); err != nil && s.status != nil && s.status.Services.Registry != "" {
+			ref, err = artifact.ParseReference(s.status.Services.Registry + "/" + text)
+		}
+		if err != nil {
 			return nil, nil, usagef("%q is no file, no folder and no image reference (HOST/REPOSITORY[:TAG][@DIGEST])", clean(text))
 		}
 		if ref.Tag == "" && ref.Digest == "" {

@@ -59,7 +59,6 @@ type collector struct {
 	entries  int
 	bytes    int64
 	packages int
-	programs int
 }
 
 type found struct {

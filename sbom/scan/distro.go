@@ -157,7 +157,7 @@ func readDpkgFiles(_ *collector, p string, content *io.SectionReader) (*finding,
 // readCopyright reads the licences of a Debian package (DEP 5).
 func readCopyright(_ *collector, p string, content *io.SectionReader) (*finding, error) {
 	head := make([]byte, min(content.Size(), 128<<10))
-	if _, err := content.ReadAt(head, 0); err != nil && err != io.EOF { //nolint:errorlint // ReadAt's own
+	if _, err := content.ReadAt(head, 0); err != nil && err != io.EOF {
 		return nil, err
 	}
 	f := &finding{}

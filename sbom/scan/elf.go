@@ -79,7 +79,7 @@ func readELF(r *io.SectionReader) (*elfFile, error) {
 		}
 		b := make([]byte, length)
 		_, err := r.ReadAt(b, offset)
-		if err == io.EOF { //nolint:errorlint // ReadAt's own, at the file's very end
+		if err == io.EOF {
 			err = nil
 		}
 		return b, err

@@ -324,7 +324,7 @@ func (c *collector) treeFile(root *os.Root, p string, d fs.DirEntry) error {
 	if !want {
 		st, err := d.Info()
 		if err != nil || st.Mode()&0o111 == 0 {
-			return nil //nolint:nilerr // gone meanwhile
+			return nil
 		}
 	}
 	f, err := root.Open(filepath.FromSlash(p))
@@ -335,7 +335,7 @@ func (c *collector) treeFile(root *os.Root, p string, d fs.DirEntry) error {
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil || !st.Mode().IsRegular() || st.Size() < 4 {
-		return nil //nolint:nilerr // replaced meanwhile
+		return nil
 	}
 	return c.file(p, "", r, io.NewSectionReader(f, 0, st.Size()))
 }
