@@ -30,7 +30,7 @@ const (
 type layoutFlags struct {
 	keys     []string
 	links    string
-	target   string
+	targets  []string
 	params   []string
 	skip     bool
 	subject  string
@@ -65,7 +65,7 @@ The exit code is 0 when the layout was followed, and 1 when it was not.`,
 	fl := cmd.Flags()
 	fl.StringArrayVar(&f.keys, "key", nil, "public key of an owner of the layout (PEM file); can be repeated, and each must have signed")
 	fl.StringVar(&f.links, "links", "", "folder with signed links; those of a sublayout in its folder STEP.KEYID")
-	fl.StringVar(&f.target, "evidence", "", "also take the link attestations that the server has about this artifact")
+	fl.StringArrayVar(&f.targets, "evidence", nil, "also take the link attestations that the server has about this artifact; can be repeated, once for what each step made")
 	fl.StringArrayVar(&f.params, "param", nil, "NAME=VALUE for {NAME} in rules and commands; can be repeated")
 	fl.StringArrayVar(&f.products, "product", nil, "a file, or a digest, that must be a product of the last step; can be repeated")
 	fl.BoolVar(&f.skip, "skip-inspections", false, "check all but the inspections; never ends in 0")
@@ -138,7 +138,7 @@ func (a *app) layoutInput(ctx context.Context, path string, f *layoutFlags) (*la
 	if len(f.keys) == 0 {
 		return nil, usagef("want --key FILE: the public key of the layout's owner")
 	}
-	if f.links == "" && f.target == "" {
+	if f.links == "" && len(f.targets) == 0 {
 		return nil, usagef("want links: --links DIR, or --evidence TARGET")
 	}
 	b, err := a.readInput(path, layout.MaxDocument)
@@ -171,7 +171,7 @@ func (a *app) layoutInput(ctx context.Context, path string, f *layoutFlags) (*la
 			return nil, err
 		}
 	}
-	if f.target != "" {
+	if len(f.targets) > 0 {
 		err = a.storedLinks(ctx, f, in)
 	}
 	return in, err
@@ -230,31 +230,40 @@ func envelopeOf(b []byte) []byte {
 	return env
 }
 
-// storedLinks takes the link attestations about an artifact from the server.
+// storedLinks takes the link attestations about artifacts from the server.
 func (a *app) storedLinks(ctx context.Context, f *layoutFlags, in *layout.Input) error {
 	s, err := a.connect(ctx, f.subject, "", true)
 	if err != nil {
 		return err
 	}
-	t, err := s.resolve(ctx, f.target)
-	if err != nil {
-		return err
-	}
-	for _, predicateType := range layout.LinkTypes() {
-		page, err := s.api().Evidence(ctx, client.EvidenceFilter{Digest: t.digest, PredicateType: predicateType, Limit: maxLinks})
+	for _, text := range f.targets {
+		t, err := s.resolve(ctx, text)
 		if err != nil {
 			return err
 		}
-		if page.Next != "" {
-			return fault.Newf(fault.Undecided, "more than %d links are stored about %s", maxLinks, t.digest)
-		}
-		for _, e := range page.Items {
-			b, err := s.api().Bundle(ctx, e.ID)
-			if err != nil {
+		for _, predicateType := range layout.LinkTypes() {
+			if err := s.linksAbout(ctx, t.digest, predicateType, in); err != nil {
 				return err
 			}
-			in.Links[""] = append(in.Links[""], layout.Document{Name: e.ID, Body: envelopeOf(b)})
 		}
+	}
+	return nil
+}
+
+func (s *session) linksAbout(ctx context.Context, d artifact.Digest, predicateType string, in *layout.Input) error {
+	page, err := s.api().Evidence(ctx, client.EvidenceFilter{Digest: d, PredicateType: predicateType, Limit: maxLinks})
+	if err != nil {
+		return err
+	}
+	if page.Next != "" {
+		return fault.Newf(fault.Undecided, "more than %d links are stored about %s", maxLinks, d)
+	}
+	for _, e := range page.Items {
+		b, err := s.api().Bundle(ctx, e.ID)
+		if err != nil {
+			return err
+		}
+		in.Links[""] = append(in.Links[""], layout.Document{Name: e.ID, Body: envelopeOf(b)})
 	}
 	return nil
 }
