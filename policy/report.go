@@ -116,7 +116,7 @@ func (t *TestsRequirement) compile() (*reportRule, error) {
 }
 
 func (c *CoverageRequirement) compile() (*reportRule, error) {
-	if !(c.Least > 0 && c.Least <= 100) { //nolint:staticcheck // NaN is refused as well
+	if !(c.Least > 0 && c.Least <= 100) { // NaN is refused as well
 		return nil, fault.Newf(fault.Invalid, "least %v: want a percentage above 0 and up to 100", c.Least)
 	}
 	of := func(f *CoverageFact) *float64 { return cmp.Or(f.Statements, f.Lines) }
@@ -147,7 +147,7 @@ func (c *CoverageRequirement) compile() (*reportRule, error) {
 			switch {
 			case v == nil:
 				return "does not measure " + what
-			case !(*v >= c.Least): //nolint:staticcheck // NaN does not hold
+			case !(*v >= c.Least): // NaN does not hold
 				return fmt.Sprintf("%.2f %%, less than %v", *v, c.Least)
 			}
 			return ""

@@ -292,7 +292,7 @@ func FuzzParsePredicate(f *testing.F) {
 		v, err := ParsePredicate(typ, b)
 		if err == nil && v.Coverage != nil {
 			for _, m := range v.Coverage.Metrics {
-				if p := m.Percent(); !(p >= 0 && p <= 100) { //nolint:staticcheck // NaN too
+				if p := m.Percent(); !(p >= 0 && p <= 100) {
 					t.Fatal(p)
 				}
 			}

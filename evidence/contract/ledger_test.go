@@ -30,7 +30,6 @@ type book struct {
 	fail  error
 	set   *Set
 	led   *Ledger
-	seq   int
 }
 
 // each runs a test on both databases, with a clock of its own.
