@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"assay/internal/fault"
@@ -12,13 +13,16 @@ import (
 
 const (
 	consumeBatch   = 256                    // events given at once
+	passOver       = 2000                   // events that a cursor stays behind of, when none is wanted
 	consumePoll    = 200 * time.Millisecond // what other processes seal is found by polling
 	consumeBackoff = 30 * time.Second       // longest wait after a failure
 )
 
 // Consume gives every sealed event, in order, in batches, to fn, and returns
 // nil when ctx ends. name is the durable cursor: a new one starts with the
-// oldest event kept, a known one where it stood.
+// oldest event kept, a known one where it stood. With kinds, fn is given only
+// events of those: most events are pulls, which most consumers pass over, and
+// what they pass over then costs them nothing.
 //
 // The cursor moves in the transaction that fn writes in, so what fn does with
 // tx happens exactly once for each event, whatever crashes when; what it does
@@ -28,7 +32,7 @@ const (
 //
 // When fn fails its batch comes again, after a growing wait up to 30 s, and the
 // failure is told in the log and the metrics: an event is never skipped.
-func (l *Log) Consume(ctx context.Context, name string, fn func(ctx context.Context, tx *store.Tx, batch []Event) error) error {
+func (l *Log) Consume(ctx context.Context, name string, fn func(ctx context.Context, tx *store.Tx, batch []Event) error, kinds ...Kind) error {
 	if name == "" {
 		return fault.Newf(fault.Internal, "consume events: the cursor wants a name")
 	}
@@ -36,7 +40,7 @@ func (l *Log) Consume(ctx context.Context, name string, fn func(ctx context.Cont
 	defer stop()
 	backoff := time.Duration(0)
 	for ctx.Err() == nil {
-		n, err := l.consumeOnce(ctx, name, fn)
+		n, err := l.consumeOnce(ctx, name, fn, kinds)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -72,18 +76,27 @@ func (l *Log) pause(ctx context.Context, wake <-chan struct{}, backoff time.Dura
 
 // consumeOnce gives fn one batch, if there is one. The cheap look first spares
 // the writer.
-func (l *Log) consumeOnce(ctx context.Context, name string, fn func(context.Context, *store.Tx, []Event) error) (n int, err error) {
+func (l *Log) consumeOnce(ctx context.Context, name string, fn func(context.Context, *store.Tx, []Event) error, kinds []Kind) (n int, err error) {
+	found, move := false, false
 	err = l.db.View(ctx, func(tx *store.Tx) error {
+		found, move = false, false
 		at, _, err := cursor(ctx, tx, name)
 		if err != nil {
 			return err
 		}
-		return tx.QueryRow(ctx, `SELECT 1 FROM event WHERE seq > ? LIMIT 1`, at).Scan(&n)
+		head, err := headSeq(ctx, tx)
+		if err != nil || head <= at {
+			return err
+		}
+		if found, err = wanted(ctx, tx, at, kinds); err != nil {
+			return err
+		}
+		// A cursor that stands still keeps old events from being dropped, and each
+		// look behind it passes over more.
+		move = !found && head-at >= passOver
+		return nil
 	})
-	if errors.Is(err, fault.NotFound) {
-		return 0, nil
-	}
-	if err != nil {
+	if err != nil || !found && !move {
 		return 0, err
 	}
 	var newest, now time.Time
@@ -92,26 +105,66 @@ func (l *Log) consumeOnce(ctx context.Context, name string, fn func(context.Cont
 		if err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, `SELECT seq, `+contentColumns+` FROM event WHERE seq > ? ORDER BY seq LIMIT ?`, at, consumeBatch)
+		to, err := headSeq(ctx, tx)
+		if err != nil || to <= at {
+			return err
+		}
+		q, args := `SELECT seq, `+contentColumns+` FROM event WHERE seq > ? AND seq <= ?`, []any{at, to}
+		if len(kinds) > 0 {
+			q += ` AND kind IN (?` + strings.Repeat(", ?", len(kinds)-1) + `)`
+			for _, k := range kinds {
+				args = append(args, string(k))
+			}
+		}
+		rows, err := tx.Query(ctx, q+` ORDER BY seq LIMIT ?`, append(args, consumeBatch)...)
 		if err != nil {
 			return err
 		}
 		batch, err := scanEvents(rows, nil)
-		n = len(batch)
-		if err != nil || n == 0 {
+		if err != nil {
 			return err
 		}
-		if err := fn(ctx, tx, batch); err != nil {
-			return err
+		if n = len(batch); n > 0 {
+			if err := fn(ctx, tx, batch); err != nil {
+				return err
+			}
+			newest, now = batch[n-1].Time, tx.Now()
 		}
-		newest, now = batch[n-1].Time, tx.Now()
-		return moveCursor(ctx, tx, name, at, batch[n-1].Seq, isNew)
+		if n == consumeBatch { // there may be more below the head
+			to = batch[n-1].Seq
+		}
+		return moveCursor(ctx, tx, name, at, to, isNew)
 	})
 	if err != nil || n == 0 {
 		return 0, err
 	}
 	l.lag.WithLabelValues(name).Set(now.Sub(newest).Seconds())
 	return n, nil
+}
+
+// headSeq is the number of the last sealed event; 0: there is none.
+func headSeq(ctx context.Context, tx *store.Tx) (seq int64, err error) {
+	err = tx.QueryRow(ctx, `SELECT COALESCE(MAX(seq), 0) FROM event`).Scan(&seq)
+	return seq, err
+}
+
+// wanted says whether an event behind at is of one of the kinds, if there are
+// any: a step into an index for each.
+func wanted(ctx context.Context, tx *store.Tx, at int64, kinds []Kind) (bool, error) {
+	if len(kinds) == 0 {
+		return true, nil
+	}
+	for _, k := range kinds {
+		var one int64
+		err := tx.QueryRow(ctx, `SELECT 1 FROM event WHERE kind = ? AND seq > ? LIMIT 1`, string(k), at).Scan(&one)
+		if err == nil {
+			return true, nil
+		}
+		if !errors.Is(err, fault.NotFound) {
+			return false, err
+		}
+	}
+	return false, nil
 }
 
 // cursor is the last event that a consumer has done; isNew when it has none.

@@ -195,3 +195,72 @@ func TestConsumeManyAtOnce(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestConsumeKinds: a consumer of some kinds is given those and no others, once
+// each, and its cursor follows past what it was not given.
+func TestConsumeKinds(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		l := open(t, db)
+		appendAll := func(kind event.Kind, n int) {
+			t.Helper()
+			if err := db.Update(t.Context(), func(tx *store.Tx) error {
+				list := make([]event.Event, n)
+				for i := range list {
+					list[i] = event.Event{Kind: kind, Actor: "system:test", Body: map[string]any{}}
+				}
+				return event.AppendAll(t.Context(), tx, list)
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var mu sync.Mutex
+		given := map[event.Kind]int{}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- l.Consume(ctx, "some", func(_ context.Context, tx *store.Tx, batch []event.Event) error {
+				tx.OnCommit(func() {
+					mu.Lock()
+					defer mu.Unlock()
+					for _, e := range batch {
+						given[e.Kind]++
+					}
+				})
+				return nil
+			}, event.AttestationIngested, event.TagMoved)
+		}()
+		await := func(what string, is func() bool) {
+			t.Helper()
+			for began := time.Now(); !is(); time.Sleep(5 * time.Millisecond) {
+				if time.Since(began) > 30*time.Second {
+					t.Fatalf("%s: not within 30 s; given %v", what, given)
+				}
+			}
+		}
+		count := func(k event.Kind) int {
+			mu.Lock()
+			defer mu.Unlock()
+			return given[k]
+		}
+		appendAll(event.ArtifactPulled, 3)
+		appendAll(event.TagMoved, 300) // more than one batch
+		appendAll(event.ArtifactPulled, 3)
+		appendAll(event.AttestationIngested, 1)
+		await("the wanted", func() bool { return count(event.TagMoved) == 300 && count(event.AttestationIngested) == 1 })
+		// Only what nobody wants: the cursor goes past it all the same.
+		appendAll(event.ArtifactPulled, 2500)
+		await("the cursor", func() bool {
+			all, err := l.Cursors(t.Context())
+			return err == nil && all["some"] >= 2307
+		})
+		appendAll(event.TagMoved, 1)
+		await("one more", func() bool { return count(event.TagMoved) == 301 })
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if len(given) != 2 {
+			t.Errorf("given %v", given)
+		}
+	})
+}

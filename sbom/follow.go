@@ -54,7 +54,7 @@ func (f *Follower) Run(ctx context.Context) error {
 	}
 	f.wake = make(chan struct{}, 1)
 	done := make(chan error, 1)
-	go func() { done <- f.Events.Consume(ctx, "sbom", f.note) }()
+	go func() { done <- f.Events.Consume(ctx, "sbom", f.note, event.AttestationIngested) }()
 	err := f.work(ctx)
 	return errors.Join(err, <-done)
 }

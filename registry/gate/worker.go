@@ -37,7 +37,7 @@ func (g *Gate) Run(ctx context.Context) error {
 	defer wg.Wait()
 	if g.o.Events != nil {
 		wg.Go(func() {
-			if err := g.o.Events.Consume(ctx, "gate", g.heard); err != nil && ctx.Err() == nil {
+			if err := g.o.Events.Consume(ctx, "gate", g.heard, event.AttestationIngested, event.RunnerAccepted); err != nil && ctx.Err() == nil {
 				g.o.Logger.ErrorContext(ctx, "the gate no longer hears of evidence", "error", err)
 			}
 		})

@@ -30,7 +30,7 @@ func (f *Follower) Run(ctx context.Context) error {
 	}
 	f.wake = make(chan struct{}, 1)
 	done := make(chan error, 1)
-	go func() { done <- f.Events.Consume(ctx, "vuln", f.note) }()
+	go func() { done <- f.Events.Consume(ctx, "vuln", f.note, event.SBOMIndexed, event.FeedImported) }()
 	f.work(ctx)
 	return <-done
 }

@@ -30,7 +30,7 @@ func (f *Follower) Run(ctx context.Context) error {
 	}
 	f.wake = make(chan struct{}, 1)
 	done := make(chan error, 1)
-	go func() { done <- f.Events.Consume(ctx, "runner", f.note) }()
+	go func() { done <- f.Events.Consume(ctx, "runner", f.note, event.AttestationIngested) }()
 	for ctx.Err() == nil {
 		worked, err := f.Store.compareNext(ctx)
 		if err != nil && ctx.Err() == nil {
