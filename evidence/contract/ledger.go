@@ -59,7 +59,9 @@ func New(o Options) (*Ledger, error) {
 // Run follows pushes and evidence, and looks at what is due, until ctx ends.
 func (l *Ledger) Run(ctx context.Context) error {
 	done := make(chan error, 1)
-	go func() { done <- l.o.Events.Consume(ctx, "contract", l.follow, event.ArtifactPushed, event.AttestationIngested, event.RevocationAffects, event.ArtifactDeleted) }()
+	go func() {
+		done <- l.o.Events.Consume(ctx, "contract", l.follow, event.ArtifactPushed, event.AttestationIngested, event.RevocationAffects, event.ArtifactDeleted)
+	}()
 	holder := rand.Text()
 	measured := time.Time{}
 	for ctx.Err() == nil {
