@@ -64,9 +64,9 @@ func readELF(r *io.SectionReader) (*elfFile, error) {
 	if count == 0 || size < l.secSize+l.word || names >= count {
 		return e, nil // no sections: stripped of all that names anything
 	}
-	table := make([]byte, count*size)
-	if n, _ := r.ReadAt(table, word(head[l.shoff:], l, order)); n < len(table) {
-		return nil, fault.Newf(fault.Invalid, "the ELF file ends before its sections")
+	table, err := tableOf(r, word(head[l.shoff:], l, order), count*size, "sections")
+	if err != nil {
+		return nil, err
 	}
 	section := func(i int) (offset, length int64) {
 		s := table[i*size:]
@@ -121,9 +121,9 @@ func (e *elfFile) segments(r *io.SectionReader, l elfLayout, order binary.ByteOr
 	if count == 0 || size < 4 {
 		return nil
 	}
-	table := make([]byte, count*size)
-	if n, _ := r.ReadAt(table, word(head[l.phoff:], l, order)); n < len(table) {
-		return fault.Newf(fault.Invalid, "the ELF file ends before its segments")
+	table, err := tableOf(r, word(head[l.phoff:], l, order), count*size, "segments")
+	if err != nil {
+		return err
 	}
 	interpreter, dynamic := false, false
 	for i := range count {
@@ -137,6 +137,19 @@ func (e *elfFile) segments(r *io.SectionReader, l elfLayout, order binary.ByteOr
 	e.static = !interpreter && (kind == 2 || !dynamic)
 	e.shared = kind == 3 && dynamic && !interpreter
 	return nil
+}
+
+// tableOf reads a table that the file says it has; one that would not fit into
+// the file is not believed, however much memory there is.
+func tableOf(r *io.SectionReader, at int64, size int, what string) ([]byte, error) {
+	if size > maxSection || at < 0 || at > r.Size()-int64(size) {
+		return nil, fault.Newf(fault.Invalid, "the ELF file of %d bytes says that its %s are %d bytes at %d", r.Size(), what, size, at)
+	}
+	b := make([]byte, size)
+	if n, err := r.ReadAt(b, at); n < size {
+		return nil, fault.Newf(fault.Invalid, "the ELF file ends before its %s: %w", what, err)
+	}
+	return b, nil
 }
 
 func word(b []byte, l elfLayout, order binary.ByteOrder) int64 {

@@ -240,3 +240,23 @@ func FuzzFile(f *testing.F) {
 		}
 	})
 }
+
+// TestThreat_Archive_ProgramOfImpossibleTables: a program of 64 bytes that says
+// its tables have 4 GiB costs nothing.
+func TestThreat_Archive_ProgramOfImpossibleTables(t *testing.T) {
+	head := make([]byte, 64)
+	copy(head, "\x7fELF\x02\x01\x01")
+	head[16] = 2
+	for _, at := range []int{54, 55, 56, 57, 58, 59, 60, 61} {
+		head[at] = 0xff
+	}
+	path := filepath.Join(t.TempDir(), "program")
+	write(t, path, head)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := scan.Path(t.Context(), path, options)
+	runtime.ReadMemStats(&after)
+	if !errors.Is(err, fault.Invalid) || after.TotalAlloc-before.TotalAlloc > 8<<20 {
+		t.Errorf("%v, %d bytes allocated", err, after.TotalAlloc-before.TotalAlloc)
+	}
+}

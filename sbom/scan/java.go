@@ -183,7 +183,7 @@ func (c *collector) jar(f *finding, name, place string, content *io.SectionReade
 			return err
 		}
 		switch base := path.Base(file.Name); {
-		case base == "pom.properties" && strings.HasPrefix(file.Name, "META-INF/maven/"):
+		case base == "pom.properties":
 			if props, err := c.properties(file, "="); err == nil && props["artifactId"] != "" {
 				one := maven(props["groupId"], props["artifactId"], props["version"])
 				one.place = place
@@ -298,6 +298,9 @@ func fromManifest(file string, m map[string]string) (pkg, bool) {
 	group := m["Implementation-Vendor-Id"]
 	if group == "" && symbolic != "" {
 		group = strings.TrimSuffix(symbolic, "."+name)
+		if at := strings.LastIndexByte(symbolic, '.'); group == name && at > 0 {
+			group = symbolic[:at]
+		}
 	}
 	if group == "" {
 		group = name
