@@ -20,6 +20,13 @@ import (
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "-Y" { // git asks for a commit's signature
+		if err := signCommit(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "demo:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	assay := flag.String("assay", "bin/assay", "the binary to show")
 	out := flag.String("out", "bin/demo.json", "where the summary goes")
 	flag.Parse()
@@ -116,6 +123,10 @@ func (d *demo) flow(ctx context.Context) error {
 		return err
 	}
 	d.step(ctx, "verify the image after a restart", allowed, local(ci, "verify", image)...)
+
+	if err := d.chain(ctx); err != nil {
+		return err
+	}
 
 	d.title("Refused: unsigned")
 	// Another build, since the same bytes would be the same artifact: evidence

@@ -245,3 +245,28 @@ func (d *demo) tamper() error {
 	d.say("flipped one bit of %s", filepath.Base(largest))
 	return err
 }
+
+// output runs a tool of the story, which is no step of Assay's.
+func (d *demo) output(ctx context.Context, dir, program string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Dir = dir
+	cmd.Env = environ("HOME="+d.path("home"), "GIT_CONFIG_NOSYSTEM=1", "GOFLAGS=-mod=mod", "GOCACHE="+goCache())
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("%s %s: %w\n%s", program, strings.Join(args, " "), err, errs.String())
+	}
+	return out.String(), nil
+}
+
+// goCache keeps the compiler's work where it is, though HOME is another.
+func goCache() string {
+	if dir := os.Getenv("GOCACHE"); dir != "" {
+		return dir
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return filepath.Join(os.TempDir(), "go-build")
+	}
+	return filepath.Join(dir, "go-build")
+}
