@@ -179,7 +179,7 @@ func signerCertificate(certs, sid cryptobyte.String, kind cbasn1.Tag) (*x509.Cer
 		}
 		var is bool
 		if kind == cbasn1.SEQUENCE {
-			issuerAndSerial := cryptobyte.String(sid)
+			issuerAndSerial := sid
 			var issuer, serial cryptobyte.String
 			if !issuerAndSerial.ReadASN1Element(&issuer, cbasn1.SEQUENCE) || !issuerAndSerial.ReadASN1Element(&serial, cbasn1.INTEGER) || !issuerAndSerial.Empty() {
 				return nil, errCMS
