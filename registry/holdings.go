@@ -18,6 +18,7 @@ import (
 type holdings struct {
 	mu        sync.RWMutex
 	seq       int64 // raised by each forget
+	forgot    time.Time
 	manifests generations[holdingKey, manifestRow]
 	blobs     generations[holdingKey, holderSet]
 }
@@ -55,12 +56,18 @@ func recall[V any](h *holdings, in *generations[holdingKey, V], k holdingKey) (v
 	return v, ok, h.seq
 }
 
-// keep remembers what was read after recall gave seq, unless something was
-// forgotten since: the snapshot may be older than that.
-func keep[V any](h *holdings, in *generations[holdingKey, V], k holdingKey, v V, read time.Time, seq int64) {
+// keep remembers what tx read after recall gave seq, unless something was
+// forgotten since the transaction began: what it sees may be older than that.
+// What is remembered is as old as the transaction.
+func keep[V any](h *holdings, in *generations[holdingKey, V], k holdingKey, v V, tx *store.Tx, seq int64) {
+	age := tx.Age()
+	if age >= holdingAge {
+		return
+	}
+	read := time.Now().Add(-age)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.seq == seq {
+	if h.seq == seq && read.After(h.forgot) {
 		in.put(k, v, read)
 	}
 }
@@ -71,6 +78,7 @@ func (h *holdings) forget(tx *store.Tx) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.seq++
+		h.forgot = time.Now()
 		h.manifests.now, h.manifests.old = nil, nil
 		h.blobs.now, h.blobs.old = nil, nil
 	})
@@ -86,10 +94,9 @@ func (r *Registry) manifestOf(ctx context.Context, tx *store.Tx, repository stri
 	if ok {
 		return m, nil
 	}
-	read := time.Now()
 	m, err := findManifest(ctx, tx, repository, d)
 	if err == nil {
-		keep(r.holdings, &r.holdings.manifests, k, m, read, seq)
+		keep(r.holdings, &r.holdings.manifests, k, m, tx, seq)
 	}
 	return m, err
 }
@@ -97,7 +104,6 @@ func (r *Registry) manifestOf(ctx context.Context, tx *store.Tx, repository stri
 // holdersOf gives the manifests of a repository that hold a blob, for memory as
 // it was when it had seq.
 func (r *Registry) holdersOf(ctx context.Context, tx *store.Tx, repository string, d artifact.Digest, seq int64) (holderSet, error) {
-	read := time.Now()
 	found, err := selectStrings(ctx, tx, `SELECT manifest FROM registry_reference WHERE child = ? AND kind = ? AND repository = ? LIMIT ?`,
 		string(d), refBlob, repository, maxHolders+1)
 	if err != nil {
@@ -108,7 +114,7 @@ func (r *Registry) holdersOf(ctx context.Context, tx *store.Tx, repository strin
 		h.list = append(h.list, artifact.Digest(m))
 	}
 	if len(h.list) > 0 && tx.ReadOnly() {
-		keep(r.holdings, &r.holdings.blobs, holdingKey{repository, d}, h, read, seq)
+		keep(r.holdings, &r.holdings.blobs, holdingKey{repository, d}, h, tx, seq)
 	}
 	return h, nil
 }

@@ -157,7 +157,7 @@ func (db *DB) Check(ctx context.Context) error {
 var errClosed = fault.Newf(fault.Unavailable, "the store is closed")
 
 func newTx(db *DB, q querier, readOnly bool) *Tx {
-	return &Tx{db: db, q: q, readOnly: readOnly}
+	return &Tx{db: db, q: q, readOnly: readOnly, began: db.clock()}
 }
 
 // statement translates q once for this database.

@@ -18,6 +18,7 @@ import (
 type Tx struct {
 	db       *DB
 	q        querier
+	began    time.Time
 	now      time.Time
 	readOnly bool
 	err      error     // why the transaction failed, or that it is over
@@ -115,6 +116,10 @@ func (tx *Tx) Now() time.Time {
 	}
 	return tx.now
 }
+
+// Age is how long ago the transaction began: what it reads may be that old, and
+// whoever remembers it for others must count from there.
+func (tx *Tx) Age() time.Duration { return max(0, tx.db.clock().Sub(tx.began)) }
 
 // Ordinal gives a number greater than all it gave before in this process. It
 // orders what happens at one instant.

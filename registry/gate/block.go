@@ -78,8 +78,11 @@ func blockedError(err error, d artifact.Digest, b *Block) error {
 // every read. Every change raises a generation in the database, which is looked
 // at again when the last look is older than maxBlockAge; so a change by another
 // replica is seen within that time, and never later, however idle this one was.
+// A look is as old as its transaction: one that goes on for long, such as that of
+// a list of many tags, sees what was, and must not tell others that it still is.
 type blocks struct {
-	looked atomic.Int64 // microseconds
+	looked atomic.Int64 // microseconds: as of when set is right
+	change atomic.Int64 // microseconds: of the last change by this process
 	set    atomic.Pointer[blockSet]
 	mu     sync.Mutex
 }
@@ -93,30 +96,48 @@ const maxBlockAge = 300 * time.Millisecond
 
 const markBlocks = "blocks"
 
+// fresh says whether the set is right, as far as can be known without a look.
+func (b *blocks) fresh(now time.Time) bool {
+	looked := b.looked.Load()
+	age := store.Micros(now) - looked
+	return age >= 0 && age < maxBlockAge.Microseconds() && looked > b.change.Load()
+}
+
 func (b *blocks) has(ctx context.Context, tx *store.Tx, now time.Time, d artifact.Digest) (bool, error) {
 	if !tx.ReadOnly() {
 		found, err := blockedIn(ctx, tx, d)
 		return found != nil, err
 	}
 	set := b.set.Load()
-	age := store.Micros(now) - b.looked.Load()
-	if set == nil || age < 0 || age >= maxBlockAge.Microseconds() {
-		var err error
-		if set, err = b.look(ctx, tx, now); err != nil {
-			return false, err
-		}
+	if set != nil && b.fresh(now) {
+		return set.digests[d], nil
 	}
-	return set.digests[d], nil
+	set, err := b.look(ctx, tx, now)
+	if err != nil || set != nil {
+		return err == nil && set.digests[d], err
+	}
+	// The transaction is older than what is remembered may be. It answers for
+	// itself, and goes by what is known to be newer as well.
+	if set = b.set.Load(); set != nil && set.digests[d] {
+		return true, nil
+	}
+	found, err := blockedIn(ctx, tx, d)
+	return found != nil, err
 }
 
 // look reads the set again where its generation has changed. Those who come
-// while one looks wait for it: nobody goes by a set that is too old.
+// while one looks wait for it: nobody goes by a set that is too old. nil: the
+// transaction began too long ago, or before the last change, to tell.
 func (b *blocks) look(ctx context.Context, tx *store.Tx, now time.Time) (*blockSet, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	set := b.set.Load()
-	if age := store.Micros(now) - b.looked.Load(); set != nil && age >= 0 && age < maxBlockAge.Microseconds() {
+	if set != nil && b.fresh(now) {
 		return set, nil
+	}
+	at := store.Micros(now.Add(-tx.Age()))
+	if at <= b.change.Load() || at < b.looked.Load() || tx.Age() >= maxBlockAge {
+		return nil, nil //nolint:nilnil // that it cannot tell is an answer
 	}
 	generation, err := mark(ctx, tx, markBlocks)
 	if err != nil {
@@ -133,18 +154,18 @@ func (b *blocks) look(ctx context.Context, tx *store.Tx, now time.Time) (*blockS
 		}
 		b.set.Store(set)
 	}
-	b.looked.Store(store.Micros(now))
+	b.looked.Store(at)
 	return set, nil
 }
 
 // changed raises the generation, in the transaction of the change.
-func (b *blocks) changed(ctx context.Context, tx *store.Tx) error {
+func (b *blocks) changed(ctx context.Context, tx *store.Tx, now func() time.Time) error {
 	was, err := mark(ctx, tx, markBlocks)
 	if err != nil {
 		return err
 	}
 	n, _ := strconv.ParseInt(was, 10, 64) // "" is 0
-	tx.OnCommit(func() { b.looked.Store(0) })
+	tx.OnCommit(func() { b.change.Store(store.Micros(now())) })
 	return setMark(ctx, tx, markBlocks, strconv.FormatInt(n+1, 10))
 }
 
@@ -214,7 +235,7 @@ func (g *Gate) blockTx(ctx context.Context, tx *store.Tx, b Block) (*Blocking, e
 		out.Already = true
 		return out, nil
 	}
-	if err := g.blocks.changed(ctx, tx); err != nil {
+	if err := g.blocks.changed(ctx, tx, g.now); err != nil {
 		return nil, err
 	}
 	kind := event.ArtifactQuarantined
@@ -276,7 +297,7 @@ func (g *Gate) Release(ctx context.Context, d artifact.Digest, actor, reason str
 		if out.Places, err = places(ctx, tx, d); err != nil {
 			return err
 		}
-		if err := g.blocks.changed(ctx, tx); err != nil {
+		if err := g.blocks.changed(ctx, tx, g.now); err != nil {
 			return err
 		}
 		tx.OnCommit(func() { g.met.changes.WithLabelValues("released").Inc() })
@@ -375,7 +396,7 @@ func (g *Gate) liftRevocations(ctx context.Context, keep map[artifact.Digest]boo
 			if _, err := tx.Exec(ctx, `DELETE FROM gate_block WHERE cause = ? AND source = ?`, string(d), sourceTrust); err != nil {
 				return err
 			}
-			if err := g.blocks.changed(ctx, tx); err != nil {
+			if err := g.blocks.changed(ctx, tx, g.now); err != nil {
 				return err
 			}
 			if err := event.Append(ctx, tx, event.Event{Kind: event.ArtifactReleased, Digest: d, Actor: "system:trust",

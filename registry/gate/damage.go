@@ -26,7 +26,7 @@ func (g *Gate) ReleaseRepaired(ctx context.Context, tx *store.Tx, d artifact.Dig
 	if err != nil || n == 0 {
 		return err
 	}
-	if err := g.blocks.changed(ctx, tx); err != nil {
+	if err := g.blocks.changed(ctx, tx, g.now); err != nil {
 		return err
 	}
 	tx.OnCommit(func() { g.met.changes.WithLabelValues("released").Inc() })

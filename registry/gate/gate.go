@@ -125,7 +125,7 @@ func New(o Options) (*Gate, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gate{o: o, db: o.DB, met: met, states: newStates(50_000, maxStateAge), holder: newHolder(), poke: make(chan struct{}, 1)}
+	g := &Gate{o: o, db: o.DB, met: met, states: newStates(50_000, maxStateAge, o.Clock), holder: newHolder(), poke: make(chan struct{}, 1)}
 	g.rules.Store(&Rules{})
 	return g, nil
 }

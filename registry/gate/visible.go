@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"assay/artifact"
@@ -69,6 +68,12 @@ func (g *Gate) Visible(ctx context.Context, tx *store.Tx, p identity.Principal, 
 		}
 	}
 	return false, nil
+}
+
+// Withheld says whether a digest is under quarantine or revoked: a manifest, or a
+// blob.
+func (g *Gate) Withheld(ctx context.Context, tx *store.Tx, d artifact.Digest) (bool, error) {
+	return g.blocks.has(ctx, tx, g.now(), d)
 }
 
 func (g *Gate) now() time.Time { return g.o.Clock() }
@@ -159,8 +164,6 @@ func (g *Gate) state(ctx context.Context, tx *store.Tx, repository string, d art
 			return e, nil
 		}
 	}
-	seq := g.states.seq.Load()
-	now := g.now()
 	r, err := find(ctx, tx, repository, d)
 	if err != nil {
 		return seen{}, err
@@ -170,7 +173,7 @@ func (g *Gate) state(ctx context.Context, tx *store.Tx, repository string, d art
 		e = seen{true, r.state, r.basis, r.carrier, r.subject, r.owner, r.expires}
 	}
 	if tx.ReadOnly() {
-		g.states.put(k, e, now, seq)
+		g.states.put(k, e, g.now(), tx.Age())
 	}
 	return e, nil
 }
@@ -191,14 +194,15 @@ type heldState struct {
 type states struct {
 	most   int
 	maxAge time.Duration
-	seq    atomic.Int64 // raised by every change
+	clock  func() time.Time
 
 	mu       sync.RWMutex
+	dropped  time.Time // of the last change
 	new, old map[stateKey]heldState
 }
 
-func newStates(most int, maxAge time.Duration) *states {
-	return &states{most: most / 2, maxAge: maxAge, new: map[stateKey]heldState{}}
+func newStates(most int, maxAge time.Duration, clock func() time.Time) *states {
+	return &states{most: most / 2, maxAge: maxAge, clock: clock, new: map[stateKey]heldState{}}
 }
 
 func (c *states) get(k stateKey, now time.Time) (seen, bool) {
@@ -214,24 +218,29 @@ func (c *states) get(k stateKey, now time.Time) (seen, bool) {
 	return e.seen, true
 }
 
-// put keeps what was read, unless something has changed since the reading
-// began: the snapshot may be older than the change.
-func (c *states) put(k stateKey, e seen, now time.Time, seq int64) {
+// put keeps what was read in a transaction of an age, and is as old as that,
+// unless something has changed since the transaction began: its snapshot may be
+// older than the change.
+func (c *states) put(k stateKey, e seen, now time.Time, age time.Duration) {
+	if age >= c.maxAge {
+		return
+	}
+	read := now.Add(-age)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.seq.Load() != seq {
+	if !read.After(c.dropped) {
 		return
 	}
 	if _, have := c.new[k]; !have && len(c.new) >= c.most {
 		c.old, c.new = c.new, make(map[stateKey]heldState, 1024)
 	}
-	c.new[k] = heldState{e, now}
+	c.new[k] = heldState{e, read}
 }
 
 func (c *states) drop(k stateKey) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.seq.Add(1)
+	c.dropped = c.clock()
 	delete(c.new, k)
 	delete(c.old, k)
 }
