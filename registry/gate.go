@@ -38,7 +38,7 @@ type Push struct {
 	MediaType  string
 	Tags       []string        // to be set; without tags it is a push by digest
 	Subject    artifact.Digest // what it says something about, by its subject or by a carrier tag; empty: nothing
-	Runnable   bool            // a container could be started from it, or it is an index: it counts for itself, whatever its subject
+	Runnable   bool            // a container could be started from it, it is an index, or it gets a tag of its own: it counts for itself, whatever its subject
 	Principal  identity.Principal
 	Owner      string // see Owner
 	Profile    string // set by the gate: of the repository, for the events
@@ -81,6 +81,8 @@ type Visibility interface {
 	// Visible rules manifests, HEAD, tag lists, referrers, mounts, and blobs (a
 	// blob is seen through a manifest that is seen).
 	Visible(ctx context.Context, tx *store.Tx, p identity.Principal, repository string, digest artifact.Digest) (bool, error)
+	// Withheld says whether a digest, also that of a blob, is served to nobody.
+	Withheld(ctx context.Context, tx *store.Tx, digest artifact.Digest) (bool, error)
 	// SeesHeld says whether p's tags of the repository resolve to what is held
 	// for them: to the newest push, and not to what everybody sees. owner is
 	// who pushed it.

@@ -175,6 +175,8 @@ func (h *hiding) Visible(_ context.Context, _ *store.Tx, p identity.Principal, _
 
 func (*hiding) SeesHeld(context.Context, identity.Principal, string, string) bool { return true }
 
+func (*hiding) Withheld(context.Context, *store.Tx, artifact.Digest) (bool, error) { return false, nil }
+
 func (*hiding) Refusal(context.Context, *store.Tx, identity.Principal, string, artifact.Digest) error {
 	return nil
 }

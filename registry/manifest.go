@@ -3,6 +3,7 @@ package registry
 import (
 	"bytes"
 	"mime"
+	"slices"
 	"strings"
 
 	"assay/artifact"
@@ -195,13 +196,44 @@ const emptyDigest artifact.Digest = "sha256:44136fa355b3678a1146ad16f7e8649e94fb
 // manifest: it has a layer of a file system, and a config that is not the empty
 // object. Such a manifest is never taken for mere evidence about another, or a
 // subject would be a way around the gate.
+//
+// Runtimes go by less than the specification: some take layers of any type, some
+// configs of those types that old registries gave, and none minds the case. So
+// next to the config of an image every layer is one of a file system, unless its
+// type is known to be of evidence.
 func runnable(doc *document) bool {
 	if doc.Config.Digest == emptyDigest {
 		return false
 	}
+	config := strings.ToLower(doc.Config.MediaType)
+	image := ofImage(config) || slices.Contains(oldConfigs, config)
 	for i := range *doc.Layers {
-		t := (*doc.Layers)[i].MediaType
-		if strings.HasPrefix(t, "application/vnd.oci.image.layer.") || strings.HasPrefix(t, "application/vnd.docker.") {
+		t := strings.ToLower((*doc.Layers)[i].MediaType)
+		if ofImage(t) || image && !ofEvidence(t) {
+			return true
+		}
+	}
+	return false
+}
+
+func ofImage(mediaType string) bool {
+	return strings.HasPrefix(mediaType, "application/vnd.oci.image.") || strings.HasPrefix(mediaType, "application/vnd.docker.")
+}
+
+// oldConfigs are types that docker takes for an image's config, since registries
+// once gave them.
+var oldConfigs = []string{"application/octet-stream", "application/json", "text/html", "text/plain"}
+
+// ofEvidence says whether a layer's type is one of evidence that tools attach
+// with an image's config: cosign's signatures, attestations and SBOMs.
+func ofEvidence(mediaType string) bool {
+	switch mediaType {
+	case "application/vnd.dsse.envelope.v1+json", "application/vnd.in-toto+json", "application/vnd.syft+json",
+		"application/spdx+json", "text/spdx", "text/spdx+json", "text/spdx+xml":
+		return true
+	}
+	for _, prefix := range []string{"application/vnd.dev.cosign.", "application/vnd.dev.sigstore.", "application/vnd.cyclonedx"} {
+		if strings.HasPrefix(mediaType, prefix) {
 			return true
 		}
 	}

@@ -174,9 +174,12 @@ func (r *Registry) mayPush(q *request, p *push) error {
 }
 
 // isEvidence says whether a push attaches something to other content and does
-// nothing else: a referrer without tags, or any manifest under carrier tags
-// alone.
+// nothing else: a referrer without tags, or a manifest under carrier tags alone.
+// What could be run is content, whatever it is attached to.
 func isEvidence(p *push) bool {
+	if p.runnable || isIndex(p.mediaType) && len(p.tags) == 0 {
+		return false
+	}
 	for _, t := range p.tags {
 		if _, ok := carrierTag(t); !ok {
 			return false
@@ -268,11 +271,15 @@ func gatePush(q *request, p *push) Push {
 		Runnable: p.runnable, Principal: q.caller.Principal, Owner: q.caller.owner(),
 	}
 	g.Runnable = g.Runnable || isIndex(p.mediaType)
+	own := false
 	for _, t := range p.tags {
-		if about, ok := carrierTag(t); ok && g.Subject == "" {
+		about, ok := carrierTag(t)
+		if ok && g.Subject == "" {
 			g.Subject, g.Runnable = about, p.runnable
 		}
+		own = own || !ok
 	}
+	g.Runnable = g.Runnable || own // who asks for that tag asks for it alone
 	return g
 }
 

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"assay/artifact"
@@ -318,6 +319,14 @@ func evidenceOf(m *manifest) int {
 		return mereEvidence
 	}
 	return countsForItself
+}
+
+// HasOwnTag says whether a tag names a manifest, or waits for it, that is not
+// one of those by which evidence is found.
+func HasOwnTag(ctx context.Context, tx *store.Tx, repository string, d artifact.Digest) (bool, error) {
+	tags, err := selectStrings(ctx, tx, `SELECT tag FROM registry_tag WHERE repository = ? AND digest = ?
+		UNION SELECT tag FROM registry_tag_held WHERE repository = ? AND digest = ?`, repository, string(d), repository, string(d))
+	return slices.ContainsFunc(tags, func(tag string) bool { return !IsCarrierTag(tag) }), err
 }
 
 // IsIndex says whether a media type is that of an index, which is made of other

@@ -45,6 +45,11 @@ func (r *Registry) sees(ctx context.Context, tx *store.Tx, c *caller, repository
 // manifest there that they see, or as their own young upload. That the bytes
 // are stored, for another repository, counts for nothing (CVE-2024-39897).
 func (r *Registry) visibleBlob(ctx context.Context, tx *store.Tx, c *caller, repository string, d artifact.Digest) (bool, error) {
+	if r.vis != nil {
+		if withheld, err := r.vis.Withheld(ctx, tx, d); err != nil || withheld {
+			return false, err
+		}
+	}
 	// One holder that is seen is enough, and more may have come: memory can say
 	// yes, and no more.
 	known, remembered, seq := recall(r.holdings, &r.holdings.blobs, holdingKey{repository, d})

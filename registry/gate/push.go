@@ -82,8 +82,12 @@ func (g *Gate) Stored(ctx context.Context, tx *store.Tx, p *registry.Push) error
 	if r.fresh = was == nil; was != nil {
 		r.owner = was.owner
 	}
+	attached, err := g.attached(ctx, tx, p, was)
+	if err != nil {
+		return err
+	}
 	switch {
-	case carrier(p):
+	case attached:
 		r.state, r.basis, r.carrier, r.subject = Active, basisCarrier, true, p.Subject
 	case s.Profile == config.ProfileDev:
 		r.state, r.basis, r.expires = Active, basisDev, store.Micros(tx.Now().Add(s.ExpireAfter))
@@ -91,11 +95,33 @@ func (g *Gate) Stored(ctx context.Context, tx *store.Tx, p *registry.Push) error
 	case was != nil && was.state == Active && !was.carrier:
 		p.State = string(Active)
 		return nil
+	case was != nil && was.carrier && was.state == Active && len(p.Tags) == 0:
+		// Evidence that is pushed again is what it was.
+		p.State = string(Active)
+		return nil
 	default:
-		return g.stage(ctx, tx, p, &s, &r)
+		err := g.stage(ctx, tx, p, &s, &r)
+		if err == nil && was != nil && was.carrier && was.state == Active && r.state != Active {
+			return fault.Newf(fault.Denied, "%s is evidence about %s in repository %s: a tag of its own is refused until it is allowed itself (%s)", p.Digest, was.subject, p.Repository, r.reason)
+		}
+		return err
 	}
 	p.State = string(r.state)
 	return g.keep(ctx, tx, &r)
+}
+
+// attached says whether a push is nothing but evidence about something else, and
+// stays so: what is public for itself, or has a tag of its own, is not made into
+// evidence by a push that says so, which would hide the one and show the other.
+func (g *Gate) attached(ctx context.Context, tx *store.Tx, p *registry.Push, was *row) (bool, error) {
+	if !carrier(p) || was != nil && was.state == Active && !was.carrier {
+		return false, nil
+	}
+	if was == nil || was.carrier {
+		return true, nil
+	}
+	own, err := registry.HasOwnTag(ctx, tx, p.Repository, p.Digest)
+	return !own, err
 }
 
 // stage stores a manifest as staged, or at once as active where the decision
@@ -183,7 +209,7 @@ func (g *Gate) TagMove(ctx context.Context, tx *store.Tx, m registry.Move) (hold
 	if err != nil {
 		return false, err
 	}
-	if r != nil && (r.state == Active) {
+	if r != nil && r.state == Active && !r.carrier {
 		return false, nil
 	}
 	if s.Mode == config.ModeStaged {

@@ -217,8 +217,12 @@ func (g *Gate) adoptSome(ctx context.Context, tx *store.Tx, name string, s *conf
 		if err != nil {
 			return false, err
 		}
+		own, err := registry.HasOwnTag(ctx, tx, name, r.digest)
+		if err != nil {
+			return false, err
+		}
 		switch {
-		case about != "":
+		case about != "" && !own:
 			r.state, r.basis, r.carrier, r.subject = Active, basisCarrier, true, about
 		case s.Profile == config.ProfileDev:
 			r.subject, r.state, r.basis, r.expires = "", Active, basisDev, store.Micros(tx.Now().Add(s.ExpireAfter))
