@@ -11,6 +11,7 @@ import (
 	"assay/client"
 	"assay/identity"
 	"assay/internal/fault"
+	"assay/internal/strictjson"
 	"assay/vuln/feed"
 	"assay/vuln/finding"
 )
@@ -39,6 +40,8 @@ func (a *API) feedRoutes() []Route {
 			In:    RawBytes{zipType}, Out: client.FeedOperation{}, Status: 200, handle: a.importFeed},
 		{Method: "GET", Path: "/api/v1/findings", Summary: "What advisories say about an artifact's components, and what is not known", Action: identity.ActReadEvidence,
 			Query: []Param{{"digest", "subject, sha256:…"}, {"repository", "by whose grants it is read"}}, Out: client.Findings{}, Status: 200, handle: a.findings},
+		{Method: "POST", Path: "/api/v1/scan", Summary: "What advisories say about components that are not stored; nothing is kept of the question", Action: identity.ActReadEvidence,
+			In: client.ScanRequest{}, Out: client.Findings{}, Status: 200, handle: a.scan},
 		{Method: "GET", Path: "/api/v1/vulnerabilities/{id}/artifacts", Summary: "Artifacts that hold what an advisory affects, by any of its names", Action: identity.ActReadEvidence,
 			Query: []Param{{"limit", "at most 1000"}}, Out: client.List[client.AffectedSubject]{}, Status: 200, handle: a.affected},
 	}
@@ -156,8 +159,13 @@ func (a *API) findings(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, err)
 		return
 	}
+	WriteJSON(w, http.StatusOK, WireFindings(subject, all, st))
+}
+
+// WireFindings is an answer about an artifact, or about components alone.
+func WireFindings(subject artifact.Digest, all []finding.Finding, st finding.State) client.Findings {
 	out := client.Findings{Subject: subject, Items: []client.Finding{}, Coverage: client.FindingCoverage{SBOM: st.SBOM, Scanned: st.Scanned, Components: st.Components,
-		Unmatched: st.Unmatched, ReleaseMissing: st.ReleaseMissing, FeedsMissing: st.FeedsMissing, FeedsStale: st.FeedsStale}}
+		Unmatched: st.Unmatched, ReleaseMissing: st.ReleaseMissing, Incomplete: st.Incomplete, FeedsMissing: st.FeedsMissing, FeedsStale: st.FeedsStale}}
 	for _, f := range all {
 		one := client.Finding{Name: f.Name, Component: f.Component, Version: f.Version, Status: f.Status, Reason: f.Reason, Severity: f.Severity, Score: f.Score, Fixed: f.Fixed,
 			Direct: f.Direct, Via: f.Via, FirstSeen: f.FirstSeen, Summary: f.Summary, Malicious: f.Malicious}
@@ -165,6 +173,41 @@ func (a *API) findings(w http.ResponseWriter, r *http.Request) {
 			one.Records = append(one.Records, client.FindingRecord(s))
 		}
 		out.Items = append(out.Items, one)
+	}
+	return out
+}
+
+const (
+	maxScan           = 32 << 20
+	maxScanComponents = 300_000
+)
+
+func (a *API) scan(w http.ResponseWriter, r *http.Request) {
+	out, err := func() (out client.Findings, err error) {
+		if err := a.allow(r, identity.ActReadEvidence, identity.ResourceEvidence, ""); err != nil {
+			return out, err
+		}
+		b, err := body(w, r, maxScan)
+		if err != nil {
+			return out, err
+		}
+		var q client.ScanRequest
+		if err := strictjson.Unmarshal(b, &q, strictjson.RejectUnknown()); err != nil {
+			return out, fault.Newf(fault.Invalid, "request: %w", err)
+		}
+		if len(q.Components) > maxScanComponents {
+			return out, fault.Newf(fault.TooLarge, "%d components: at most %d", len(q.Components), maxScanComponents)
+		}
+		list := make([]finding.Component, len(q.Components))
+		for i, c := range q.Components {
+			list[i] = finding.Component(c)
+		}
+		all, st, err := finding.Judge(r.Context(), a.o.Vulnerabilities.Feeds, list, q.Incomplete, a.o.Clock(), a.o.Vulnerabilities.MaxAge)
+		return WireFindings("", all, st), err
+	}()
+	if err != nil {
+		a.fail(w, r, err)
+		return
 	}
 	WriteJSON(w, http.StatusOK, out)
 }

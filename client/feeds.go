@@ -43,7 +43,7 @@ type FeedOperation struct {
 
 // Findings is what advisories say about an artifact: GET /api/v1/findings.
 type Findings struct {
-	Subject  artifact.Digest `json:"subject"`
+	Subject  artifact.Digest `json:"subject,omitempty"`
 	Items    []Finding       `json:"items"`
 	Coverage FindingCoverage `json:"coverage"`
 }
@@ -54,15 +54,16 @@ type FindingCoverage struct {
 	SBOM           bool     `json:"sbom"`    // there is one in force
 	Scanned        bool     `json:"scanned"` // all of them are looked up
 	Components     int      `json:"components"`
-	Unmatched      int      `json:"unmatched"`       // of a kind that no feed knows
-	ReleaseMissing int      `json:"release_missing"` // of a distribution whose release is not known
+	Unmatched      int      `json:"unmatched"`            // of a kind that no feed knows
+	ReleaseMissing int      `json:"release_missing"`      // of a distribution whose release is not known
+	Incomplete     []string `json:"incomplete,omitempty"` // what the bills of materials do not hold, by their own word
 	FeedsMissing   []string `json:"feeds_missing,omitempty"`
 	FeedsStale     []string `json:"feeds_stale,omitempty"`
 }
 
 // Complete says that nothing is left to know.
 func (c FindingCoverage) Complete() bool {
-	return c.SBOM && c.Scanned && c.Unmatched+c.ReleaseMissing == 0 && len(c.FeedsMissing)+len(c.FeedsStale) == 0
+	return c.SBOM && c.Scanned && c.Unmatched+c.ReleaseMissing+len(c.Incomplete) == 0 && len(c.FeedsMissing)+len(c.FeedsStale) == 0
 }
 
 // Finding is one flaw in one component.
@@ -81,6 +82,24 @@ type Finding struct {
 	Summary   string          `json:"summary,omitempty"`
 	Malicious bool            `json:"malicious,omitempty"`
 	Records   []FindingRecord `json:"records"`
+}
+
+// ScanRequest asks what advisories say about components that are not stored:
+// POST /api/v1/scan.
+type ScanRequest struct {
+	Components []ScanComponent `json:"components"`
+	Incomplete []string        `json:"incomplete,omitempty"`
+}
+
+// ScanComponent is one of a bill of materials.
+type ScanComponent struct {
+	PURL          string `json:"purl,omitempty"`
+	Name          string `json:"name,omitempty"`
+	Version       string `json:"version,omitempty"`
+	SourceName    string `json:"source_name,omitempty"`
+	SourceVersion string `json:"source_version,omitempty"`
+	Direct        string `json:"dependency,omitempty"`
+	Via           string `json:"via,omitempty"`
 }
 
 // FindingRecord is a feed's record by which a finding was made.
@@ -129,6 +148,12 @@ func (c *Client) Findings(ctx context.Context, subject artifact.Digest, reposito
 	}
 	var out Findings
 	return &out, c.call(ctx, http.MethodGet, "/api/v1/findings", q, nil, &out)
+}
+
+// Scan says what advisories say about components that are not stored.
+func (c *Client) Scan(ctx context.Context, q ScanRequest) (*Findings, error) {
+	var out Findings
+	return &out, c.call(ctx, http.MethodPost, "/api/v1/scan", nil, q, &out)
 }
 
 // Affected lists the artifacts that hold what an advisory affects, by any of its

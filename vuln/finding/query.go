@@ -2,6 +2,7 @@ package finding
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"assay/internal/fault"
 	"assay/store"
 	"assay/vuln"
+	"assay/vuln/feed"
 )
 
 // Finding is an advisory's word about a component of an artifact. Records of
@@ -61,14 +63,20 @@ func (m *Matcher) OfSubject(ctx context.Context, subject artifact.Digest, maxAge
 	if err := m.freshness(ctx, subject, maxAge, &st); err != nil {
 		return nil, st, err
 	}
-	known := map[string]*flaw{}
+	known := flaws{m.feeds, map[string]*flaw{}}
 	for _, r := range rows {
-		f, err := m.flaw(ctx, known, r.advisory)
+		f, err := known.of(ctx, r.advisory)
 		if err != nil {
 			return nil, st, err
 		}
 		all = join(all, r, f)
 	}
+	sortFindings(all)
+	return all, st, nil
+}
+
+// sortFindings puts the worst first.
+func sortFindings(all []Finding) {
 	slices.SortFunc(all, func(a, b Finding) int {
 		if a.Score != b.Score {
 			if a.Score > b.Score {
@@ -78,7 +86,6 @@ func (m *Matcher) OfSubject(ctx context.Context, subject artifact.Digest, maxAge
 		}
 		return strings.Compare(a.Name+a.Component, b.Name+b.Component)
 	})
-	return all, st, nil
 }
 
 // row is a match of a component that the artifact holds.
@@ -97,6 +104,9 @@ func (m *Matcher) rows(ctx context.Context, subject artifact.Digest) (all []row,
 		var documents, scanned int64
 		if err := tx.QueryRow(ctx, `SELECT COUNT(*), COALESCE(SUM(CASE WHEN s.document IS NULL THEN 0 ELSE 1 END), 0)
 			FROM sbom_document d LEFT JOIN finding_scan s ON s.document = d.id WHERE d.subject = ? AND d.state = 1`, string(subject)).Scan(&documents, &scanned); err != nil {
+			return err
+		}
+		if err := incomplete(ctx, tx, subject, &st); err != nil {
 			return err
 		}
 		st.SBOM, st.Scanned = documents > 0, documents > 0 && documents == scanned
@@ -127,6 +137,31 @@ func (m *Matcher) rows(ctx context.Context, subject artifact.Digest) (all []row,
 	return all, st, err
 }
 
+// incomplete reads what the documents say that they do not hold.
+func incomplete(ctx context.Context, tx *store.Tx, subject artifact.Digest, st *State) error {
+	rows, err := tx.Query(ctx, `SELECT incomplete FROM sbom_document WHERE subject = ? AND state = 1 AND incomplete <> ''`, string(subject))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var text string
+		var reasons []string
+		if err := rows.Scan(&text); err != nil {
+			return err
+		}
+		if err := json.Unmarshal([]byte(text), &reasons); err != nil {
+			return fault.Wrap(fault.Tampered, err)
+		}
+		for _, r := range reasons {
+			if !slices.Contains(st.Incomplete, r) {
+				st.Incomplete = append(st.Incomplete, r)
+			}
+		}
+	}
+	return rows.Err()
+}
+
 // freshness says for which ecosystems no feed is in force, or none that was
 // looked at lately.
 func (m *Matcher) freshness(ctx context.Context, subject artifact.Digest, maxAge time.Duration, st *State) error {
@@ -147,24 +182,29 @@ func (m *Matcher) freshness(ctx context.Context, subject artifact.Digest, maxAge
 			if err := rows.Scan(&e); err != nil {
 				return err
 			}
-			base, _, _ := strings.Cut(e, ":")
-			there, fresh := false, false
-			for _, f := range feeds {
-				if f.Operation == 0 || f.Ecosystem != "" && f.Ecosystem != base && f.Ecosystem != e {
-					continue
-				}
-				there = true
-				fresh = fresh || tx.Now().Sub(f.Checked) <= maxAge
-			}
-			switch {
-			case !there && !slices.Contains(st.FeedsMissing, base):
-				st.FeedsMissing = append(st.FeedsMissing, base)
-			case there && !fresh && !slices.Contains(st.FeedsStale, base):
-				st.FeedsStale = append(st.FeedsStale, base)
-			}
+			st.feeds(feeds, e, tx.Now(), maxAge)
 		}
 		return rows.Err()
 	})
+}
+
+// feeds notes whether a feed in force is for an ecosystem, and how old it is.
+func (st *State) feeds(all []feed.Source, ecosystem string, now time.Time, maxAge time.Duration) {
+	base, _, _ := strings.Cut(ecosystem, ":")
+	there, fresh := false, false
+	for _, f := range all {
+		if f.Operation == 0 || f.Ecosystem != "" && f.Ecosystem != base && f.Ecosystem != ecosystem {
+			continue
+		}
+		there = true
+		fresh = fresh || now.Sub(f.Checked) <= maxAge
+	}
+	switch {
+	case !there && !slices.Contains(st.FeedsMissing, base):
+		st.FeedsMissing = append(st.FeedsMissing, base)
+	case there && !fresh && !slices.Contains(st.FeedsStale, base):
+		st.FeedsStale = append(st.FeedsStale, base)
+	}
 }
 
 // flaw is what all records in force say of one flaw, whatever they call it.
@@ -176,13 +216,19 @@ type flaw struct {
 	malicious bool
 }
 
-// flaw reads a record and those that are about the same flaw: severity is filled
-// in from them where one says nothing.
-func (m *Matcher) flaw(ctx context.Context, known map[string]*flaw, id string) (*flaw, error) {
-	if f := known[id]; f != nil {
+// flaws remembers what was read of the flaws of one answer.
+type flaws struct {
+	feeds *feed.Store
+	known map[string]*flaw
+}
+
+// of reads a record and those that are about the same flaw: severity is filled in
+// from them where one says nothing.
+func (k *flaws) of(ctx context.Context, id string) (*flaw, error) {
+	if f := k.known[id]; f != nil {
 		return f, nil
 	}
-	records, err := m.feeds.ByAlias(ctx, id)
+	records, err := k.feeds.ByAlias(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -195,7 +241,7 @@ func (m *Matcher) flaw(ctx context.Context, known map[string]*flaw, id string) (
 		if name == id || len(names) > 200 {
 			continue
 		}
-		more, err := m.feeds.ByAlias(ctx, name)
+		more, err := k.feeds.ByAlias(ctx, name)
 		if err != nil {
 			return nil, err
 		}
@@ -222,7 +268,7 @@ func (m *Matcher) flaw(ctx context.Context, known map[string]*flaw, id string) (
 		f.name = names[0]
 	}
 	f.severity = first(f.severity, "unknown")
-	known[id] = f
+	k.known[id] = f
 	return f, nil
 }
 

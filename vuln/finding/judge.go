@@ -1,0 +1,90 @@
+package finding
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"assay/artifact"
+	"assay/vuln"
+	"assay/vuln/feed"
+)
+
+// Component is one of a bill of materials that is not stored.
+type Component struct {
+	PURL          string // package URL
+	Name          string // where there is none: what it is called
+	Version       string
+	SourceName    string // source package of a distribution's binary one
+	SourceVersion string
+	Direct        string // direct, transitive, unknown
+	Via           string // key of the component that brings it
+}
+
+// Judge says what the advisories in force say about components, without storing
+// anything: the answer of a gate about what was just built. incomplete are the
+// reasons of the document for which it does not hold everything.
+func Judge(ctx context.Context, feeds *feed.Store, components []Component, incomplete []string, now time.Time, maxAge time.Duration) (all []Finding, st State, err error) {
+	sources, err := feeds.Sources(ctx)
+	if err != nil {
+		return nil, st, err
+	}
+	st = State{SBOM: true, Scanned: true, Incomplete: incomplete}
+	known := flaws{feeds, map[string]*flaw{}}
+	records := map[vuln.Package][]feed.Record{}
+	seen := map[string]bool{}
+	for _, c := range components {
+		p, err := artifact.ParsePURL(c.PURL)
+		key := first(p.Component().String(), "name:"+c.Name+"@"+c.Version)
+		if seen[key] {
+			continue
+		}
+		seen[key] = true
+		st.Components++
+		var candidates []vuln.Candidate
+		missing := false
+		if err == nil {
+			candidates, missing = vuln.Lookups(p, c.Version, c.SourceName, c.SourceVersion)
+		}
+		if len(candidates) == 0 {
+			if missing {
+				st.ReleaseMissing++
+			} else {
+				st.Unmatched++
+			}
+			continue
+		}
+		var matches []match
+		for _, cand := range candidates {
+			st.feeds(sources, cand.Ecosystem, now, maxAge)
+			found, is := records[cand.Package]
+			if !is {
+				if found, err = feeds.ByPackage(ctx, cand.Package); err != nil {
+					return nil, st, err
+				}
+				records[cand.Package] = found
+			}
+			for _, r := range found {
+				matches = merge(matches, judge(r, cand)...)
+			}
+		}
+		for _, m := range matches {
+			f, err := known.of(ctx, m.advisory)
+			if err != nil {
+				return nil, st, err
+			}
+			all = join(all, row{component: key, version: c.Version, feed: m.feed, advisory: m.advisory, status: int64(m.Status), fixed: m.Fixed, reason: m.Reason, direct: -1, seen: now}, f)
+			at := &all[len(all)-1]
+			for i := range all {
+				if all[i].Name == f.name && all[i].Component == key {
+					at = &all[i]
+				}
+			}
+			at.Direct, at.Via = first(c.Direct, "unknown"), c.Via
+		}
+	}
+	slices.Sort(st.FeedsMissing)
+	slices.Sort(st.FeedsStale)
+	sortFindings(all)
+	return all, st, nil
+}
