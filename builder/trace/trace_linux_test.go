@@ -467,3 +467,59 @@ func FuzzSockaddr(f *testing.F) {
 		questionName([]byte(s))
 	})
 }
+
+// TestOtherChildren: processes that were started from any thread before, and run
+// on, neither keep a trace from ending nor lose their end to it.
+func TestOtherChildren(t *testing.T) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	// From so many threads that the tracer's would be one of them.
+	var others []*exec.Cmd
+	hold := make(chan struct{})
+	started := make(chan *exec.Cmd)
+	for range 16 {
+		go func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			cmd := exec.Command("sleep", "60")
+			if err := cmd.Start(); err != nil {
+				t.Error(err)
+			}
+			started <- cmd
+			<-hold
+		}()
+	}
+	for range 16 {
+		others = append(others, <-started)
+	}
+	close(hold)
+	defer func() {
+		for _, cmd := range others {
+			_ = cmd.Process.Kill()
+			if err := cmd.Wait(); err == nil || errors.Is(err, syscall.ECHILD) {
+				t.Errorf("a process that was killed ended with %v", err)
+			}
+		}
+	}()
+	for range 8 {
+		ended := make(chan error, 1)
+		go func() {
+			_, err := Run(context.Background(), Options{Path: "/bin/sh", Args: []string{"sh", "-c", ":"}, Files: [3]*os.File{null, null, null}})
+			ended <- err
+		}()
+		select {
+		case err := <-ended:
+			if errors.Is(err, ErrUnavailable) {
+				t.Skip(err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatal("the trace did not end")
+		}
+	}
+}

@@ -47,17 +47,41 @@ func run(ctx context.Context, o Options) (*Result, error) {
 		err error
 	}
 	done := make(chan ended, 1)
-	go func() {
-		// Never unlocked: the thread ends with this goroutine, and what it still
-		// traces then is killed (PTRACE_O_EXITKILL).
-		runtime.LockOSThread()
+	onChildlessThread(func() {
 		t := &tracer{o: o, ctx: ctx, own: unix.Gettid(), live: map[int]bool{}, pending: map[int]call{}, gaps: map[string]bool{}}
 		t.files, t.network = newFiles(t), newNetwork(t)
 		r, err := t.run()
 		done <- ended{r, err}
-	}()
+	})
 	e := <-done
 	return e.r, e.err
+}
+
+// onChildlessThread runs fn on a thread of its own that has no children. A wait
+// for all of a thread's children ends when there are none left; a process that
+// this thread had started for somebody else before would keep it waiting, and its
+// end would be taken from whoever waits for it.
+func onChildlessThread(fn func()) {
+	found := make(chan bool)
+	release := make(chan struct{})
+	defer close(release)
+	for ok := false; !ok; ok = <-found {
+		go func() {
+			// Never unlocked where fn ran: the thread ends with this goroutine, and what
+			// it still traces then is killed (PTRACE_O_EXITKILL).
+			runtime.LockOSThread()
+			err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WSTOPPED|unix.WNOHANG|unix.WNOWAIT|unix.WALL|unix.WNOTHREAD, nil)
+			if !errors.Is(err, unix.ECHILD) {
+				found <- false
+				// Held, so that the next goroutine is on another thread.
+				<-release
+				runtime.UnlockOSThread()
+				return
+			}
+			found <- true
+			fn()
+		}()
+	}
 }
 
 func (t *tracer) gap(why string) { t.gaps[why] = true }
