@@ -85,12 +85,13 @@ func (a *API) feedOperations(w http.ResponseWriter, r *http.Request) {
 	}
 	out := client.List[client.FeedOperation]{Items: []client.FeedOperation{}}
 	for _, o := range all {
-		out.Items = append(out.Items, wireOperation(o))
+		out.Items = append(out.Items, WireOperation(o))
 	}
 	WriteJSON(w, http.StatusOK, out)
 }
 
-func wireOperation(o feed.Operation) client.FeedOperation {
+// WireOperation is an import as it is told.
+func WireOperation(o feed.Operation) client.FeedOperation {
 	return client.FeedOperation{ID: o.ID, Name: o.Name, Ecosystem: o.Ecosystem, State: o.State, Started: known(o.Started), Finished: known(o.Finished),
 		Added: o.Added, Changed: o.Changed, Withdrawn: o.Withdrawn, Removed: o.Removed, Unchanged: o.Unchanged, Skipped: o.Skipped, Archive: o.Archive, Problem: o.Problem}
 }
@@ -114,7 +115,7 @@ func (a *API) importFeed(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, err)
 		return
 	}
-	WriteJSON(w, http.StatusOK, wireOperation(op))
+	WriteJSON(w, http.StatusOK, WireOperation(op))
 }
 
 // bring imports an archive that comes as a stream: a zip is read from its end, so

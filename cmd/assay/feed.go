@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"assay/api"
 	"assay/client"
 	"assay/vuln/feed"
 
@@ -55,6 +56,9 @@ Nothing is fetched: bring the files by whatever way is open to you.`,
 			if ecosystem != "" && len(found) > 1 {
 				return usagef("--ecosystem %s is for one archive, %s holds %d", line(ecosystem), line(strings.Join(args, " ")), len(found))
 			}
+			if a.noServer() {
+				return a.importLocally(cmd.Context(), found, name, ecosystem, older)
+			}
 			s, err := a.connect(cmd.Context(), as, "", true)
 			if err != nil {
 				return err
@@ -70,12 +74,7 @@ Nothing is fetched: bring the files by whatever way is open to you.`,
 				}
 				out.Items = append(out.Items, *op)
 			}
-			return a.print(out, func(w io.Writer) {
-				fmt.Fprintln(w, "FEED\tECOSYSTEM\tSTATE\tADDED\tCHANGED\tWITHDRAWN\tREMOVED\tUNCHANGED\tUNREADABLE")
-				for _, o := range out.Items {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\n", line(o.Name), dash(o.Ecosystem), line(o.State), o.Added, o.Changed, o.Withdrawn, o.Removed, o.Unchanged, len(o.Skipped))
-				}
-			})
+			return a.tellImports(out)
 		},
 	}
 	f := cmd.Flags()
@@ -84,6 +83,39 @@ Nothing is fetched: bring the files by whatever way is open to you.`,
 	f.BoolVar(&older, "allow-older", false, "take an archive that is older than what is in force, or lacks most of it")
 	f.StringVar(&as, "subject", "", "with --data: the local identity to import as")
 	return cmd
+}
+
+func (a *app) tellImports(out client.List[client.FeedOperation]) error {
+	return a.print(out, func(w io.Writer) {
+		fmt.Fprintln(w, "FEED\tECOSYSTEM\tSTATE\tADDED\tCHANGED\tWITHDRAWN\tREMOVED\tUNCHANGED\tUNREADABLE")
+		for _, o := range out.Items {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\n", line(o.Name), dash(o.Ecosystem), line(o.State), o.Added, o.Changed, o.Withdrawn, o.Removed, o.Unchanged, len(o.Skipped))
+		}
+	})
+}
+
+// importLocally brings archives into a data folder on which no server runs.
+func (a *app) importLocally(ctx context.Context, found []feed.Found, name, ecosystem string, older bool) error {
+	feeds, done, err := a.localFeeds(ctx, true)
+	if err != nil {
+		return err
+	}
+	defer done()
+	out := client.List[client.FeedOperation]{Items: []client.FeedOperation{}}
+	for _, f := range found {
+		archive, err := f.Open()
+		if err != nil {
+			return err
+		}
+		o := feed.Options{Name: name, Ecosystem: or(ecosystem, f.Ecosystem), Actor: "system:admin", AllowOlder: older}
+		op, err := feeds.Import(ctx, archive, o)
+		archive.Close()
+		if err != nil {
+			return fmt.Errorf("feed %s %s: %w", line(name), line(o.Ecosystem), err)
+		}
+		out.Items = append(out.Items, api.WireOperation(op))
+	}
+	return a.tellImports(out)
 }
 
 // importFeed sends one archive; a folder becomes a zip on its way.

@@ -93,7 +93,14 @@ func tableOfFindings(w io.Writer, got *client.Findings) {
 	if len(got.Items) == 0 && c.Complete() {
 		fmt.Fprintf(w, "no advisory in force affects any of the %d components\n", c.Components)
 	}
-	for _, unknown := range []struct {
+	for _, u := range unknowns(c) {
+		fmt.Fprintf(w, "unknown: %s\n", line(u))
+	}
+}
+
+// unknowns are the sentences about what is not known.
+func unknowns(c client.FindingCoverage) (all []string) {
+	for _, u := range []struct {
 		is   bool
 		text string
 	}{
@@ -104,10 +111,18 @@ func tableOfFindings(w io.Writer, got *client.Findings) {
 		{len(c.FeedsMissing) > 0, "no feed is in force for " + strings.Join(c.FeedsMissing, ", ")},
 		{len(c.FeedsStale) > 0, "the feeds are stale for " + strings.Join(c.FeedsStale, ", ")},
 	} {
-		if unknown.is {
-			fmt.Fprintf(w, "unknown: %s\n", line(unknown.text))
+		if u.is {
+			all = append(all, u.text)
 		}
 	}
+	for i, why := range c.Incomplete {
+		if i == 10 {
+			all = append(all, fmt.Sprintf("the bill of materials is incomplete for %d more reasons", len(c.Incomplete)-i))
+			break
+		}
+		all = append(all, "the bill of materials is incomplete: "+why)
+	}
+	return all
 }
 
 func (a *app) vulnWhereCommand() *cobra.Command {

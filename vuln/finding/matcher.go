@@ -205,7 +205,7 @@ func (m *Matcher) lookUp(ctx context.Context, c *newComponent) ([]match, error) 
 	p, err := artifact.ParsePURL(c.key)
 	if err != nil { // "name:…": a component without a package URL
 		c.state = kindUnknown
-		return nil, nil
+		return nil, nil //nolint:nilerr // that is an answer: its kind is unknown
 	}
 	missing := false
 	if c.candidates, missing = vuln.Lookups(p, c.version, c.sourceName, c.sourceVersion); len(c.candidates) == 0 {

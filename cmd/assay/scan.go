@@ -1,0 +1,266 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"assay/api"
+	"assay/client"
+	"assay/event"
+	"assay/internal/durable"
+	"assay/internal/fault"
+	"assay/sbom"
+	"assay/store"
+	"assay/vuln/feed"
+	vulnfinding "assay/vuln/finding"
+
+	"github.com/spf13/cobra"
+)
+
+// gateFlags are those of assay scan TARGET.
+type gateFlags struct {
+	scan   scanFlags
+	failOn []string
+	fixed  bool // --ignore-unfixed
+	maxAge time.Duration
+	format string
+	out    string
+}
+
+// Formats of assay scan besides those of every command.
+const (
+	formatSARIF  = "sarif"
+	formatGitHub = "github"
+)
+
+func (a *app) scanCommand() *cobra.Command {
+	var f gateFlags
+	c := &cobra.Command{
+		Use:   "scan TARGET",
+		Short: "Do advisories affect what TARGET is made of? A gate for pipelines",
+		Long: `Look up what TARGET is made of in the advisories in force: an image, an archive,
+a folder, a program, a lock file, a bill of materials, or "-" for standard input.
+
+The advisories are the server's, or those of a data folder without a running
+server (--data DIR; see assay feed import). Nothing is fetched.
+
+Ends with 0 when nothing of what --fail-on names was found and nothing is left to
+know, with 1 when something was, with 2 when nothing was but something is unknown:
+a document that is incomplete, a component that no feed knows, a feed that is
+missing or older than --max-age. --fail-on unknown makes that 1. Malicious packages
+always fail.`,
+		Example: `  assay scan --data ./data --fail-on critical,high ./app
+  assay scan registry.example/team/app:v1 --ignore-unfixed
+  assay scan . -o sarif > assay.sarif
+  assay sbom ./app | assay scan --name app.cdx.json -`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.gate(cmd.Context(), &f, args[0]) },
+	}
+	fl := c.Flags()
+	fl.StringSliceVar(&f.failOn, "fail-on", []string{"low"}, "the least severity that fails: critical, high, medium, low or none; and unknown, for what is not known")
+	fl.BoolVar(&f.fixed, "ignore-unfixed", false, "leave out what no version mends")
+	fl.DurationVar(&f.maxAge, "max-age", 48*time.Hour, "with --data and no server: how old a feed may be")
+	fl.StringVarP(&f.format, "output", "o", "", "table, json, yaml, sarif or github (default table)")
+	fl.StringVar(&f.scan.platform, "platform", "", "of an index: OS/ARCHITECTURE[/VARIANT] (default linux and this machine's)")
+	fl.StringVar(&f.scan.name, "name", "", "of standard input: what it would be called as a file")
+	fl.StringVar(&f.scan.sign.subject, "subject", "", "with --data: the local identity to ask as")
+	complete(c, "output", "table", "json", "yaml", formatSARIF, formatGitHub)
+	complete(c, "fail-on", "critical", "high", "medium", "low", "unknown")
+	return c
+}
+
+var severityRank = map[string]int{"none": 1, "low": 2, "medium": 3, "high": 4, "critical": 5}
+
+// threshold reads --fail-on: the least rank that fails, and whether what is not
+// known does.
+func (f *gateFlags) threshold() (least int, unknown bool, err error) {
+	least = 6
+	for _, w := range f.failOn {
+		if w == "unknown" {
+			unknown = true
+			continue
+		}
+		r := severityRank[w]
+		if r == 0 {
+			return 0, false, usagef("--fail-on %q: want critical, high, medium, low, none or unknown", clean(w))
+		}
+		least = min(least, r)
+	}
+	return least, unknown, nil
+}
+
+func (a *app) gate(ctx context.Context, f *gateFlags, text string) error {
+	least, unknown, err := f.threshold()
+	if err != nil {
+		return err
+	}
+	switch f.format {
+	case "", "table", "json", "yaml":
+		if a.output = f.format; a.output == "" {
+			a.output = "table"
+		}
+	case formatSARIF, formatGitHub:
+	default:
+		return usagef("--output %q: want table, json, yaml, sarif or github", clean(f.format))
+	}
+	f.scan.quiet = true
+	s, err := a.scanSession(ctx, &f.scan, text)
+	if err != nil {
+		return err
+	}
+	d, _, err := s.scan(ctx, &f.scan, text)
+	if err != nil {
+		return err
+	}
+	got, err := a.judged(ctx, f, d)
+	if err != nil {
+		return err
+	}
+	if f.fixed {
+		got.Items = slices.DeleteFunc(got.Items, func(i client.Finding) bool { return i.Fixed == "" && !i.Malicious })
+	}
+	switch f.format {
+	case formatSARIF:
+		err = writeSARIF(a.stdout, text, got)
+	case formatGitHub:
+		writeAnnotations(a.stdout, text, got)
+	default:
+		err = a.print(got, func(w io.Writer) { tableOfFindings(w, got) })
+	}
+	if err != nil {
+		return err
+	}
+	for _, i := range got.Items {
+		// A flaw that nobody rates may be of any severity.
+		rank, rated := severityRank[i.Severity]
+		if i.Malicious || i.Status == "affected" && (!rated || rank >= least) || i.Status != "affected" && unknown {
+			return &exitError{1}
+		}
+	}
+	doubt := !got.Coverage.Complete() || slices.ContainsFunc(got.Items, func(i client.Finding) bool { return i.Status != "affected" })
+	switch {
+	case doubt && unknown:
+		return &exitError{1}
+	case doubt:
+		return &exitError{2}
+	}
+	return nil
+}
+
+// judged asks the server, or the data folder where no server runs.
+func (a *app) judged(ctx context.Context, f *gateFlags, d *sbom.Document) (*client.Findings, error) {
+	direct := d.Direct()
+	q := client.ScanRequest{Incomplete: d.Incomplete}
+	for _, c := range d.Packages() {
+		if slices.Contains(d.Roots, c.Ref) {
+			continue // what is described is no part of itself
+		}
+		one := client.ScanComponent{PURL: c.PURL.String(), Name: c.FullName(), Version: c.Version, SourceName: c.SourceName, SourceVersion: c.SourceVersion, Direct: "unknown"}
+		if direct != nil {
+			one.Direct = "transitive"
+			if direct[c.Ref] {
+				one.Direct = "direct"
+			}
+		}
+		q.Components = append(q.Components, one)
+	}
+	if a.noServer() {
+		feeds, done, err := a.localFeeds(ctx, false)
+		if err != nil {
+			return nil, err
+		}
+		defer done()
+		list := make([]vulnfinding.Component, len(q.Components))
+		for i, c := range q.Components {
+			list[i] = vulnfinding.Component(c)
+		}
+		all, st, err := vulnfinding.Judge(ctx, feeds, list, q.Incomplete, time.Now(), f.maxAge)
+		if err != nil {
+			return nil, err
+		}
+		out := api.WireFindings("", all, st)
+		return &out, nil
+	}
+	s, err := a.connect(ctx, f.scan.sign.subject, "", true)
+	if err != nil {
+		return nil, err
+	}
+	return s.api().Scan(ctx, q)
+}
+
+// noServer says that --data names a folder on which no server runs: its admin
+// socket is not there, or nobody answers.
+func (a *app) noServer() bool {
+	if a.data == "" {
+		return false
+	}
+	lock, err := durable.Lock(filepath.Join(a.data, "lock"))
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist)
+	}
+	lock.Close()
+	return true
+}
+
+// localFeeds opens the advisories of a data folder without a server. To write, the
+// folder is made where it is not there, and locked.
+func (a *app) localFeeds(ctx context.Context, write bool) (feeds *feed.Store, done func(), err error) {
+	path := filepath.Join(a.data, "assay.db")
+	var lock io.Closer
+	if write {
+		if err := os.MkdirAll(a.data, 0o700); err != nil {
+			return nil, nil, err
+		}
+		if lock, err = durable.Lock(filepath.Join(a.data, "lock")); err != nil {
+			return nil, nil, err
+		}
+	} else if _, err := os.Stat(path); err != nil {
+		return nil, nil, fault.Newf(fault.NotFound, "no advisories in %s: bring some with assay feed import --data %s PATH", a.data, a.data)
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	db, err := store.Open(ctx, "sqlite:"+abs)
+	if err == nil && write {
+		err = db.Migrate(ctx, event.Migrations, feed.Migrations)
+	}
+	if err == nil {
+		feeds, err = feed.NewStore(db, feed.DefaultLimits(), nil)
+	}
+	done = func() {
+		if db != nil {
+			db.Close()
+		}
+		if lock != nil {
+			lock.Close()
+		}
+	}
+	if err != nil {
+		done()
+		return nil, nil, err
+	}
+	return feeds, done, nil
+}
+
+func writeAnnotations(w io.Writer, target string, got *client.Findings) {
+	escape := strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A").Replace
+	for _, i := range got.Items {
+		kind := "warning"
+		if i.Malicious || severityRank[i.Severity] >= severityRank["high"] {
+			kind = "error"
+		}
+		mend := "no version mends it"
+		if i.Fixed != "" {
+			mend = "mended by " + i.Fixed
+		}
+		fmt.Fprintf(w, "::%s title=%s::%s\n", kind, escape(strings.NewReplacer(":", "%3A", ",", "%2C").Replace(line(i.Name))), escape(line(fmt.Sprintf("%s: %s %s (%s), %s. %s", target, i.Component, i.Status, i.Severity, mend, i.Summary))))
+	}
+}
