@@ -115,9 +115,10 @@ func (q *request) pullKey(d artifact.Digest) pullKey {
 	return pullKey{q.caller.owner(), q.caller.Credential.ID, address(q.Request), agent(q.UserAgent()), q.route.name, d}
 }
 
-// reader is the key of one who pulled a manifest of a repository.
+// reader is the key of one who pulled a manifest of a repository. Anybody may be
+// nobody, and many may have one credential: the address tells them apart.
 func (q *request) reader() pullKey {
-	return pullKey{caller: q.caller.owner(), repository: q.route.name}
+	return pullKey{caller: q.caller.owner(), credential: q.caller.Credential.ID, address: address(q.Request), repository: q.route.name}
 }
 
 // head notes a HEAD by tag.

@@ -186,6 +186,9 @@ func (r *Registry) bring(ctx context.Context, p identity.Principal, door string,
 	if err := r.checkStored(ctx, pushed); err != nil {
 		return nil, err
 	}
+	if err := r.checkClaims(q, pushed); err != nil {
+		return nil, err
+	}
 	if err := r.keepBytes(ctx, pushed.digest, m.Body); err != nil {
 		return nil, err
 	}

@@ -73,7 +73,10 @@ func (r *Registry) removeTag(ctx context.Context, tx *store.Tx, q *request, tag,
 	if err != nil {
 		return err
 	}
-	_, carrier := carrierTag(tag)
+	carrier, err := carries(ctx, tx, name, tag, from)
+	if err != nil {
+		return err
+	}
 	if _, err := r.gate.TagMove(ctx, tx, Move{Repository: name, Tag: tag, From: from, MediaType: mediaType, Carrier: carrier, Principal: q.caller.Principal, ByRule: q.byRule()}); err != nil {
 		return refusedMove(err)
 	}

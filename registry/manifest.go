@@ -59,6 +59,7 @@ type manifest struct {
 	blobs        []descriptor // config and layers that must be stored
 	children     []descriptor // manifests of an index
 	runnable     bool         // see runnable
+	claimed      []descriptor // layers beside an image's config that say to be evidence, see unmask
 	remote       bool         // its blobs lie at an upstream and are brought when asked for
 }
 
@@ -152,7 +153,9 @@ func (m *manifest) readImage(doc *document, maxRefs int) error {
 		return tooManyReferences(len(*doc.Layers), maxRefs)
 	}
 	m.blobs = append(m.blobs, *doc.Config)
-	m.runnable = runnable(doc)
+	if m.runnable = runnable(doc); !m.runnable && mayRun(doc.Config) {
+		m.claimed = *doc.Layers
+	}
 	for i := range *doc.Layers {
 		l := &(*doc.Layers)[i]
 		if err := checkDescriptor("layer", l); err != nil {
@@ -203,10 +206,9 @@ const emptyDigest artifact.Digest = "sha256:44136fa355b3678a1146ad16f7e8649e94fb
 // type is known to be of evidence.
 func runnable(doc *document) bool {
 	if doc.Config.Digest == emptyDigest {
-		return false
+		return false // no runtime takes it for an image's
 	}
-	config := strings.ToLower(doc.Config.MediaType)
-	image := ofImage(config) || slices.Contains(oldConfigs, config)
+	image := mayRun(doc.Config)
 	for i := range *doc.Layers {
 		t := strings.ToLower((*doc.Layers)[i].MediaType)
 		if ofImage(t) || image && !ofEvidence(t) {
@@ -214,6 +216,12 @@ func runnable(doc *document) bool {
 		}
 	}
 	return false
+}
+
+// mayRun says whether a runtime may take a config for an image's.
+func mayRun(config *descriptor) bool {
+	t := strings.ToLower(config.MediaType)
+	return config.Digest != emptyDigest && (ofImage(t) || slices.Contains(oldConfigs, t))
 }
 
 func ofImage(mediaType string) bool {

@@ -60,6 +60,9 @@ func (r *Registry) putManifest(q *request) error {
 	if err := r.checkStored(ctx, p); err != nil {
 		return err
 	}
+	if err := r.checkClaims(q, p); err != nil {
+		return err
+	}
 	// The row points at bytes, so the bytes come first. What a refused push
 	// leaves behind has no row, is visible to nobody, and goes with garbage
 	// collection.
@@ -171,6 +174,15 @@ func (r *Registry) mayPush(q *request, p *push) error {
 		return r.allow(q, identity.ActCreate, q.route.name)
 	}
 	return r.allowAny(q, q.route.name, writers...)
+}
+
+// checkClaims finds out whether what says to be evidence is an image, which needs
+// the rights of one.
+func (r *Registry) checkClaims(q *request, p *push) error {
+	if err := r.unmask(q.Context(), p.manifest); err != nil || !p.runnable {
+		return err
+	}
+	return r.mayPush(q, p)
 }
 
 // isEvidence says whether a push attaches something to other content and does
@@ -402,7 +414,11 @@ func (r *Registry) moveTag(ctx context.Context, tx *store.Tx, q *request, tag st
 	if from == p.digest && held.digest == "" {
 		return false, nil
 	}
-	_, carrier := carrierTag(tag)
+	carrier, err := carries(ctx, tx, name, tag, from)
+	if err != nil {
+		return false, err
+	}
+	carrier = carrier && !p.runnable
 	if seen != "" && seen != p.digest {
 		// The one who may only create must not overwrite (CVE-2026-31801);
 		// carriers of evidence grow by those who sign.

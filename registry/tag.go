@@ -204,7 +204,9 @@ func Promote(ctx context.Context, tx *store.Tx, p Promotion) (moved []string, er
 
 // heldFor lists what is held for a manifest: the newest push of each tag.
 func heldFor(ctx context.Context, tx *store.Tx, repository string, d artifact.Digest) ([]heldTag, error) {
-	rows, err := tx.Query(ctx, `SELECT tag, MAX(pushed), MIN(actor), MIN(owner) FROM registry_tag_held WHERE repository = ? AND digest = ? GROUP BY tag ORDER BY tag`, repository, string(d))
+	rows, err := tx.Query(ctx, `SELECT h.tag, h.pushed, h.actor, h.owner FROM registry_tag_held h WHERE h.repository = ? AND h.digest = ?
+		AND h.pushed = (SELECT MAX(n.pushed) FROM registry_tag_held n WHERE n.repository = h.repository AND n.tag = h.tag AND n.digest = h.digest)
+		ORDER BY h.tag`, repository, string(d))
 	if err != nil {
 		return nil, err
 	}
@@ -319,6 +321,20 @@ func evidenceOf(m *manifest) int {
 		return mereEvidence
 	}
 	return countsForItself
+}
+
+// carries says whether a tag is one of those by which evidence is found, and does
+// not name an image: such a name makes no image movable.
+func carries(ctx context.Context, tx *store.Tx, repository, tag string, from artifact.Digest) (bool, error) {
+	if !IsCarrierTag(tag) || from == "" {
+		return IsCarrierTag(tag), nil
+	}
+	var evidence int
+	err := tx.QueryRow(ctx, `SELECT evidence FROM registry_manifest WHERE repository = ? AND digest = ?`, repository, string(from)).Scan(&evidence)
+	if errors.Is(err, fault.NotFound) {
+		return true, nil
+	}
+	return err == nil && evidence != countsForItself, err
 }
 
 // HasOwnTag says whether a tag names a manifest, or waits for it, that is not

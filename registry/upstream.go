@@ -157,6 +157,9 @@ func (in intake) Take(ctx context.Context, b Fetched) error {
 		return fault.Newf(fault.Tampered, "expected manifest %s, found content with digest %s", b.Digest, got)
 	}
 	m.remote = !b.Whole
+	if err := r.unmask(ctx, m); err != nil {
+		return err
+	}
 	q := systemRequest(ctx, b.Repository)
 	p := &push{manifest: m, digest: b.Digest, size: int64(len(b.Bytes))}
 	if b.Tag != "" {

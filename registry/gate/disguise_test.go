@@ -3,11 +3,13 @@ package gate_test
 import (
 	"encoding/json"
 	"net/http"
+	"strings"
 	"testing"
 
 	"assay/artifact"
 	"assay/config"
 	"assay/identity"
+	"assay/registry"
 	"assay/registry/gate"
 	"assay/registry/registrytest"
 	"assay/store"
@@ -73,18 +75,26 @@ func TestThreat_Registry_ImageInDisguise(t *testing.T) {
 			{config: "application/octet-stream", layer: "application/octet-stream"},
 			{config: "application/json", layer: "application/vnd.OCI.image.layer.v1.tar+zstd"},
 			{config: ociConfig, layer: ociLayer, artifactType: bundleType},
+			{config: ociConfig, layer: simple, content: "\x1f\x8b\x08\x00gzip of " + repo},
+			{config: ociConfig, layer: "application/vnd.dsse.envelope.v1+json", content: "bin/sh\x00\x00\x00tar of " + repo},
 		} {
-			x.content = "evil " + x.layer
+			if x.content == "" {
+				x.content = "evil " + x.layer
+			}
 			bySubject := s.thing(owner, repo, x, good)
 			want(t, "push with a subject", owner.PutManifest(repo, digest(bySubject), bySubject), http.StatusCreated, "is staged")
 			get(t, "an image with a subject: "+x.layer, reader, repo, digest(bySubject), http.StatusForbidden, "is staged")
 			byTag := s.thing(owner, repo, x, nil)
 			r := owner.PutManifest(repo, "sha256-"+artifact.SHA256Of(good).Hex()+".sig", byTag)
+			if repo == "strict/app" {
+				want(t, "push by a carrier tag", r, http.StatusForbidden, "is strict")
+				continue
+			}
 			want(t, "push by a carrier tag", r, http.StatusCreated, "is staged")
 			get(t, "an image under a carrier tag: "+x.layer, reader, repo, digest(byTag), http.StatusForbidden, "is staged")
 			get(t, "the carrier tag: "+x.layer, reader, repo, "sha256-"+artifact.SHA256Of(good).Hex()+".sig", http.StatusForbidden, "is staged")
 		}
-		cosign := s.thing(owner, repo, thing{config: ociConfig, layer: simple, content: "payload"}, nil)
+		cosign := s.thing(owner, repo, thing{config: ociConfig, layer: simple, content: "payload äöü"}, nil)
 		want(t, "a signature as cosign writes it", owner.PutManifest(repo, "sha256-"+artifact.SHA256Of(good).Hex()+".sig", cosign), http.StatusCreated, "")
 		get(t, "a signature as cosign writes it", reader, repo, digest(cosign), http.StatusOK, "")
 	}
@@ -268,6 +278,57 @@ func TestThreat_Registry_QuarantinedBlob(t *testing.T) {
 		}
 		for _, repo := range paths {
 			want(t, repo+" after", reader.Do("GET", "/v2/"+repo+"/blobs/"+string(layer), ""), http.StatusOK, "good")
+		}
+	}, staged)
+}
+
+// TestThreat_Registry_CarrierNameOfAnImage: a name as signatures have makes no
+// image movable in an immutable repository, and no signature fixed.
+func TestThreat_Registry_CarrierNameOfAnImage(t *testing.T) {
+	s := one(t, config.RepositorySpec{Pattern: "fixed/**", Immutable: true})
+	const repo = "fixed/app"
+	s.Grant(t, "operator", identity.RoleOperator, "**")
+	owner := s.as("owner")
+	about := s.runnable(owner, repo, "about")
+	want(t, "push", owner.PutManifest(repo, "v1", about), http.StatusCreated, "")
+	for _, suffix := range []string{"", ".sig", ".att"} {
+		tag := "sha256-" + artifact.SHA256Of(about).Hex() + suffix
+		sig := func(content string) []byte {
+			return s.thing(owner, repo, thing{config: ociConfig, layer: simple, content: content + suffix}, nil)
+		}
+		want(t, "a signature", owner.PutManifest(repo, tag, sig("one")), http.StatusCreated, "")
+		want(t, "another", owner.PutManifest(repo, tag, sig("two")), http.StatusCreated, "")
+		want(t, "an image in its place", owner.PutManifest(repo, tag, s.runnable(owner, repo, "a"+suffix)), http.StatusForbidden, "immutable")
+
+		other := "sha256-" + artifact.SHA256Of([]byte("other")).Hex() + suffix
+		want(t, "an image", owner.PutManifest(repo, other, s.runnable(owner, repo, "b"+suffix)), http.StatusCreated, "")
+		want(t, "another image", owner.PutManifest(repo, other, s.runnable(owner, repo, "c"+suffix)), http.StatusForbidden, "immutable")
+		want(t, "a signature in its place", owner.PutManifest(repo, other, sig("three")), http.StatusForbidden, "immutable")
+		want(t, "deletion", s.as("operator").Do("DELETE", "/v2/"+repo+"/manifests/"+other, ""), http.StatusForbidden, "immutable")
+	}
+}
+
+// TestHeldForTwo: the history names who pushed last of those whose pushes of one
+// manifest waited.
+func TestHeldForTwo(t *testing.T) {
+	each(t, func(t *testing.T, s *site) {
+		const repo = "staged/app"
+		s.Grant(t, "a-first", identity.RolePublisher, repo)
+		s.Grant(t, "z-last", identity.RolePublisher, repo)
+		first, owner, last := s.as("a-first"), s.as("owner"), s.as("z-last")
+		m := s.runnable(first, repo, "x")
+		want(t, "first", first.PutManifest(repo, "v1", m), http.StatusCreated, "is staged")
+		want(t, "between", owner.PutManifest(repo, "v1", s.runnable(owner, repo, "y")), http.StatusCreated, "is staged")
+		want(t, "last", last.PutManifest(repo, "v1", s.runnable(last, repo, "x")), http.StatusCreated, "is staged")
+		s.sign(owner, repo, signer, m)
+		if err := s.DB.View(t.Context(), func(tx *store.Tx) error {
+			h, err := registry.History(t.Context(), tx, repo, "v1", 0, 1)
+			if err == nil && (len(h) != 1 || !strings.Contains(h[0].Actor, "z-last") || h[0].Number != 3) {
+				t.Errorf("history %+v, want the third push, by z-last", h)
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
 		}
 	}, staged)
 }
