@@ -58,6 +58,7 @@ type Limits struct {
 	PageSize      int           // entries in one answer of a list; 1,000
 	Uploads       int           // request bodies of blobs written at once, half of them of one principal; 64
 	UploadWait    time.Duration // how long a body waits for its turn before 429; 10 s
+	Sessions      int           // uploads of one principal that were begun within the hour and not ended; 1,024
 	UploadYoung   time.Duration // how long a blob without manifest is its uploader's to see; 24 h
 	IdleTimeout   time.Duration // longest pause within a body, either way; 60 s
 	BodyRate      int           // bytes a second that a body must bring on average, BodyGrace aside; 1,024
@@ -79,6 +80,7 @@ func (l Limits) withDefaults() Limits {
 	defInt(&l.MaxReferences, 8_192)
 	defInt(&l.PageSize, 1_000)
 	defInt(&l.Uploads, 64)
+	defInt(&l.Sessions, 1024)
 	defDuration(&l.UploadWait, 10*time.Second)
 	defDuration(&l.UploadYoung, 24*time.Hour)
 	defDuration(&l.IdleTimeout, time.Minute)
@@ -170,6 +172,7 @@ type Registry struct {
 	tokens   *tokenService
 	ids      secrets // HMAC keys of upload ids
 	uploads  *uploadSlots
+	begun    *sessions
 	rec      *recorder
 	refused  *refusedLogins
 	issued   *issuedTokens
@@ -231,6 +234,7 @@ func New(o Options) (*Registry, error) {
 		now: o.Clock, log: o.Logger, limits: limits,
 		tokens:   tokens,
 		uploads:  newUploadSlots(limits.Uploads),
+		begun:    newSessions(limits.Sessions),
 		rec:      rec,
 		refused:  newRefusedLogins(rec, o.Logger),
 		issued:   newIssuedTokens(rec),

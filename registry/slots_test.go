@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"assay/artifact"
 	"assay/identity"
 	"assay/registry"
 	"assay/registry/registrytest"
@@ -75,4 +76,35 @@ func TestThreat_Registry_DrippingBody(t *testing.T) {
 		t.Errorf("Range %q: what arrived was not kept", r.Header.Get("Range"))
 	}
 	want(t, "the place is free", c.Do("PATCH", begin(t, c, "a"), "x"), http.StatusAccepted, "")
+}
+
+// TestThreat_Registry_UploadsWithoutEnd: one who begins uploads and never ends
+// them comes to an end, keeps nobody else from uploading, and has places again
+// for each that ends.
+func TestThreat_Registry_UploadsWithoutEnd(t *testing.T) {
+	const most = 5
+	s, c := one(t, limits(registry.Limits{Sessions: most}))
+	s.Grant(t, "other", identity.RolePublisher, "**")
+	var begun []string
+	for range most {
+		begun = append(begun, begin(t, c, "a"))
+	}
+	more := func(what string, status int) {
+		t.Helper()
+		r := c.Do("POST", "/v2/a/blobs/uploads/", "")
+		if want(t, what, r, status, ""); status == http.StatusAccepted {
+			want(t, "cancel", c.Do("DELETE", r.Header.Get("Location"), ""), http.StatusNoContent, "")
+		}
+	}
+	more("one more", http.StatusTooManyRequests)
+	begin(t, s.Client(t, "other"), "a")
+	want(t, "cancel", c.Do("DELETE", begun[0], ""), http.StatusNoContent, "")
+	more("after a cancel", http.StatusAccepted)
+	begun[0] = begin(t, c, "a")
+	more("again one more", http.StatusTooManyRequests)
+	want(t, "the end of one", c.Do("PUT", begun[1]+"?digest="+string(artifact.SHA256Of([]byte("x"))), "x"), http.StatusCreated, "")
+	more("after an end", http.StatusAccepted)
+	for range 2 * most {
+		c.PushBlob("a", "whole")
+	}
 }

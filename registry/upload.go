@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"assay/artifact"
 	"assay/blob"
@@ -51,6 +52,9 @@ func (r *Registry) startUpload(q *request) error {
 	if err != nil {
 		return err
 	}
+	if err := r.begun.room(q.caller.owner(), time.Now()); err != nil {
+		return err
+	}
 	w, err := r.blobs.Create(q.Context())
 	if err != nil {
 		return err
@@ -59,6 +63,7 @@ func (r *Registry) startUpload(q *request) error {
 		return r.receiveWhole(q, w, want)
 	}
 	location := r.uploadPath(q, w.ID())
+	r.begun.begin(q.caller.owner(), w.ID(), time.Now())
 	if err := w.Close(); err != nil {
 		return err
 	}
@@ -142,6 +147,7 @@ func (r *Registry) cancelUpload(q *request) error {
 	if err := w.Cancel(); err != nil {
 		return err
 	}
+	r.begun.end(q.caller.owner(), w.ID())
 	q.w.WriteHeader(http.StatusNoContent)
 	return nil
 }
@@ -270,6 +276,7 @@ func (r *Registry) finishUpload(q *request, w blob.Writer, want artifact.Digest)
 	if err := w.Commit(ctx, want); err != nil {
 		return withCode(err, fault.Invalid, codeDigestInvalid)
 	}
+	r.begun.end(q.caller.owner(), w.ID())
 	err := r.db.Update(ctx, func(tx *store.Tx) error {
 		return insertUpload(ctx, tx, q.route.name, want, q.caller.owner())
 	})
