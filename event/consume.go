@@ -13,7 +13,7 @@ import (
 
 const (
 	consumeBatch   = 256                    // events given at once
-	passOver       = 2000                   // events that a cursor stays behind of, when none is wanted
+	followEvery    = time.Second            // how often a cursor goes past events of which none is wanted
 	consumePoll    = 200 * time.Millisecond // what other processes seal is found by polling
 	consumeBackoff = 30 * time.Second       // longest wait after a failure
 )
@@ -33,14 +33,24 @@ const (
 // When fn fails its batch comes again, after a growing wait up to 30 s, and the
 // failure is told in the log and the metrics: an event is never skipped.
 func (l *Log) Consume(ctx context.Context, name string, fn func(ctx context.Context, tx *store.Tx, batch []Event) error, kinds ...Kind) error {
+	return l.ConsumeWanted(ctx, name, fn, func() []Kind { return kinds })
+}
+
+// ConsumeWanted is [Log.Consume] for who wants other kinds at other times: wanted
+// is asked before each batch. nil is all kinds, an empty list none.
+func (l *Log) ConsumeWanted(ctx context.Context, name string, fn func(ctx context.Context, tx *store.Tx, batch []Event) error, wanted func() []Kind) error {
 	if name == "" {
 		return fault.Newf(fault.Internal, "consume events: the cursor wants a name")
 	}
 	wake, stop := l.db.Watch(sealedTopic)
 	defer stop()
-	backoff := time.Duration(0)
+	backoff, followed := time.Duration(0), time.Time{}
 	for ctx.Err() == nil {
-		n, err := l.consumeOnce(ctx, name, fn, kinds)
+		due := time.Since(followed) >= followEvery
+		if due {
+			followed = time.Now()
+		}
+		n, err := l.consumeOnce(ctx, name, fn, wanted(), due)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -76,7 +86,7 @@ func (l *Log) pause(ctx context.Context, wake <-chan struct{}, backoff time.Dura
 
 // consumeOnce gives fn one batch, if there is one. The cheap look first spares
 // the writer.
-func (l *Log) consumeOnce(ctx context.Context, name string, fn func(context.Context, *store.Tx, []Event) error, kinds []Kind) (n int, err error) {
+func (l *Log) consumeOnce(ctx context.Context, name string, fn func(context.Context, *store.Tx, []Event) error, kinds []Kind, follow bool) (n int, err error) {
 	found, move := false, false
 	err = l.db.View(ctx, func(tx *store.Tx) error {
 		found, move = false, false
@@ -91,9 +101,9 @@ func (l *Log) consumeOnce(ctx context.Context, name string, fn func(context.Cont
 		if found, err = wanted(ctx, tx, at, kinds); err != nil {
 			return err
 		}
-		// A cursor that stands still keeps old events from being dropped, and each
-		// look behind it passes over more.
-		move = !found && head-at >= passOver
+		// A cursor that stands still keeps old events from being dropped, and who
+		// wants more kinds from now on would be given old ones.
+		move = !found && follow
 		return nil
 	})
 	if err != nil || !found && !move {
@@ -116,13 +126,15 @@ func (l *Log) consumeOnce(ctx context.Context, name string, fn func(context.Cont
 				args = append(args, string(k))
 			}
 		}
-		rows, err := tx.Query(ctx, q+` ORDER BY seq LIMIT ?`, append(args, consumeBatch)...)
-		if err != nil {
-			return err
-		}
-		batch, err := scanEvents(rows, nil)
-		if err != nil {
-			return err
+		var batch []Event
+		if kinds == nil || len(kinds) > 0 {
+			rows, err := tx.Query(ctx, q+` ORDER BY seq LIMIT ?`, append(args, consumeBatch)...)
+			if err != nil {
+				return err
+			}
+			if batch, err = scanEvents(rows, nil); err != nil {
+				return err
+			}
 		}
 		if n = len(batch); n > 0 {
 			if err := fn(ctx, tx, batch); err != nil {
@@ -151,7 +163,7 @@ func headSeq(ctx context.Context, tx *store.Tx) (seq int64, err error) {
 // wanted says whether an event behind at is of one of the kinds, if there are
 // any: a step into an index for each.
 func wanted(ctx context.Context, tx *store.Tx, at int64, kinds []Kind) (bool, error) {
-	if len(kinds) == 0 {
+	if kinds == nil {
 		return true, nil
 	}
 	for _, k := range kinds {

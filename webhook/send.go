@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -92,7 +93,7 @@ func New(o Options) *Sender {
 // Run queues and sends until ctx ends.
 func (s *Sender) Run(ctx context.Context) error {
 	done := make(chan error, 1)
-	go func() { done <- s.o.Events.Consume(ctx, "webhook", s.queue) }()
+	go func() { done <- s.o.Events.ConsumeWanted(ctx, "webhook", s.queue, s.wanted) }()
 	err := s.work(ctx)
 	return errors.Join(err, <-done)
 }
@@ -102,6 +103,24 @@ func (s *Sender) nudge() {
 	case s.wake <- struct{}{}:
 	default:
 	}
+}
+
+// wanted are the kinds of events that some hook asks for: most events are pulls,
+// and most hooks want none of them.
+func (s *Sender) wanted() []event.Kind {
+	kinds := []event.Kind{} // none, rather than all
+	hooks := s.o.Hooks()
+	for _, k := range event.Kinds() {
+		if slices.ContainsFunc(hooks, func(h *Hook) bool {
+			return slices.ContainsFunc(h.Events, func(p string) bool { return matches(p, k.Kind) })
+		}) {
+			kinds = append(kinds, k.Kind)
+		}
+	}
+	if len(kinds) > 30 {
+		return nil // all: a look for each would cost more than it spares
+	}
+	return kinds
 }
 
 // queue enters a delivery for each event and hook that wants it.
