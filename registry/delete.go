@@ -51,7 +51,7 @@ func (r *Registry) dropTag(ctx context.Context, tx *store.Tx, q *request, tag st
 	if err := precondition(q, tag, m.digest); err != nil {
 		return err
 	}
-	if err := refusedMove(r.keeper.MayDelete(ctx, tx, name, tag, m.digest, "")); err != nil {
+	if err := r.tagDeletable(ctx, tx, name, tag, m.digest); err != nil {
 		return err
 	}
 	return r.removeTag(ctx, tx, q, tag, m.mediaType)

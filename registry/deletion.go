@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"assay/artifact"
@@ -78,7 +79,7 @@ func (r *Registry) Delete(ctx context.Context, tx *store.Tx, d Deletion) error {
 	if err != nil {
 		return err
 	}
-	if err := r.keeper.MayDelete(ctx, tx, d.Repository, d.Tag, at, ""); err != nil {
+	if err := r.tagDeletable(ctx, tx, d.Repository, d.Tag, at); err != nil {
 		return err
 	}
 	return r.removeTag(ctx, tx, q, d.Tag, m.mediaType)
@@ -96,14 +97,48 @@ func (r *Registry) deletable(ctx context.Context, tx *store.Tx, q *request, d ar
 	if err != nil {
 		return m, err
 	}
-	about, err := CarriedBy(ctx, tx, name, d, m.subject)
+	about, err := attachedTo(ctx, tx, name, d, m.subject)
 	if err != nil {
 		return m, err
 	}
-	if about == "" {
-		about = m.subject
+	for _, a := range about {
+		if err := r.keeper.MayDelete(ctx, tx, name, "", d, a); err != nil {
+			return m, refusedMove(err)
+		}
 	}
-	return m, refusedMove(r.keeper.MayDelete(ctx, tx, name, "", d, about))
+	return m, nil
+}
+
+// attachedTo gives what a manifest is or was evidence about, for those who ask
+// whether it may go: its subject, and what each carrier tag says that names it or
+// did so once, since a tag that was moved on or deleted must not be a way to
+// delete what it named. One that is attached to nothing stands for itself: empty.
+func attachedTo(ctx context.Context, tx *store.Tx, repository string, d, subject artifact.Digest) ([]artifact.Digest, error) {
+	about := []artifact.Digest{subject}
+	var evidence int
+	if err := tx.QueryRow(ctx, `SELECT evidence FROM registry_manifest WHERE repository = ? AND digest = ?`, repository, string(d)).Scan(&evidence); err != nil {
+		return nil, err
+	}
+	if evidence == countsForItself {
+		return about, nil
+	}
+	// Carrier tags begin with "sha256-", and a dot is what follows a dash.
+	tags, err := selectStrings(ctx, tx, `SELECT tag FROM registry_tag WHERE repository = ? AND digest = ?
+		UNION SELECT tag FROM registry_tag_history WHERE repository = ? AND tag >= 'sha256-' AND tag < 'sha256.' AND to_digest = ?`,
+		repository, string(d), repository, string(d))
+	for _, t := range tags {
+		if a, ok := carrierTag(t); ok && !slices.Contains(about, a) {
+			about = append(about, a)
+		}
+	}
+	return about, err
+}
+
+// tagDeletable asks the keeper whether a tag may go. A carrier tag is how evidence
+// about something is found.
+func (r *Registry) tagDeletable(ctx context.Context, tx *store.Tx, repository, tag string, d artifact.Digest) error {
+	about, _ := carrierTag(tag)
+	return refusedMove(r.keeper.MayDelete(ctx, tx, repository, tag, d, about))
 }
 
 // noteRemoval remembers that a manifest goes, for what goes with it.
