@@ -192,13 +192,15 @@ func matching(ctx context.Context, tx *store.Tx, e *revocation.Entry) (out []Sig
 }
 
 // Backfill looks up, of bundles that were kept before revocation came, what a
-// revocation may name: certificate and builder. It gives how many it did, at
+// revocation may name: certificate and builder; and of provenance that was kept
+// before evidence about commits was, the commit. It gives how many it did, at
 // most limit; 0 says that none is left.
 func (s *Store) Backfill(ctx context.Context, limit int) (n int, err error) {
 	var ids []string
 	if err := s.db.View(ctx, func(tx *store.Tx) error {
 		ids = nil
-		rows, err := tx.Query(ctx, `SELECT id FROM evidence_bundle WHERE serial IS NULL ORDER BY id LIMIT ?`, limit)
+		rows, err := tx.Query(ctx, `SELECT id FROM evidence_bundle WHERE serial IS NULL
+			UNION SELECT id FROM evidence_bundle WHERE built IS NULL AND builder <> '' ORDER BY id LIMIT ?`, limit)
 		if err != nil {
 			return err
 		}
@@ -228,8 +230,10 @@ func (s *Store) Backfill(ctx context.Context, limit int) (n int, err error) {
 			}
 		}
 		if err := s.db.Update(ctx, func(tx *store.Tx) error {
-			_, err := tx.Exec(ctx, `UPDATE evidence_bundle SET serial = ?, authority = ?, builder = ? WHERE id = ?`, m.serial, m.authority, m.builder, id)
-			return err
+			if _, err := tx.Exec(ctx, `UPDATE evidence_bundle SET serial = ?, authority = ?, builder = ?, built = 1 WHERE id = ?`, m.serial, m.authority, m.builder, id); err != nil {
+				return err
+			}
+			return insertBuilt(ctx, tx, id, m.source)
 		}); err != nil {
 			return n, err
 		}
@@ -244,7 +248,7 @@ func makerOfBundle(b *attestation.Bundle, lim attestation.Limits) (m maker) {
 	}
 	if e := b.Envelope(); e != nil {
 		if st, err := e.Statement(lim); err == nil {
-			m.builder = builderOf(st)
+			m.builder, m.source = provenanceOf(st)
 		}
 	}
 	return m

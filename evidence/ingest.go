@@ -340,6 +340,9 @@ func put(ctx context.Context, tx *store.Tx, p *prepared, from Origin) (isNew boo
 	if err := insertSubjects(ctx, tx, r.ID, at, p.subjects); err != nil {
 		return false, err
 	}
+	if err := insertBuilt(ctx, tx, r.ID, p.made.source); err != nil {
+		return false, err
+	}
 	if err := putOrigin(ctx, tx, r, at, from); err != nil || !isNew {
 		return isNew, err
 	}

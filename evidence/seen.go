@@ -3,6 +3,7 @@ package evidence
 import (
 	"context"
 
+	"assay/artifact"
 	"assay/attestation"
 	"assay/event"
 	"assay/store"
@@ -11,8 +12,9 @@ import (
 
 // maker is what a revocation may name besides the signer.
 type maker struct {
-	serial, authority string // of the certificate: hex, and its issuer's distinguished name
-	builder           string // builder.id of provenance
+	serial, authority string          // of the certificate: hex, and its issuer's distinguished name
+	builder           string          // builder.id of provenance
+	source            artifact.Digest // key of the commit that provenance names; "" for none
 }
 
 const maxMaker = 1 << 10 // bytes of each member that are kept; longer ones cannot be revoked by name
@@ -22,20 +24,21 @@ func makerOf(v *trust.Verified) (m maker) {
 		m.serial, m.authority = c.SerialNumber.Text(16), short(c.Issuer.String())
 	}
 	if v.Statement != nil {
-		m.builder = builderOf(v.Statement)
+		m.builder, m.source = provenanceOf(v.Statement)
 	}
 	return m
 }
 
-func builderOf(st *attestation.Statement) string {
+// provenanceOf reads who built, and from which commit.
+func provenanceOf(st *attestation.Statement) (builder string, commit artifact.Digest) {
 	if !attestation.IsProvenance(st.PredicateType) {
-		return ""
+		return "", ""
 	}
 	p, err := attestation.ParseProvenance(st.PredicateType, st.Predicate)
 	if err != nil {
-		return "" // no policy reads it either
+		return "", "" // no policy reads it either
 	}
-	return short(p.BuilderID)
+	return short(p.BuilderID), commitOf(p.SourceDigest)
 }
 
 // onlySubject is the subject of a bundle that has one; else "".

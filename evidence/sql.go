@@ -113,6 +113,16 @@ CREATE INDEX evidence_bundle_of_key ON evidence_bundle (key, trusted_time, subje
 CREATE INDEX evidence_bundle_of_signer ON evidence_bundle (issuer, identity, trusted_time, subject) WHERE identity <> '';
 CREATE INDEX evidence_bundle_of_builder ON evidence_bundle (builder, trusted_time, subject) WHERE builder <> '';
 CREATE INDEX evidence_bundle_of_log ON evidence_bundle (log_id, log_index, time_source, trusted_time, subject) WHERE log_id <> '';
+`, `
+-- What was built from a commit, as verified provenance says; both are keys of
+-- evidence_subject. built is NULL where it was not looked up yet (Store.Backfill).
+CREATE TABLE evidence_built (
+	source  TEXT NOT NULL,
+	subject TEXT NOT NULL,
+	PRIMARY KEY (source, subject)
+);
+ALTER TABLE evidence_bundle ADD COLUMN built BIGINT;
+CREATE INDEX evidence_bundle_unbuilt ON evidence_bundle (id) WHERE built IS NULL AND builder <> '';
 `}}
 
 const bundleColumns = `b.scheme, b.predicate_type, b.issuer, b.identity, b.key, b.root, b.trusted_time, b.time_source,
@@ -165,8 +175,8 @@ func insertBundle(ctx context.Context, tx *store.Tx, p *prepared, from Origin) (
 		content = p.raw
 	}
 	n, err := tx.Exec(ctx, `INSERT INTO evidence_bundle (id, scheme, predicate_type, issuer, identity, key, root, trusted_time, time_source,
-			log_id, log_index, legacy, size, trust_epoch, ingested_at, repository, source, payload, content, serial, authority, builder, subject)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
+			log_id, log_index, legacy, size, trust_epoch, ingested_at, repository, source, payload, content, serial, authority, builder, subject, built)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (id) DO NOTHING`,
 		r.ID, string(r.Scheme), r.PredicateType, r.Signer.Issuer, r.Signer.Subject, r.Signer.Key, r.Root, r.TrustedTime, r.TimeSource,
 		r.LogID, r.LogIndex, r.Legacy, r.Size, r.TrustEpoch, tx.Now(), from.Repository, from.Source, p.payload, content, p.made.serial, p.made.authority, p.made.builder, p.onlySubject())
 	return n == 1, err

@@ -3,9 +3,13 @@ package server
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"time"
 
+	"assay/event"
+	"assay/evidence"
 	"assay/policy"
+	"assay/store"
 	"assay/verify"
 )
 
@@ -23,13 +27,14 @@ const (
 type decisionName struct{ digest, scope string }
 
 type decidedAt struct {
-	epoch int64
-	at    time.Time
+	epoch   int64
+	at      time.Time
+	stirred int64 // by what it was due
 }
 
 // redecide makes decisions again that are due: those that a revocation concerns
-// first, then those of an earlier trust epoch, then those that end soon. One
-// replica of the site does it.
+// first, then those of an earlier trust epoch, then those that end soon, or whose
+// commit something was said about. One replica of the site does it.
 func (s *Server) redecide(ctx context.Context) error {
 	holder := rand.Text()
 	tried := map[decisionName]decidedAt{}
@@ -67,17 +72,19 @@ func (s *Server) redecideSome(ctx context.Context, tried map[decisionName]decide
 	for i := range due {
 		d := &due[i]
 		name := decisionName{string(d.Subject.Digest), d.Scope.ID}
-		if _, rests := tried[name]; rests {
+		if t, rests := tried[name]; rests && d.Stirred <= t.stirred {
 			continue
 		}
 		if ctx.Err() != nil {
 			break
 		}
-		tried[name] = decidedAt{epoch, now}
+		tried[name] = decidedAt{epoch, now, d.Stirred}
 		n++
 		if _, err := s.engine.Decide(ctx, targetOf(&d.Subject), d.Scope, s.desired.Load().Policies.For(d.Subject, d.Scope)); err != nil {
 			s.log.Warn("a decision that is due could not be made again; it is tried later", "digest", d.Subject.Digest, "scope", d.Scope.ID, "error", err)
+			continue
 		}
+		tried[name] = decidedAt{epoch, now, 0} // what stirs it from here on is new
 	}
 	return n, nil //nolint:nilerr // told above, and tried later
 }
@@ -87,4 +94,22 @@ func targetOf(s *policy.Subject) verify.Target {
 	return verify.Target{
 		Digest: s.Digest, Kind: s.Kind, MediaType: s.MediaType, Registry: s.Registry, Repository: s.Repository, Tags: s.Tags,
 	}
+}
+
+// stir follows evidence about commits: what was built from them is decided
+// again.
+func (s *Server) stir(ctx context.Context) error {
+	return s.events.Consume(ctx, "redecide", func(ctx context.Context, tx *store.Tx, batch []event.Event) error {
+		for i := range batch {
+			body, _ := batch[i].Body.(json.RawMessage)
+			id, err := evidence.Ingested(body)
+			if err == nil {
+				err = s.engine.Stir(ctx, tx, id)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}, event.AttestationIngested)
 }

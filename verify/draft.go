@@ -16,6 +16,7 @@ type Draft struct {
 	e        *Engine
 	d        *Decision
 	standing *Decision // which it replaces, or extends
+	stirred  int64     // how often that was stirred before this was begun
 	extends  bool
 	facts    *policy.Facts
 	bytes    []byte // the facts, canonical
@@ -61,7 +62,7 @@ func (f *Draft) store(ctx context.Context, tx *store.Tx) error {
 	drop := func() { e.cache.drop(decisionKey{d.Digest, d.ScopeID}) }
 	if f.extends {
 		tx.OnCommit(func() { drop(); e.met.extended.Inc() })
-		return extend(ctx, tx, d)
+		return extend(ctx, tx, d, f.stirred)
 	}
 	was, err := current(ctx, tx, d.Digest, d.ScopeID)
 	switch {
@@ -73,7 +74,7 @@ func (f *Draft) store(ctx context.Context, tx *store.Tx) error {
 	if (was == nil) != (f.standing == nil) || was != nil && was.ID != f.standing.ID {
 		return errMoved
 	}
-	if err := insert(ctx, tx, d, f.bytes); err != nil {
+	if err := insert(ctx, tx, d, f.bytes, f.stirred); err != nil {
 		return err
 	}
 	tx.OnCommit(drop)

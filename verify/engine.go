@@ -192,13 +192,14 @@ func (e *Engine) draft(ctx context.Context, t Target, scope policy.Scope, p *pol
 	if state.Verifier == nil {
 		return nil, errNoRoot
 	}
-	var standing *Decision
+	var was *Decision
+	var stirred int64
 	err := e.o.DB.View(ctx, func(tx *store.Tx) (err error) {
 		if err := e.unmoved(ctx, tx, state.Epoch); err != nil {
 			return err
 		}
-		if standing, err = current(ctx, tx, t.Digest, scope.ID); errors.Is(err, fault.NotFound) {
-			standing, err = nil, nil
+		if was, stirred, err = standing(ctx, tx, t.Digest, scope.ID); errors.Is(err, fault.NotFound) {
+			err = nil
 		}
 		return err
 	})
@@ -220,17 +221,17 @@ func (e *Engine) draft(ctx context.Context, t Target, scope policy.Scope, p *pol
 		return nil, err
 	}
 	until := earliest(now.Add(e.o.MaxValidity), earliest(res.ValidUntil, g.expires))
-	if standing != nil && standing.FactsHash == policy.FactsID(facts) && standing.PolicyHash == p.Hash() && sameOutcome(standing, res) && e.signed(standing) {
-		d := *standing
+	if was != nil && was.FactsHash == policy.FactsID(facts) && was.PolicyHash == p.Hash() && sameOutcome(was, res) && e.signed(was) {
+		d := *was
 		d.TrustEpoch, d.ValidUntil = state.Epoch, until
-		return &Draft{e: e, d: &d, standing: standing, extends: true, facts: g.facts, bytes: facts}, nil
+		return &Draft{e: e, d: &d, standing: was, stirred: stirred, extends: true, facts: g.facts, bytes: facts}, nil
 	}
 	d, err := e.sign(ctx, t, g.facts, facts, p, res, now)
 	if err != nil {
 		return nil, err
 	}
 	d.TrustEpoch, d.ValidUntil = state.Epoch, until
-	return &Draft{e: e, d: d, standing: standing, facts: g.facts, bytes: facts}, nil
+	return &Draft{e: e, d: d, standing: was, stirred: stirred, facts: g.facts, bytes: facts}, nil
 }
 
 var errNoRoot = fault.Newf(fault.Undecided, "no trusted root is configured: see assay doctor")
@@ -337,8 +338,8 @@ func (e *Engine) Facts(ctx context.Context, id string) (f *policy.Facts, err err
 }
 
 // Due lists decisions that should be made again, at most limit: made under an
-// earlier trust epoch, or ending before the given time. Those that end first
-// come first.
+// earlier trust epoch, ending before the given time, or stirred since. Those that
+// end first come first.
 func (e *Engine) Due(ctx context.Context, before time.Time, limit int) (out []Due, err error) {
 	err = e.o.DB.View(ctx, func(tx *store.Tx) error {
 		epoch, err := e.o.Epoch(ctx, tx)

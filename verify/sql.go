@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"assay/artifact"
+	"assay/evidence"
 	"assay/internal/fault"
 	"assay/policy"
 	"assay/store"
@@ -51,7 +52,11 @@ CREATE TABLE current_decision (
 );
 CREATE INDEX current_decision_by_end ON current_decision (valid_until);
 CREATE INDEX current_decision_by_epoch ON current_decision (trust_epoch);`, `
-CREATE INDEX decision_by_facts ON decision (facts_id);`}}
+CREATE INDEX decision_by_facts ON decision (facts_id);`, `
+-- How often what it rests on changed since it was last found to hold: the
+-- decision is due while this is not 0 (Engine.Stir).
+ALTER TABLE current_decision ADD COLUMN stirred BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX current_decision_by_stir ON current_decision (stirred) WHERE stirred > 0;`}}
 
 const decisionColumns = `d.id, d.digest, d.scope_id, d.verdict, d.mode, d.policy, d.policy_hash, d.facts_id, d.trust_epoch, d.decided, d.checks, d.vsa`
 
@@ -72,15 +77,21 @@ func scanDecision(scan func(...any) error, more ...any) (*Decision, error) {
 
 // current reads what holds; fault.NotFound when nothing was decided.
 func current(ctx context.Context, tx *store.Tx, digest artifact.Digest, scopeID string) (*Decision, error) {
+	d, _, err := standing(ctx, tx, digest, scopeID)
+	return d, err
+}
+
+// standing is current with how often the decision was stirred.
+func standing(ctx context.Context, tx *store.Tx, digest artifact.Digest, scopeID string) (d *Decision, stirred int64, err error) {
 	var epoch, until int64
-	d, err := scanDecision(tx.QueryRow(ctx, `SELECT `+decisionColumns+`, c.trust_epoch, c.valid_until
+	d, err = scanDecision(tx.QueryRow(ctx, `SELECT `+decisionColumns+`, c.trust_epoch, c.valid_until, c.stirred
 		FROM current_decision c JOIN decision d ON d.id = c.decision_id
-		WHERE c.digest = ? AND c.scope_id = ?`, string(digest), scopeID).Scan, &epoch, &until)
+		WHERE c.digest = ? AND c.scope_id = ?`, string(digest), scopeID).Scan, &epoch, &until, &stirred)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	d.TrustEpoch, d.ValidUntil = epoch, store.Time(until)
-	return d, nil
+	return d, stirred, nil
 }
 
 // byID reads a decision. ValidUntil is zero unless it is the one that holds.
@@ -130,11 +141,12 @@ func readFacts(ctx context.Context, tx *store.Tx, id string) (*policy.Facts, err
 	return policy.ParseFacts(body)
 }
 
-// extend keeps a decision that was found to hold still.
-func extend(ctx context.Context, tx *store.Tx, d *Decision) error {
-	n, err := tx.Exec(ctx, `UPDATE current_decision SET valid_until = ?, trust_epoch = ?, checked = ?
+// extend keeps a decision that was found to hold still, by what had stirred it
+// until it was looked at.
+func extend(ctx context.Context, tx *store.Tx, d *Decision, stirred int64) error {
+	n, err := tx.Exec(ctx, `UPDATE current_decision SET valid_until = ?, trust_epoch = ?, checked = ?, stirred = CASE WHEN stirred > ? THEN stirred - ? ELSE 0 END
 		WHERE digest = ? AND scope_id = ? AND decision_id = ?`,
-		store.Micros(d.ValidUntil), d.TrustEpoch, store.Micros(tx.Now()), string(d.Digest), d.ScopeID, d.ID)
+		store.Micros(d.ValidUntil), d.TrustEpoch, store.Micros(tx.Now()), stirred, stirred, string(d.Digest), d.ScopeID, d.ID)
 	if err == nil && n == 0 {
 		err = errMoved
 	}
@@ -144,7 +156,7 @@ func extend(ctx context.Context, tx *store.Tx, d *Decision) error {
 // errMoved says that another decision was stored meanwhile.
 var errMoved = errors.New("another decision was stored meanwhile")
 
-func insert(ctx context.Context, tx *store.Tx, d *Decision, facts []byte) error {
+func insert(ctx context.Context, tx *store.Tx, d *Decision, facts []byte, stirred int64) error {
 	checks, err := json.Marshal(d.Checks)
 	if err != nil {
 		return err
@@ -161,8 +173,9 @@ func insert(ctx context.Context, tx *store.Tx, d *Decision, facts []byte) error 
 	}
 	_, err = tx.Exec(ctx, `INSERT INTO current_decision (digest, scope_id, decision_id, trust_epoch, valid_until, checked) VALUES (?, ?, ?, ?, ?, ?)
 		ON CONFLICT (digest, scope_id) DO UPDATE SET decision_id = excluded.decision_id, trust_epoch = excluded.trust_epoch,
-			valid_until = excluded.valid_until, checked = excluded.checked`,
-		string(d.Digest), d.ScopeID, d.ID, d.TrustEpoch, store.Micros(d.ValidUntil), now)
+			valid_until = excluded.valid_until, checked = excluded.checked,
+			stirred = CASE WHEN current_decision.stirred > ? THEN current_decision.stirred - ? ELSE 0 END`,
+		string(d.Digest), d.ScopeID, d.ID, d.TrustEpoch, store.Micros(d.ValidUntil), now, stirred, stirred)
 	return err
 }
 
@@ -170,35 +183,46 @@ func insert(ctx context.Context, tx *store.Tx, d *Decision, facts []byte) error 
 type Due struct {
 	Subject policy.Subject
 	Scope   policy.Scope
+	Stirred int64 // changes of what it rests on that it does not know of
 }
 
 func due(ctx context.Context, tx *store.Tx, epoch int64, before time.Time, limit int) (out []Due, err error) {
-	rows, err := tx.Query(ctx, `SELECT d.facts_id FROM current_decision c JOIN decision d ON d.id = c.decision_id
-		WHERE c.trust_epoch < ? OR c.valid_until <= ? ORDER BY c.valid_until LIMIT ?`, epoch, store.Micros(before), limit)
+	rows, err := tx.Query(ctx, `SELECT d.facts_id, c.stirred FROM current_decision c JOIN decision d ON d.id = c.decision_id
+		WHERE c.trust_epoch < ? OR c.valid_until <= ? OR c.stirred > 0 ORDER BY c.valid_until LIMIT ?`, epoch, store.Micros(before), limit)
 	if err != nil {
 		return nil, err
 	}
-	var ids []string
+	defer rows.Close()
+	type row struct {
+		facts   string
+		stirred int64
+	}
+	var list []row
 	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			rows.Close()
+		var r row
+		if err := rows.Scan(&r.facts, &r.stirred); err != nil {
 			return nil, err
 		}
-		ids = append(ids, id)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
+		list = append(list, r)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
 	}
-	for _, id := range ids {
-		f, err := readFacts(ctx, tx, id)
+	rows.Close()
+	for _, r := range list {
+		f, err := readFacts(ctx, tx, r.facts)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, Due{f.Subject, f.Scope})
+		out = append(out, Due{f.Subject, f.Scope, r.stirred})
 	}
 	return out, nil
+}
+
+// Stir has the decisions about what was built from a commit made again, since
+// evidence about the commit came: id is the bundle's. Until then what they say
+// stands, as it does when any other evidence comes.
+func (e *Engine) Stir(ctx context.Context, tx *store.Tx, id string) error {
+	_, err := tx.Exec(ctx, `UPDATE current_decision SET stirred = stirred + 1 WHERE digest IN (`+evidence.BuiltFrom+`)`, id)
+	return err
 }

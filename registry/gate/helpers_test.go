@@ -49,6 +49,7 @@ type site struct {
 	t      testing.TB
 	gate   *gate.Gate
 	engine *verify.Engine
+	store  *evidence.Store
 	world  *trusttest.World
 	stale  atomic.Bool
 	events *event.Log
@@ -111,6 +112,7 @@ func start(t testing.TB, db *store.DB, h *hand, dir string, list ...config.Repos
 	ev, err := evidence.New(evidence.Options{DB: db, Blobs: blobs, Verifier: verifier, Clock: s.clock})
 	fatal(err)
 	t.Cleanup(func() { _ = ev.Close() })
+	s.store = ev
 	s.events = event.NewLog(db, event.LogOptions{})
 	key := trusttest.NewKey(t)
 	s.engine, err = verify.New(verify.Options{

@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"assay/artifact"
 	"assay/config"
 	"assay/event"
+	"assay/evidence"
 	"assay/internal/fault"
 	"assay/registry"
 	"assay/store"
@@ -310,7 +312,8 @@ func (g *Gate) Expire(ctx context.Context) error {
 }
 
 // heard is what evidence that was taken in by any door leads to: what it is
-// about is due, unless it was judged since.
+// about is due, and what was built from the commits that it is about, unless it
+// was judged since.
 func (g *Gate) heard(ctx context.Context, tx *store.Tx, batch []event.Event) error {
 	any := false
 	for _, e := range batch {
@@ -319,6 +322,18 @@ func (g *Gate) heard(ctx context.Context, tx *store.Tx, batch []event.Event) err
 		}
 		n, err := tx.Exec(ctx, `UPDATE gate_state SET due = ? WHERE digest = ? AND carrier = 0 AND judged <= ?`, tx.Now(), string(e.Digest), e.Time)
 		if err != nil {
+			return err
+		}
+		any = any || n > 0
+		if e.Kind != event.AttestationIngested {
+			continue
+		}
+		body, _ := e.Body.(json.RawMessage)
+		id, err := evidence.Ingested(body)
+		if err != nil {
+			return err
+		}
+		if n, err = tx.Exec(ctx, `UPDATE gate_state SET due = ? WHERE carrier = 0 AND judged <= ? AND digest IN (`+evidence.BuiltFrom+`)`, tx.Now(), e.Time, id); err != nil {
 			return err
 		}
 		any = any || n > 0
