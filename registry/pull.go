@@ -39,7 +39,7 @@ func (r *Registry) getManifest(q *request) error {
 		if g := (*gateError)(nil); errors.As(err, &g) {
 			r.noteDenied(q, name, g.about, err)
 		}
-		return err
+		return unknownToNobody(q, err)
 	}
 	if accept := q.Header.Values("Accept"); !accepts(accept, m.mediaType) {
 		return failf(codeManifestUnknown, fault.NotFound, "%s in repository %s is a %s, which Accept does not name", q.route.ref, name, m.mediaType)
@@ -67,6 +67,18 @@ func (r *Registry) getManifest(q *request) error {
 		return err
 	}
 	return r.servePull(q, tag, m, body)
+}
+
+// unknownToNobody asks who it is, where somebody without credentials does not find
+// a manifest: what waits is there for those who made it, and clients that have
+// credentials (oras) send them only when they are asked to. With the token that
+// anybody gets, what is not there is not there.
+func unknownToNobody(q *request, err error) error {
+	if !q.caller.bare || !errors.Is(err, fault.NotFound) {
+		return err
+	}
+	return &failure{code: codeUnauthorized, challenge: challengeScope(q.route.name, identity.ActPull),
+		err: fault.Newf(fault.Unauthenticated, "%w; log in if it is there for you", err)}
 }
 
 type pulledBody struct {

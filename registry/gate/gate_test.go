@@ -42,8 +42,16 @@ func TestThreat_Registry_StagedIsHiddenEverywhere(t *testing.T) {
 		}
 		get(t, "reader's tag", reader, repo, "v1", http.StatusForbidden, "is staged in repository "+repo)
 		get(t, "reader's digest", reader, repo, digest(m), http.StatusForbidden, "no evidence about it yet")
-		get(t, "anybody's tag", s.as(""), repo, "v1", http.StatusNotFound, "not in repository")
-		get(t, "anybody's digest", s.as(""), repo, digest(m), http.StatusNotFound, "not in repository")
+		// Clients such as oras log in only when they are asked to.
+		for _, ref := range []string{"v1", digest(m), "none"} {
+			r := get(t, "nobody's", s.as(""), repo, ref, http.StatusUnauthorized, "not in repository")
+			if c := r.Header.Get("WWW-Authenticate"); !strings.Contains(c, `scope="repository:staged/app:pull"`) {
+				t.Errorf("nobody is asked %q", c)
+			}
+			token := s.anonymousToken(repo)
+			r = s.as("").Do("GET", "/v2/"+repo+"/manifests/"+ref, "", "Authorization", "Bearer "+token)
+			want(t, "anybody's", r, http.StatusNotFound, "not in repository")
+		}
 		want(t, "reader's HEAD", reader.Do("HEAD", "/v2/"+repo+"/manifests/v1", ""), http.StatusForbidden, "is staged")
 		want(t, "reader's blob", reader.Do("GET", "/v2/"+repo+"/blobs/"+layer, ""), http.StatusNotFound, "")
 		want(t, "reader's tags", reader.Do("GET", "/v2/"+repo+"/tags/list", ""), http.StatusOK, `"tags":[]`)

@@ -156,6 +156,18 @@ func (s *site) work() {
 
 func (s *site) as(who string) *registrytest.Client { return s.Client(s.t, who) }
 
+// anonymousToken is the token that anybody gets.
+func (s *site) anonymousToken(repository string) string {
+	s.t.Helper()
+	r := s.as("").Do("GET", "/token?scope=repository:"+repository+":pull", "")
+	want(s.t, "a token for anybody", r, http.StatusOK, "")
+	var a struct{ Token string }
+	if err := json.Unmarshal(r.Body, &a); err != nil {
+		s.t.Fatal(err)
+	}
+	return a.Token
+}
+
 // runnable is an image that a container could be started from.
 func (s *site) runnable(c *registrytest.Client, repository, layer string) []byte {
 	s.t.Helper()
