@@ -303,7 +303,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"post /api/v1/keys/{role}/rotate": "admin",
 		"get /api/v1/registry/status":     "viewer", "get /api/v1/registry/history": "viewer", "post /api/v1/registry/promote": "approver",
 		"get /api/v1/registry/damage": "operator", "post /api/v1/registry/repair": "operator", "put /api/v1/registry/repair/{digest}": "operator",
-		"post /api/v1/registry/scrub": "operator", "get /api/v1/feeds": "viewer", "get /api/v1/feeds/operations": "viewer", "post /api/v1/feeds": "operator", "get /api/v1/findings": "viewer", "post /api/v1/scan": "viewer",
+		"post /api/v1/registry/scrub": "operator", "get /api/v1/feeds": "viewer", "get /api/v1/feeds/operations": "viewer", "post /api/v1/feeds": "operator", "get /api/v1/findings": "viewer", "post /api/v1/scan": "viewer", "get /api/v1/exploits": "viewer", "post /api/v1/exploits": "operator",
 		"get /api/v1/vulnerabilities/{id}/artifacts": "viewer", "post /api/v1/registry/gc": "operator",
 		"get /api/v1/retention": "operator", "post /api/v1/retention": "operator",
 		"get /api/v1/holds": "auditor", "post /api/v1/holds": "operator", "delete /api/v1/holds/{hold}": "admin", "post /api/v1/registry/quarantine": "operator", "post /api/v1/registry/release": "operator", "post /api/v1/registry/revoke": "operator",
@@ -688,6 +688,8 @@ func (s *site) feedRequest(method, path string) (query string, header map[string
 		return "?digest=" + string(s.digest), nil, nil, true
 	case "GET /api/v1/feeds/operations":
 		return "?name=osv&ecosystem=npm", nil, nil, true
+	case "POST /api/v1/exploits":
+		return "", map[string]string{"Content-Type": "application/octet-stream"}, []byte(`{"catalogVersion": "2024.01.01", "vulnerabilities": [{"cveID": "CVE-2024-0001"}]}`), true
 	case "POST /api/v1/scan":
 		return "", jsonBody, []byte(`{"components": [{"purl": "pkg:npm/left-pad@1.0.0"}]}`), true
 	case "POST /api/v1/feeds":

@@ -12,6 +12,7 @@ import (
 	"assay/identity"
 	"assay/internal/fault"
 	"assay/internal/strictjson"
+	"assay/vuln/exploit"
 	"assay/vuln/feed"
 	"assay/vuln/finding"
 )
@@ -19,6 +20,7 @@ import (
 // Vulnerabilities is what the API asks about advisories.
 type Vulnerabilities struct {
 	Feeds    *feed.Store
+	Exploits *exploit.Store
 	Findings *finding.Matcher
 	MaxAge   time.Duration // of a feed, before it is stale
 	Temp     string        // folder for archives on their way in
@@ -28,7 +30,10 @@ type Vulnerabilities struct {
 // largest of the public ones.
 const maxFeed = 4 << 30
 
-const zipType = "application/zip"
+const (
+	zipType   = "application/zip"
+	octetType = "application/octet-stream"
+)
 
 func (a *API) feedRoutes() []Route {
 	return []Route{
@@ -38,6 +43,9 @@ func (a *API) feedRoutes() []Route {
 		{Method: "POST", Path: "/api/v1/feeds", Summary: "Import a zip of OSV records: it comes into force whole, or not at all", Action: identity.ActOperate,
 			Query: []Param{{"name", "of the feed"}, {"ecosystem", "of its records; empty: several"}, {"allow_older", "true takes an archive that is older, or has lost most records"}},
 			In:    RawBytes{zipType}, Out: client.FeedOperation{}, Status: 200, handle: a.importFeed},
+		{Method: "POST", Path: "/api/v1/exploits", Summary: "Take in CISA's catalog of known exploited vulnerabilities (JSON), or EPSS scores (CSV, also under gzip)", Action: identity.ActOperate,
+			Query: []Param{{"allow_older", "true takes a list that is older, or has lost most records"}}, In: RawBytes{octetType}, Out: client.ExploitList{}, Status: 200, handle: a.importExploits},
+		{Method: "GET", Path: "/api/v1/exploits", Summary: "The lists of exploited flaws in force", Action: identity.ActReadEvidence, Out: client.List[client.ExploitList]{}, Status: 200, handle: a.exploits},
 		{Method: "GET", Path: "/api/v1/findings", Summary: "What advisories say about an artifact's components, and what is not known", Action: identity.ActReadEvidence,
 			Query: []Param{{"digest", "subject, sha256:…"}, {"repository", "by whose grants it is read"}}, Out: client.Findings{}, Status: 200, handle: a.findings},
 		{Method: "POST", Path: "/api/v1/scan", Summary: "What advisories say about components that are not stored; nothing is kept of the question", Action: identity.ActReadEvidence,
@@ -166,10 +174,10 @@ func (a *API) findings(w http.ResponseWriter, r *http.Request) {
 // WireFindings is an answer about an artifact, or about components alone.
 func WireFindings(subject artifact.Digest, all []finding.Finding, st finding.State) client.Findings {
 	out := client.Findings{Subject: subject, Items: []client.Finding{}, Coverage: client.FindingCoverage{SBOM: st.SBOM, Scanned: st.Scanned, Components: st.Components,
-		Unmatched: st.Unmatched, ReleaseMissing: st.ReleaseMissing, Incomplete: st.Incomplete, FeedsMissing: st.FeedsMissing, FeedsStale: st.FeedsStale}}
+		Unmatched: st.Unmatched, ReleaseMissing: st.ReleaseMissing, Incomplete: st.Incomplete, FeedsMissing: st.FeedsMissing, FeedsStale: st.FeedsStale, KEV: st.KEV, EPSS: st.EPSS}}
 	for _, f := range all {
 		one := client.Finding{Name: f.Name, Component: f.Component, Version: f.Version, Status: f.Status, Reason: f.Reason, Severity: f.Severity, Score: f.Score, Fixed: f.Fixed,
-			Direct: f.Direct, Via: f.Via, FirstSeen: f.FirstSeen, Summary: f.Summary, Malicious: f.Malicious}
+			Direct: f.Direct, Via: f.Via, FirstSeen: f.FirstSeen, Summary: f.Summary, Malicious: f.Malicious, KEV: f.KEV, EPSS: f.EPSS}
 		for _, s := range f.Records {
 			one.Records = append(one.Records, client.FindingRecord(s))
 		}
@@ -203,7 +211,11 @@ func (a *API) scan(w http.ResponseWriter, r *http.Request) {
 		for i, c := range q.Components {
 			list[i] = finding.Component(c)
 		}
-		all, st, err := finding.Judge(r.Context(), a.o.Vulnerabilities.Feeds, list, q.Incomplete, a.o.Clock(), a.o.Vulnerabilities.MaxAge)
+		book, err := a.o.Vulnerabilities.Exploits.Book(r.Context())
+		if err != nil {
+			return out, err
+		}
+		all, st, err := finding.Judge(r.Context(), a.o.Vulnerabilities.Feeds, book, list, q.Incomplete, a.o.Clock(), a.o.Vulnerabilities.MaxAge)
 		return WireFindings("", all, st), err
 	}()
 	if err != nil {
@@ -235,6 +247,49 @@ func (a *API) affected(w http.ResponseWriter, r *http.Request) {
 	out := client.List[client.AffectedSubject]{Items: []client.AffectedSubject{}}
 	for _, f := range all {
 		out.Items = append(out.Items, client.AffectedSubject{Subject: f.Subject, Component: f.Component, Status: f.Status, Fixed: f.Fixed, Direct: f.Direct, Record: f.Advisory})
+	}
+	WriteJSON(w, http.StatusOK, out)
+}
+
+func (a *API) importExploits(w http.ResponseWriter, r *http.Request) {
+	out, err := func() (l exploit.List, err error) {
+		if err := a.allow(r, identity.ActOperate, identity.ResourceConfig, ""); err != nil {
+			return l, err
+		}
+		older, err := flag(r, "allow_older")
+		if err == nil {
+			err = wantMedia(r, octetType)
+		}
+		if err != nil {
+			return l, err
+		}
+		return a.o.Vulnerabilities.Exploits.Import(r.Context(), r.Body, identity.FromContext(r.Context()).Actor(), older)
+	}()
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	WriteJSON(w, http.StatusOK, WireExploits(out))
+}
+
+// WireExploits is a list as it is told.
+func WireExploits(l exploit.List) client.ExploitList {
+	return client.ExploitList{Name: l.Name, Dated: l.Dated, Records: l.Records, Digest: l.Digest, Checked: l.Checked}
+}
+
+func (a *API) exploits(w http.ResponseWriter, r *http.Request) {
+	err := a.allow(r, identity.ActReadEvidence, identity.ResourceEvidence, "")
+	var all []exploit.List
+	if err == nil {
+		all, err = a.o.Vulnerabilities.Exploits.Lists(r.Context())
+	}
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	out := client.List[client.ExploitList]{Items: []client.ExploitList{}}
+	for _, l := range all {
+		out.Items = append(out.Items, WireExploits(l))
 	}
 	WriteJSON(w, http.StatusOK, out)
 }

@@ -59,6 +59,8 @@ type FindingCoverage struct {
 	Incomplete     []string `json:"incomplete,omitempty"` // what the bills of materials do not hold, by their own word
 	FeedsMissing   []string `json:"feeds_missing,omitempty"`
 	FeedsStale     []string `json:"feeds_stale,omitempty"`
+	KEV            bool     `json:"kev"`  // the catalog of known exploited vulnerabilities is in force, and fresh
+	EPSS           bool     `json:"epss"` // the exploit prediction scores are
 }
 
 // Complete says that nothing is left to know.
@@ -81,6 +83,8 @@ type Finding struct {
 	FirstSeen time.Time       `json:"first_seen"`
 	Summary   string          `json:"summary,omitempty"`
 	Malicious bool            `json:"malicious,omitempty"`
+	KEV       string          `json:"kev,omitempty"`  // since when it is known to be exploited (CISA)
+	EPSS      float64         `json:"epss,omitempty"` // probability of exploitation within 30 days; absent: no score
 	Records   []FindingRecord `json:"records"`
 }
 
@@ -116,6 +120,31 @@ type AffectedSubject struct {
 	Fixed     string          `json:"fixed,omitempty"`
 	Direct    string          `json:"dependency"`
 	Record    string          `json:"record"`
+}
+
+// ExploitList is a list of exploited flaws: GET, POST /api/v1/exploits.
+type ExploitList struct {
+	Name    string    `json:"name"`  // kev, epss
+	Dated   string    `json:"dated"` // by its own word
+	Records int       `json:"records"`
+	Digest  string    `json:"digest"`
+	Checked time.Time `json:"checked"`
+}
+
+// Exploits lists the lists of exploited flaws.
+func (c *Client) Exploits(ctx context.Context) (*List[ExploitList], error) {
+	var out List[ExploitList]
+	return &out, c.call(ctx, http.MethodGet, "/api/v1/exploits", nil, nil, &out)
+}
+
+// ImportExploits takes in CISA's catalog or EPSS's scores.
+func (c *Client) ImportExploits(ctx context.Context, allowOlder bool, list io.Reader) (*ExploitList, error) {
+	q := url.Values{}
+	if allowOlder {
+		q.Set("allow_older", "true")
+	}
+	var out ExploitList
+	return &out, c.upload(ctx, "/api/v1/exploits", q, list, "application/octet-stream", &out)
 }
 
 // Feeds lists the feeds.

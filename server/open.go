@@ -42,6 +42,7 @@ import (
 	"assay/trust"
 	"assay/trust/tuf"
 	"assay/verify"
+	"assay/vuln/exploit"
 	"assay/vuln/feed"
 	"assay/vuln/finding"
 	"assay/webhook"
@@ -94,7 +95,7 @@ type parts struct {
 // migrations are all tables of this binary, in the order of the floors.
 func migrations() []store.Migrations {
 	return []store.Migrations{
-		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, feed.Migrations, finding.Migrations, baseline.Migrations,
+		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, feed.Migrations, exploit.Migrations, finding.Migrations, baseline.Migrations,
 		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, forge.Migrations, vouchMigrations, transfer.Migrations,
 		contract.Migrations,
 	}

@@ -4,6 +4,7 @@ import (
 	"os"
 
 	"assay/api"
+	"assay/vuln/exploit"
 	"assay/vuln/feed"
 	"assay/vuln/finding"
 )
@@ -19,6 +20,7 @@ func (s *Server) openVulnerabilities() error {
 	if err := os.MkdirAll(temp, 0o700); err != nil {
 		return err
 	}
-	s.vulnerabilities = api.Vulnerabilities{Feeds: feeds, Findings: finding.New(s.db, feeds), MaxAge: s.cfg.Vuln.MaxAge, Temp: temp}
+	exploits := exploit.NewStore(s.db)
+	s.vulnerabilities = api.Vulnerabilities{Feeds: feeds, Exploits: exploits, Findings: finding.New(s.db, feeds, exploits), MaxAge: s.cfg.Vuln.MaxAge, Temp: temp}
 	return nil
 }

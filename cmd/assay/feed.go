@@ -2,6 +2,7 @@ package main
 
 import (
 	"archive/zip"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -33,20 +34,28 @@ func (a *app) feedImportCommand() *cobra.Command {
 	var older bool
 	cmd := &cobra.Command{
 		Use:   "import PATH …",
-		Short: "Import OSV records: a zip, a folder, or a tree of ECOSYSTEM/all.zip",
+		Short: "Import OSV records, CISA's KEV catalog, EPSS scores",
 		Long: `Import advisories in the OSV format. PATH is a zip as the public bucket has it,
-a folder of records (*.json), or a tree of ECOSYSTEM/all.zip. An import comes
+a folder of records (*.json), or a tree of ECOSYSTEM/all.zip; or else CISA's
+catalog of known exploited vulnerabilities (JSON) or FIRST's exploit prediction
+scores (CSV, also under gzip), known by their content. An import comes
 into force whole, or not at all: what is corrupt, cut short, too large, or older
 than what is in force is refused with the reason, and the old one stays.
 
 Nothing is fetched: bring the files by whatever way is open to you.`,
 		Example: `  assay feed import ./osv
   assay feed import --ecosystem npm ./npm-all.zip
-  assay feed import --name internal ./advisories/`,
+  assay feed import --name internal ./advisories/
+  assay feed import known_exploited_vulnerabilities.json epss_scores-current.csv.gz`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var found []feed.Found
+			var lists []string
 			for _, path := range args {
+				if isList(path) {
+					lists = append(lists, path)
+					continue
+				}
 				more, err := feed.Find(path)
 				if err != nil {
 					return err
@@ -57,7 +66,7 @@ Nothing is fetched: bring the files by whatever way is open to you.`,
 				return usagef("--ecosystem %s is for one archive, %s holds %d", line(ecosystem), line(strings.Join(args, " ")), len(found))
 			}
 			if a.noServer() {
-				return a.importLocally(cmd.Context(), found, name, ecosystem, older)
+				return a.importLocally(cmd.Context(), found, lists, name, ecosystem, older)
 			}
 			s, err := a.connect(cmd.Context(), as, "", true)
 			if err != nil {
@@ -73,6 +82,18 @@ Nothing is fetched: bring the files by whatever way is open to you.`,
 					return fmt.Errorf("feed %s %s: %w", line(name), line(f.Ecosystem), err)
 				}
 				out.Items = append(out.Items, *op)
+			}
+			for _, path := range lists {
+				in, err := os.Open(path)
+				if err != nil {
+					return err
+				}
+				l, err := s.api().ImportExploits(cmd.Context(), older, in)
+				in.Close()
+				if err != nil {
+					return fmt.Errorf("%s: %w", line(path), err)
+				}
+				out.Items = append(out.Items, listImport(l))
 			}
 			return a.tellImports(out)
 		},
@@ -95,8 +116,8 @@ func (a *app) tellImports(out client.List[client.FeedOperation]) error {
 }
 
 // importLocally brings archives into a data folder on which no server runs.
-func (a *app) importLocally(ctx context.Context, found []feed.Found, name, ecosystem string, older bool) error {
-	feeds, done, err := a.localFeeds(ctx, true)
+func (a *app) importLocally(ctx context.Context, found []feed.Found, lists []string, name, ecosystem string, older bool) error {
+	feeds, exploits, done, err := a.localFeeds(ctx, true)
 	if err != nil {
 		return err
 	}
@@ -115,7 +136,39 @@ func (a *app) importLocally(ctx context.Context, found []feed.Found, name, ecosy
 		}
 		out.Items = append(out.Items, api.WireOperation(op))
 	}
+	for _, path := range lists {
+		in, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		l, err := exploits.Import(ctx, in, "system:admin", older)
+		in.Close()
+		if err != nil {
+			return fmt.Errorf("%s: %w", line(path), err)
+		}
+		wire := api.WireExploits(l)
+		out.Items = append(out.Items, listImport(&wire))
+	}
 	return a.tellImports(out)
+}
+
+// isList says whether a file is CISA's catalog or EPSS's scores rather than an
+// archive of records: it begins as those do.
+func isList(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	head := make([]byte, 512)
+	n, _ := io.ReadFull(f, head)
+	head = bytes.TrimSpace(head[:n])
+	return bytes.HasPrefix(head, []byte{0x1f, 0x8b}) || bytes.HasPrefix(head, []byte("#model_version")) || bytes.HasPrefix(head, []byte("{")) && bytes.Contains(head, []byte(`"catalogVersion"`))
+}
+
+// listImport tells of a list as of an operation: it is replaced whole.
+func listImport(l *client.ExploitList) client.FeedOperation {
+	return client.FeedOperation{Name: l.Name, State: "in_force", Added: int64(l.Records), Archive: l.Digest}
 }
 
 // importFeed sends one archive; a folder becomes a zip on its way.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"assay/internal/fault"
 	"assay/sbom"
 	"assay/store"
+	"assay/vuln/exploit"
 	"assay/vuln/feed"
 	vulnfinding "assay/vuln/finding"
 
@@ -64,7 +66,7 @@ always fail.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.gate(cmd.Context(), &f, args[0]) },
 	}
 	fl := c.Flags()
-	fl.StringSliceVar(&f.failOn, "fail-on", []string{"low"}, "the least severity that fails: critical, high, medium, low or none; and unknown, for what is not known")
+	fl.StringSliceVar(&f.failOn, "fail-on", []string{"low"}, "what fails: the least severity (critical, high, medium, low, none), kev, epss>0.5, and unknown for what is not known")
 	fl.BoolVar(&f.fixed, "ignore-unfixed", false, "leave out what no version mends")
 	fl.DurationVar(&f.maxAge, "max-age", 48*time.Hour, "with --data and no server: how old a feed may be")
 	fl.StringVarP(&f.format, "output", "o", "", "table, json, yaml, sarif or github (default table)")
@@ -72,32 +74,59 @@ always fail.`,
 	fl.StringVar(&f.scan.name, "name", "", "of standard input: what it would be called as a file")
 	fl.StringVar(&f.scan.sign.subject, "subject", "", "with --data: the local identity to ask as")
 	complete(c, "output", "table", "json", "yaml", formatSARIF, formatGitHub)
-	complete(c, "fail-on", "critical", "high", "medium", "low", "unknown")
+	complete(c, "fail-on", "critical", "high", "medium", "low", "kev", "epss>0.5", "unknown")
 	return c
 }
 
 var severityRank = map[string]int{"none": 1, "low": 2, "medium": 3, "high": 4, "critical": 5}
 
-// threshold reads --fail-on: the least rank that fails, and whether what is not
-// known does.
-func (f *gateFlags) threshold() (least int, unknown bool, err error) {
-	least = 6
+// threshold is --fail-on, read.
+type threshold struct {
+	least   int     // rank of severity that fails; 6: none does
+	unknown bool    // what is not known does
+	kev     bool    // what is known to be exploited does
+	epss    float64 // what is more probable to be does; 2: nothing
+}
+
+func (f *gateFlags) threshold() (t threshold, err error) {
+	t = threshold{least: 6, epss: 2}
 	for _, w := range f.failOn {
-		if w == "unknown" {
-			unknown = true
-			continue
+		over, isEPSS := strings.CutPrefix(w, "epss>")
+		switch {
+		case w == "unknown":
+			t.unknown = true
+		case w == "kev":
+			t.kev = true
+		case isEPSS:
+			p, err := strconv.ParseFloat(over, 64)
+			if err != nil || !(p >= 0 && p < 1) {
+				return t, usagef("--fail-on %q: want a probability from 0 to 1, such as epss>0.5", clean(w))
+			}
+			t.epss = p
+		case severityRank[w] > 0:
+			t.least = min(t.least, severityRank[w])
+		default:
+			return t, usagef("--fail-on %q: want critical, high, medium, low, none, kev, epss>NUMBER or unknown", clean(w))
 		}
-		r := severityRank[w]
-		if r == 0 {
-			return 0, false, usagef("--fail-on %q: want critical, high, medium, low, none or unknown", clean(w))
-		}
-		least = min(least, r)
 	}
-	return least, unknown, nil
+	return t, nil
+}
+
+// fails says whether a finding is one to fail on. A flaw that nobody rates may be
+// of any severity, unless only exploitation was asked about.
+func (t threshold) fails(i client.Finding) bool {
+	if i.Malicious {
+		return true
+	}
+	if i.Status != "affected" {
+		return t.unknown
+	}
+	rank, rated := severityRank[i.Severity]
+	return rank >= t.least || !rated && t.least < 6 || t.kev && i.KEV != "" || i.EPSS > t.epss
 }
 
 func (a *app) gate(ctx context.Context, f *gateFlags, text string) error {
-	least, unknown, err := f.threshold()
+	limit, err := f.threshold()
 	if err != nil {
 		return err
 	}
@@ -137,16 +166,14 @@ func (a *app) gate(ctx context.Context, f *gateFlags, text string) error {
 	if err != nil {
 		return err
 	}
-	for _, i := range got.Items {
-		// A flaw that nobody rates may be of any severity.
-		rank, rated := severityRank[i.Severity]
-		if i.Malicious || i.Status == "affected" && (!rated || rank >= least) || i.Status != "affected" && unknown {
-			return &exitError{1}
-		}
+	if slices.ContainsFunc(got.Items, limit.fails) {
+		return &exitError{1}
 	}
 	doubt := !got.Coverage.Complete() || slices.ContainsFunc(got.Items, func(i client.Finding) bool { return i.Status != "affected" })
+	// A list that is asked about and is not there says nothing.
+	doubt = doubt || limit.kev && !got.Coverage.KEV || limit.epss < 2 && !got.Coverage.EPSS
 	switch {
-	case doubt && unknown:
+	case doubt && limit.unknown:
 		return &exitError{1}
 	case doubt:
 		return &exitError{2}
@@ -172,7 +199,7 @@ func (a *app) judged(ctx context.Context, f *gateFlags, d *sbom.Document) (*clie
 		q.Components = append(q.Components, one)
 	}
 	if a.noServer() {
-		feeds, done, err := a.localFeeds(ctx, false)
+		feeds, exploits, done, err := a.localFeeds(ctx, false)
 		if err != nil {
 			return nil, err
 		}
@@ -181,7 +208,11 @@ func (a *app) judged(ctx context.Context, f *gateFlags, d *sbom.Document) (*clie
 		for i, c := range q.Components {
 			list[i] = vulnfinding.Component(c)
 		}
-		all, st, err := vulnfinding.Judge(ctx, feeds, list, q.Incomplete, time.Now(), f.maxAge)
+		book, err := exploits.Book(ctx)
+		if err != nil {
+			return nil, err
+		}
+		all, st, err := vulnfinding.Judge(ctx, feeds, book, list, q.Incomplete, time.Now(), f.maxAge)
 		if err != nil {
 			return nil, err
 		}
@@ -211,26 +242,26 @@ func (a *app) noServer() bool {
 
 // localFeeds opens the advisories of a data folder without a server. To write, the
 // folder is made where it is not there, and locked.
-func (a *app) localFeeds(ctx context.Context, write bool) (feeds *feed.Store, done func(), err error) {
+func (a *app) localFeeds(ctx context.Context, write bool) (feeds *feed.Store, exploits *exploit.Store, done func(), err error) {
 	path := filepath.Join(a.data, "assay.db")
 	var lock io.Closer
 	if write {
 		if err := os.MkdirAll(a.data, 0o700); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		if lock, err = durable.Lock(filepath.Join(a.data, "lock")); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 	} else if _, err := os.Stat(path); err != nil {
-		return nil, nil, fault.Newf(fault.NotFound, "no advisories in %s: bring some with assay feed import --data %s PATH", a.data, a.data)
+		return nil, nil, nil, fault.Newf(fault.NotFound, "no advisories in %s: bring some with assay feed import --data %s PATH", a.data, a.data)
 	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	db, err := store.Open(ctx, "sqlite:"+abs)
 	if err == nil && write {
-		err = db.Migrate(ctx, event.Migrations, feed.Migrations)
+		err = db.Migrate(ctx, event.Migrations, feed.Migrations, exploit.Migrations)
 	}
 	if err == nil {
 		feeds, err = feed.NewStore(db, feed.DefaultLimits(), nil)
@@ -245,9 +276,9 @@ func (a *app) localFeeds(ctx context.Context, write bool) (feeds *feed.Store, do
 	}
 	if err != nil {
 		done()
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return feeds, done, nil
+	return feeds, exploit.NewStore(db), done, nil
 }
 
 func writeAnnotations(w io.Writer, target string, got *client.Findings) {

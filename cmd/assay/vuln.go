@@ -80,6 +80,12 @@ func tableOfFindings(w io.Writer, got *client.Findings) {
 		if f.Score > 0 {
 			severity = fmt.Sprintf("%s %.1f", f.Severity, f.Score)
 		}
+		if f.KEV != "" {
+			severity += ", exploited"
+		}
+		if f.EPSS > 0 {
+			severity += fmt.Sprintf(", EPSS %.2f", f.EPSS)
+		}
 		if f.Malicious {
 			severity = "malicious"
 		}

@@ -17,6 +17,7 @@ import (
 	"assay/sbom"
 	"assay/store"
 	"assay/store/storetest"
+	"assay/vuln/exploit"
 	"assay/vuln/feed"
 	"assay/vuln/finding"
 
@@ -33,14 +34,14 @@ type site struct {
 
 func open(t testing.TB, db *store.DB) *site {
 	t.Helper()
-	if err := db.Migrate(t.Context(), event.Migrations, sbom.Migrations, feed.Migrations, finding.Migrations); err != nil {
+	if err := db.Migrate(t.Context(), event.Migrations, sbom.Migrations, feed.Migrations, exploit.Migrations, finding.Migrations); err != nil {
 		t.Fatal(err)
 	}
 	feeds, err := feed.NewStore(db, feed.DefaultLimits(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &site{t, db, sbom.NewStore(db, sbom.Limits{}), feeds, finding.New(db, feeds)}
+	return &site{t, db, sbom.NewStore(db, sbom.Limits{}), feeds, finding.New(db, feeds, exploit.NewStore(db))}
 }
 
 func subject(n int) artifact.Digest { return artifact.SHA256Of(fmt.Append(nil, "subject", n)) }
@@ -213,7 +214,7 @@ func TestFindings(t *testing.T) {
 			t.Errorf("%d receipts of documents", n)
 		}
 		// All of it stands in the database: a new process finds the same.
-		again := finding.New(db, s.feeds)
+		again := finding.New(db, s.feeds, exploit.NewStore(db))
 		if err := again.Load(t.Context()); err != nil {
 			t.Fatal(err)
 		}

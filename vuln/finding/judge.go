@@ -7,6 +7,7 @@ import (
 
 	"assay/artifact"
 	"assay/vuln"
+	"assay/vuln/exploit"
 	"assay/vuln/feed"
 )
 
@@ -24,13 +25,14 @@ type Component struct {
 // Judge says what the advisories in force say about components, without storing
 // anything: the answer of a gate about what was just built. incomplete are the
 // reasons of the document for which it does not hold everything.
-func Judge(ctx context.Context, feeds *feed.Store, components []Component, incomplete []string, now time.Time, maxAge time.Duration) (all []Finding, st State, err error) {
+func Judge(ctx context.Context, feeds *feed.Store, book *exploit.Book, components []Component, incomplete []string, now time.Time, maxAge time.Duration) (all []Finding, st State, err error) {
 	sources, err := feeds.Sources(ctx)
 	if err != nil {
 		return nil, st, err
 	}
 	st = State{SBOM: true, Scanned: true, Incomplete: incomplete}
-	known := flaws{feeds, map[string]*flaw{}}
+	st.KEV, st.EPSS = book.Has(exploit.KEV, now, maxAge), book.Has(exploit.EPSS, now, maxAge)
+	known := flaws{feeds, book, map[string]*flaw{}}
 	records := map[vuln.Package][]feed.Record{}
 	seen := map[string]bool{}
 	for _, c := range components {

@@ -13,14 +13,16 @@ import (
 	"assay/internal/fault"
 	"assay/store"
 	"assay/vuln"
+	"assay/vuln/exploit"
 	"assay/vuln/feed"
 )
 
 // Matcher keeps findings up to date. One process at a time matches; any may read.
 type Matcher struct {
-	db    *store.DB
-	feeds *feed.Store
-	index *vuln.Index
+	db       *store.DB
+	feeds    *feed.Store
+	exploits *exploit.Store
+	index    *vuln.Index
 
 	mu     sync.Mutex // one change at a time
 	loaded bool
@@ -28,8 +30,8 @@ type Matcher struct {
 
 // New makes a matcher over a database that was migrated with [Migrations], and
 // those of sbom, feed and event.
-func New(db *store.DB, feeds *feed.Store) *Matcher {
-	return &Matcher{db: db, feeds: feeds, index: vuln.NewIndex()}
+func New(db *store.DB, feeds *feed.Store, exploits *exploit.Store) *Matcher {
+	return &Matcher{db: db, feeds: feeds, exploits: exploits, index: vuln.NewIndex()}
 }
 
 // Index is what the matcher answers from.

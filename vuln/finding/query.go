@@ -12,6 +12,7 @@ import (
 	"assay/internal/fault"
 	"assay/store"
 	"assay/vuln"
+	"assay/vuln/exploit"
 	"assay/vuln/feed"
 )
 
@@ -32,6 +33,8 @@ type Finding struct {
 	Score     float64   // of CVSS, with the severity; 0: none
 	Summary   string
 	Malicious bool
+	KEV       string  // since when it stands in the catalog of known exploited vulnerabilities; "" when it does not
+	EPSS      float64 // probability that it is exploited within 30 days; 0: no score
 }
 
 // Source is a record of a feed.
@@ -48,6 +51,7 @@ type State struct {
 	ReleaseMissing int      // their distribution's release is not known
 	FeedsMissing   []string // ecosystems of components that no feed in force is for
 	FeedsStale     []string // and that no feed was looked at for lately
+	KEV, EPSS      bool     // these lists are in force, and fresh
 }
 
 // OfSubject gives what is known about an artifact. maxAge is how old a feed may
@@ -63,7 +67,13 @@ func (m *Matcher) OfSubject(ctx context.Context, subject artifact.Digest, maxAge
 	if err := m.freshness(ctx, subject, maxAge, &st); err != nil {
 		return nil, st, err
 	}
-	known := flaws{m.feeds, map[string]*flaw{}}
+	book, err := m.exploits.Book(ctx)
+	if err != nil {
+		return nil, st, err
+	}
+	now := m.db.Now()
+	st.KEV, st.EPSS = book.Has(exploit.KEV, now, maxAge), book.Has(exploit.EPSS, now, maxAge)
+	known := flaws{m.feeds, book, map[string]*flaw{}}
 	for _, r := range rows {
 		f, err := known.of(ctx, r.advisory)
 		if err != nil {
@@ -214,11 +224,14 @@ type flaw struct {
 	severity  string
 	score     float64
 	malicious bool
+	kev       string
+	epss      float64
 }
 
 // flaws remembers what was read of the flaws of one answer.
 type flaws struct {
 	feeds *feed.Store
+	book  *exploit.Book
 	known map[string]*flaw
 }
 
@@ -268,6 +281,12 @@ func (k *flaws) of(ctx context.Context, id string) (*flaw, error) {
 		f.name = names[0]
 	}
 	f.severity = first(f.severity, "unknown")
+	if k, is := k.book.Known(names...); is {
+		f.kev = first(k.Added, "listed")
+	}
+	if s, is := k.book.Score(names...); is {
+		f.epss = s.Probability
+	}
 	k.known[id] = f
 	return f, nil
 }
@@ -285,7 +304,7 @@ func join(all []Finding, r row, f *flaw) []Finding {
 	i := slices.IndexFunc(all, func(o Finding) bool { return o.Name == f.name && o.Component == r.component })
 	if i < 0 {
 		all = append(all, Finding{Name: f.name, Component: r.component, Version: r.version, Status: vuln.Status(r.status).String(), Reason: r.reason, Fixed: r.fixed, Direct: directness(r.direct), Via: r.via,
-			FirstSeen: r.seen, Severity: f.severity, Score: f.score, Summary: f.summary, Malicious: f.malicious})
+			FirstSeen: r.seen, Severity: f.severity, Score: f.score, Summary: f.summary, Malicious: f.malicious, KEV: f.kev, EPSS: f.epss})
 		i = len(all) - 1
 	}
 	at := &all[i]
