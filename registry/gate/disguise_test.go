@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"assay/artifact"
 	"assay/config"
@@ -127,9 +128,16 @@ func TestThreat_Registry_EvidenceByTagOfItsOwn(t *testing.T) {
 			x.content = "second of " + repo
 			m = s.thing(owner, repo, x, good)
 			want(t, "subject", owner.PutManifest(repo, digest(m), m), http.StatusCreated, "")
-			want(t, "then a tag", owner.PutManifest(repo, "v8", m), http.StatusForbidden, "")
-			get(t, "evidence stays evidence", reader, repo, digest(m), http.StatusOK, "")
-			get(t, "the tag", reader, repo, "v8", http.StatusNotFound, "")
+			get(t, "evidence", reader, repo, digest(m), http.StatusOK, "")
+			if isStrict {
+				want(t, "then a tag", owner.PutManifest(repo, "v8", m), http.StatusForbidden, "strict")
+				get(t, "evidence stays evidence", reader, repo, digest(m), http.StatusOK, "")
+				get(t, "the tag", reader, repo, "v8", http.StatusNotFound, "")
+			} else {
+				want(t, "then a tag", owner.PutManifest(repo, "v8", m), http.StatusCreated, "is staged")
+				get(t, "the tag", reader, repo, "v8", http.StatusForbidden, "is staged")
+				get(t, "the tag, for who pushed it", owner, repo, "v8", http.StatusOK, "")
+			}
 			s.sign(owner, repo, signer, m)
 			want(t, "then a tag of what is signed", owner.PutManifest(repo, "v8", m), http.StatusCreated, "")
 			get(t, "the tag", reader, repo, "v8", http.StatusOK, "")
@@ -331,4 +339,52 @@ func TestHeldForTwo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}, staged)
+}
+
+// TestThreat_Registry_QuarantinedPartIsKept: what is under quarantine does not go
+// with an index that is deleted, and goes once it is released.
+func TestThreat_Registry_QuarantinedPartIsKept(t *testing.T) {
+	each(t, func(t *testing.T, s *site) {
+		const repo = "open/app"
+		s.Grant(t, "operator", identity.RoleOperator, "**")
+		owner := s.as("owner")
+		bad, good := s.runnable(owner, repo, "bad"), s.runnable(owner, repo, "good")
+		for _, m := range [][]byte{bad, good} {
+			want(t, "push", owner.PutManifest(repo, digest(m), m), http.StatusCreated, "")
+		}
+		idx := index(t, bad, good)
+		want(t, "push", owner.PutManifest(repo, "v1", idx), http.StatusCreated, "")
+		if _, err := s.gate.Quarantine(t.Context(), artifactOf(bad), "boss", "looked into"); err != nil {
+			t.Fatal(err)
+		}
+		want(t, "delete the index", s.as("operator").Do("DELETE", "/v2/"+repo+"/manifests/"+digest(idx), ""), http.StatusAccepted, "")
+		left := func() (n int) {
+			t.Helper()
+			s.pass(time.Hour)
+			if err := s.DB.Update(t.Context(), func(tx *store.Tx) error {
+				gone, err := registry.RemovedBefore(t.Context(), tx, tx.Now(), 100)
+				if err != nil {
+					return err
+				}
+				for _, rm := range gone {
+					if _, _, err := s.Registry.Follow(t.Context(), tx, rm, identity.System("collector")); err != nil {
+						return err
+					}
+				}
+				return tx.QueryRow(t.Context(), `SELECT COUNT(*) FROM registry_manifest WHERE repository = ?`, repo).Scan(&n)
+			}); err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		if n := left(); n != 1 {
+			t.Fatalf("%d manifests are left, want the one under quarantine", n)
+		}
+		if _, err := s.gate.Release(t.Context(), artifactOf(bad), "boss", "looked into"); err != nil {
+			t.Fatal(err)
+		}
+		if n := left(); n != 0 {
+			t.Fatalf("%d manifests are left after the release", n)
+		}
+	})
 }

@@ -100,11 +100,7 @@ func (g *Gate) Stored(ctx context.Context, tx *store.Tx, p *registry.Push) error
 		p.State = string(Active)
 		return nil
 	default:
-		err := g.stage(ctx, tx, p, &s, &r)
-		if err == nil && was != nil && was.carrier && was.state == Active && r.state != Active {
-			return fault.Newf(fault.Denied, "%s is evidence about %s in repository %s: a tag of its own is refused until it is allowed itself (%s)", p.Digest, was.subject, p.Repository, r.reason)
-		}
-		return err
+		return g.stage(ctx, tx, p, &s, &r)
 	}
 	p.State = string(r.state)
 	return g.keep(ctx, tx, &r)
@@ -231,7 +227,8 @@ func (g *Gate) TagMove(ctx context.Context, tx *store.Tx, m registry.Move) (hold
 }
 
 // Removed forgets the state of a manifest, unless the repository is immutable
-// and no rule for immutable ones deletes.
+// and no rule for immutable ones deletes, or the manifest is under quarantine or
+// revoked: it is kept for those who look into it.
 func (g *Gate) Removed(ctx context.Context, tx *store.Tx, m registry.Move) error {
 	s := g.Repository(m.Repository)
 	r, err := find(ctx, tx, m.Repository, m.From)
@@ -240,6 +237,10 @@ func (g *Gate) Removed(ctx context.Context, tx *store.Tx, m registry.Move) error
 	}
 	if s.Immutable && !m.ByRule && !m.Carrier && (r == nil || !r.carrier && r.state == Active) {
 		return fault.Newf(fault.Denied, "repository %s is immutable: manifest %s cannot be deleted", m.Repository, m.From)
+	}
+	// Clients do not see it; garbage collection comes here by an index of it.
+	if b, err := blockedIn(ctx, tx, m.From); err != nil || b != nil {
+		return blockedError(err, m.From, b)
 	}
 	_, err = tx.Exec(ctx, `DELETE FROM gate_state WHERE repository = ? AND digest = ?`, m.Repository, string(m.From))
 	g.forget(tx, m.Repository, m.From)
