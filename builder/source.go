@@ -15,7 +15,7 @@ import (
 type Source struct {
 	URI    string // git+https://… of the remote origin without credentials; "" where there is none
 	Commit string // hex of the commit object
-	Ref    string // refs/heads/… or refs/tags/…; "" when detached
+	Ref    string // refs/heads/… or refs/tags/…; the one tag when detached there; else ""
 	Dirty  bool   // files differ from the commit
 
 	root string
@@ -32,7 +32,12 @@ func describeSource(ctx context.Context, dir string) (*Source, error) {
 	if s.Commit, err = git(ctx, dir, "rev-parse", "--verify", "HEAD"); err != nil {
 		return nil, nil //nolint:nilerr // no commit yet
 	}
-	s.Ref, _ = git(ctx, dir, "symbolic-ref", "-q", "HEAD")
+	if s.Ref, _ = git(ctx, dir, "symbolic-ref", "-q", "HEAD"); s.Ref == "" {
+		// Of several tags nobody says which was meant.
+		if tag, err := git(ctx, dir, "tag", "--points-at", "HEAD"); err == nil && tag != "" && !strings.ContainsAny(tag, " \n") {
+			s.Ref = "refs/tags/" + tag
+		}
+	}
 	if remote, err := git(ctx, dir, "config", "--get", "remote.origin.url"); err == nil {
 		s.URI = remoteURI(remote)
 	}

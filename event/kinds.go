@@ -101,6 +101,7 @@ const (
 const (
 	SourcePushed            Kind = "source.pushed"
 	SourceReviewed          Kind = "source.reviewed"
+	SourceTagMoved          Kind = "source.tag_moved"
 	SourceForcePushed       Kind = "source.force_pushed"
 	SourceUnreviewed        Kind = "source.unreviewed"
 	SourceProtectionChanged Kind = "source.protection_changed"
@@ -195,6 +196,8 @@ func Kinds() []KindInfo {
 			{"state", "approved, changes_requested, commented or dismissed"}, {"stale", "the change has another head by now"}, {"own", "by the change's author"}}},
 		{SourceForcePushed, Alert, "The history of a protected branch was rewritten, or the branch deleted.", []Field{
 			{"source", "its name in the configuration"}, {"repository", "URL at the forge"}, {"ref", "the protected branch"}, {"before", "commit"}, {"after", "commit"}, {"reason", "which of the two"}}},
+		{SourceTagMoved, Alert, "A tag was moved to another commit than it was known to name. The event's digest is of the commit that it names now.", []Field{
+			{"source", "its name in the configuration"}, {"repository", "URL at the forge"}, {"ref", "the tag"}, {"before", "commit, or as the forge says it where nothing was known"}, {"after", "commit"}}},
 		{SourceUnreviewed, Alert, "A protected branch moved to what was not reviewed.", []Field{
 			{"source", "its name in the configuration"}, {"repository", "URL at the forge"}, {"ref", "the protected branch"}, {"before", "commit"}, {"after", "commit"}, {"reason", "what is missing"}, {"approvals", "how many there are, stale and own ones included"}}},
 		{SourceProtectionChanged, Alert, "A branch is protected otherwise than when it was last looked at.", []Field{

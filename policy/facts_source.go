@@ -14,7 +14,7 @@ import (
 type SourceFact struct {
 	Evidence
 	Own            bool     `json:"own,omitzero"`             // signed by this site's own source key, which records what forges told
-	Kind           string   `json:"kind"`                     // "record": how the commit came to its branch; "summary": a source verification summary; "tarball": the archive held against its tag
+	Kind           string   `json:"kind"`                     // "record": how the commit came to its branch; "summary": a source verification summary; "tag": what is known of a tag that names it, or named it; "tarball": the archive held against its tag
 	Commit         string   `json:"commit"`                   // hex
 	Level          int      `json:"level,omitempty"`          // of a summary: SLSA source level, 0 where it did not pass
 	Signed         bool     `json:"signed,omitzero"`          // of a summary: every commit that was judged is signed by an identity of the repository's policy
@@ -25,6 +25,8 @@ type SourceFact struct {
 	Removed        bool     `json:"removed,omitzero"`         // of a record: a force push took the commit off the branch
 	Workflows      []string `json:"workflows,omitempty"`      // of a record: files of pipelines that the push changed
 	FilesUnknown   bool     `json:"files_unknown,omitzero"`   // of a record: the forge did not tell of all changed files
+	Ref            string   `json:"ref,omitempty"`            // of a tag: refs/tags/…
+	TagMoved       bool     `json:"tag_moved,omitzero"`       // of a tag: it named another commit before, or names another now
 	TarballDiffers bool     `json:"tarball_differs,omitzero"` // of a tarball: it departs from its tag
 }
 
@@ -37,6 +39,7 @@ type SourceRequirement struct {
 	Signed               bool            `yaml:"signed,omitempty" json:"signed,omitzero"`                             // the commits are signed by identities of the repository's policy
 	NoForcePush          bool            `yaml:"noForcePush,omitempty" json:"noForcePush,omitzero"`                   // the push rewrote nothing, and no later one took the commit away
 	NoUnreviewedWorkflow bool            `yaml:"noUnreviewedWorkflow,omitempty" json:"noUnreviewedWorkflow,omitzero"` // files of pipelines did not change without review
+	NoMovedTag           bool            `yaml:"noMovedTag,omitempty" json:"noMovedTag,omitzero"`                     // the tag that it was built from is known, and always named this commit
 	Tarball              bool            `yaml:"tarball,omitempty" json:"tarball,omitzero"`                           // the artifact was held against its tag and does not depart from it
 }
 
@@ -50,9 +53,9 @@ func (r *SourceRequirement) compile(provenance bool) (*sourceRule, error) {
 	if r.Level < 0 || r.Level > 3 {
 		return nil, fault.Newf(fault.Invalid, "level %d: want 1 to 3", r.Level)
 	}
-	commit := r.Level > 0 || r.Reviewed || r.Signed || r.NoForcePush || r.NoUnreviewedWorkflow
+	commit := r.Level > 0 || r.Reviewed || r.Signed || r.NoForcePush || r.NoUnreviewedWorkflow || r.NoMovedTag
 	if !commit && !r.Tarball {
-		return nil, fault.Newf(fault.Invalid, "want some of level, reviewed, signed, noForcePush, noUnreviewedWorkflow, tarball")
+		return nil, fault.Newf(fault.Invalid, "want some of level, reviewed, signed, noForcePush, noUnreviewedWorkflow, noMovedTag, tarball")
 	}
 	if commit && !provenance {
 		return nil, fault.Newf(fault.Invalid, "goes with provenance, which says whose word tells the commit")
@@ -99,6 +102,9 @@ func (r *sourceRule) evaluate(ev *evaluation, provenance *provenanceRule, q *qua
 		if !provenance.trusts(ev, p) {
 			continue
 		}
+		if r.want.NoMovedTag {
+			r.tag(ev, p, q)
+		}
 		_, id, _ := strings.Cut(p.Source.Digest, ":")
 		if !slices.Contains(commits, id) {
 			commits = append(commits, id)
@@ -123,6 +129,36 @@ func (r *sourceRule) tarball(ev *evaluation, q *quality) {
 				break
 			}
 			c.Status, c.Found, c.Mend = Pass, "the same as commit "+clip(f.Commit, 64), ""
+		}
+	}
+	ev.add(c)
+}
+
+// tag checks the tag that a build was made from. What is built from a branch has
+// none that could move.
+func (r *sourceRule) tag(ev *evaluation, p *Provenance, q *quality) {
+	ref := p.Source.Ref
+	c := Check{Name: "source/tag", Status: Fail, Expected: "built from a tag that never moved, or from a branch", Mend: "connect the forge: a document of kind Source, and its webhook with tag pushes"}
+	switch {
+	case strings.HasPrefix(ref, "refs/heads/"):
+		c.Status, c.Found, c.Mend = Pass, "built from "+clip(ref, 200), ""
+	case !strings.HasPrefix(ref, "refs/tags/"):
+		c.Found, c.Mend = "the provenance names neither: "+orNone(clip(ref, 200)), "build from a tag or a branch"
+	default:
+		_, commit, _ := strings.Cut(p.Source.Digest, ":")
+		at := clip(ref, 200) + " at commit " + clip(commit, 12)
+		c.Found = at + ": nobody whose word counts knows it"
+		for i := range ev.facts.Sources {
+			f := &ev.facts.Sources[i]
+			if f.Kind != "tag" || f.Commit != commit || f.Ref != ref || !r.counts(ev, f, q) {
+				continue
+			}
+			c.Evidence = append(c.Evidence, f.ID)
+			if f.TagMoved {
+				c.Status, c.Found, c.Mend = Fail, at+": the tag was moved", "release under a new tag"
+				break
+			}
+			c.Status, c.Found, c.Mend = Pass, at+": never moved", ""
 		}
 	}
 	ev.add(c)

@@ -17,7 +17,7 @@ func sourceFacts(facts ...SourceFact) *Facts {
 	f := goodFacts()
 	e := evidence(40, issuer, "ci@example.org")
 	f.Attestations = []Attestation{{Evidence: e, PredicateType: "https://slsa.dev/provenance/v1"}}
-	f.Provenance = []Provenance{{Attestation: e.ID, BuilderID: "https://builder.example/v1", Level: 2, Source: Source{Digest: "gitCommit:" + strings.Repeat("a", 40)}}}
+	f.Provenance = []Provenance{{Attestation: e.ID, BuilderID: "https://builder.example/v1", Level: 2, Source: Source{Digest: "gitCommit:" + strings.Repeat("a", 40), Ref: "refs/tags/v1"}}}
 	for i, s := range facts {
 		who := evidence(60+i, issuer, "mallory@example.org")
 		if s.Source == "by bob" {
@@ -60,6 +60,10 @@ func TestSourceRequirements(t *testing.T) {
 		"workflow":           {"noUnreviewedWorkflow: true", []SourceFact{{Own: true, Kind: "record", Workflows: []string{"ci.yml"}}}, "unreviewed change of ci.yml"},
 		"workflow reviewed":  {"noUnreviewedWorkflow: true", []SourceFact{{Own: true, Kind: "record", Reviewed: true, Workflows: []string{"ci.yml"}}}, ""},
 		"files unknown":      {"noUnreviewedWorkflow: true", []SourceFact{{Own: true, Kind: "record", FilesUnknown: true}}, "not all files are known"},
+		"tag":                {"noMovedTag: true", []SourceFact{{Own: true, Kind: "tag", Ref: "refs/tags/v1"}}, ""},
+		"tag moved":          {"noMovedTag: true", []SourceFact{{Own: true, Kind: "tag", Ref: "refs/tags/v1"}, {Own: true, Kind: "tag", Ref: "refs/tags/v1", TagMoved: true}}, "the tag was moved"},
+		"tag of another":     {"noMovedTag: true", []SourceFact{{Own: true, Kind: "tag", Ref: "refs/tags/v2"}, {Own: true, Kind: "tag", Ref: "refs/tags/v1", Commit: strings.Repeat("b", 40)}}, "nobody whose word counts knows it"},
+		"tag by nobody":      {"noMovedTag: true", []SourceFact{{Kind: "tag", Ref: "refs/tags/v1"}}, "nobody whose word counts knows it"},
 		"tarball":            {"tarball: true" + bob, []SourceFact{{Evidence: byBob, Kind: "tarball"}}, ""},
 		"tarball differs":    {"tarball: true" + bob, []SourceFact{{Evidence: byBob, Kind: "tarball"}, {Evidence: byBob, Kind: "tarball", TarballDiffers: true}}, "departs from its tag"},
 		"tarball by nobody":  {"tarball: true" + bob, []SourceFact{{Kind: "tarball"}}, "compared by nobody"},

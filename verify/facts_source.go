@@ -127,6 +127,12 @@ func sourceFact(predicateType string, predicate []byte) (f policy.SourceFact, ok
 			}
 		}
 		return f, true
+	case forge.PredicateTag:
+		var t forge.Tag
+		if strictjson.Unmarshal(predicate, &t) != nil {
+			return f, false
+		}
+		return policy.SourceFact{Kind: "tag", Ref: clip(t.Ref, 300), TagMoved: t.Moved}, true
 	case attestation.PredicateVSA:
 		v, err := attestation.ParseVSA(predicate)
 		if err != nil {

@@ -458,3 +458,52 @@ func FuzzNotice(f *testing.F) {
 		}
 	})
 }
+
+// A tag that names another commit than it did has moved, whichever way.
+func TestThreat_Git_TagMoved(t *testing.T) {
+	zero := strings.Repeat("0", 40)
+	gitlab := Spec{Provider: GitLab, URL: "https://gitlab.test/group/app", Branch: "main", Secret: "file:/s"}
+	tag := func(before, after, object string) obj {
+		return obj{"ref": "refs/tags/v1", "before": before, "after": object, "checkout_sha": after, "project": obj{"path_with_namespace": "group/app"}, "user_username": "ann"}
+	}
+	for name, c := range map[string]struct {
+		sent  []obj
+		moved map[string]bool // by commit: what the last statement about it says
+	}{
+		"made":                     {[]obj{tag(zero, idA, idA)}, map[string]bool{idA: false}},
+		"moved":                    {[]obj{tag(zero, idA, idA), tag(idA, idB, idB)}, map[string]bool{idA: true, idB: true}},
+		"moved, and annotated":     {[]obj{tag(zero, idA, idH), tag(idH, idB, idI)}, map[string]bool{idA: true, idB: true}},
+		"annotated anew":           {[]obj{tag(zero, idA, idH), tag(idH, idA, idI)}, map[string]bool{idA: false}},
+		"there before, and moved":  {[]obj{tag(idA, idB, idB)}, map[string]bool{idA: true, idB: true}},
+		"deleted, made again":      {[]obj{tag(zero, idA, idA), tag(idA, "", zero), tag(zero, idA, idA)}, map[string]bool{idA: false}},
+		"deleted, made elsewhere":  {[]obj{tag(zero, idA, idA), tag(idA, "", zero), tag(zero, idB, idB)}, map[string]bool{idA: true, idB: true}},
+		"moved, and back to where": {[]obj{tag(zero, idA, idA), tag(idA, idB, idB), tag(idB, idA, idA)}, map[string]bool{idA: true, idB: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			storetest.Each(t, func(t *testing.T, db *store.DB) {
+				b := newBench(t, db, gitlab)
+				for _, n := range c.sent {
+					if code := b.send(GitLab, "Tag Push Hook", n); code != http.StatusAccepted {
+						t.Fatalf("answered %d", code)
+					}
+				}
+				b.step()
+				got := map[string]bool{}
+				for _, st := range b.stated {
+					var one Tag
+					if err := json.Unmarshal(st.Predicate, &one); err != nil || st.PredicateType != PredicateTag || one.Ref != "refs/tags/v1" {
+						t.Fatalf("%s, %v", st.Predicate, err)
+					}
+					id := attestation.GitCommit(st.Subject[0].Digest)
+					got[id] = got[id] || one.Moved
+				}
+				if d := cmp.Diff(c.moved, got); d != "" {
+					t.Errorf("moved, by commit (-want +got):\n%s", d)
+				}
+				if (b.kinds()[event.SourceTagMoved] > 0) != (len(c.moved) > 1) {
+					t.Errorf("events %v", b.kinds())
+				}
+			})
+		})
+	}
+}

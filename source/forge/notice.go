@@ -26,6 +26,7 @@ type notice struct {
 // push is a branch that moved.
 type push struct {
 	Ref, Before, After string
+	Commit             string // that a tag names; "": the forge says no more than After
 	Pusher             string
 	Forced             *bool // nil: the forge does not say
 	Files              []string
@@ -108,6 +109,9 @@ func (n *notice) validate() error {
 	if p := n.push; p != nil {
 		if !commitID(p.Before) || !commitID(p.After) || len(p.Ref) > 1024 || !strings.HasPrefix(p.Ref, "refs/") {
 			return bad("want a ref and two commits, found", p.Ref)
+		}
+		if p.Commit != "" && !commitID(p.Commit) {
+			return bad("want the id of a commit, found", p.Commit)
 		}
 	}
 	if c := n.change; c != nil {
@@ -217,6 +221,9 @@ func parseGitHub(provider, event string, body []byte) (*notice, error) {
 		Forced  *bool   `json:"forced"`
 		Commits []files `json:"commits"`
 		Total   int     `json:"total_commits"` // Gitea's
+		Head    *struct {
+			ID string `json:"id"`
+		} `json:"head_commit"`
 		// Of pull requests.
 		Pull   *pullRequest `json:"pull_request"`
 		Review *struct {
@@ -243,6 +250,9 @@ func parseGitHub(provider, event string, body []byte) (*notice, error) {
 		// GitHub lists 2,048 commits at most, Gitea as many as it is told to.
 		n.push = &push{Ref: d.Ref, Before: d.Before, After: d.After, Pusher: d.Sender.name(), Forced: d.Forced, Files: paths(d.Commits),
 			Whole: len(d.Commits) < 2048 && d.Total <= len(d.Commits)}
+		if d.Head != nil {
+			n.push.Commit = d.Head.ID
+		}
 	case strings.HasPrefix(event, "branch_protection") || event == "repository_ruleset":
 		n.rules = true
 	case d.Pull == nil:
@@ -272,7 +282,7 @@ func parseGitHub(provider, event string, body []byte) (*notice, error) {
 
 // parseGitLab reads GitLab's events (GitLab Docs, "Webhook events").
 func parseGitLab(event string, body []byte) (*notice, error) {
-	if event != "Push Hook" && event != "Merge Request Hook" {
+	if event != "Push Hook" && event != "Tag Push Hook" && event != "Merge Request Hook" {
 		return nil, nil
 	}
 	var d struct {
@@ -282,6 +292,7 @@ func parseGitLab(event string, body []byte) (*notice, error) {
 		Ref     string  `json:"ref"`
 		Before  string  `json:"before"`
 		After   string  `json:"after"`
+		Commit  string  `json:"checkout_sha"` // of a tag: what it names; null when it is deleted
 		Pusher  string  `json:"user_username"`
 		Commits []files `json:"commits"`
 		Total   int     `json:"total_commits_count"`
@@ -305,8 +316,8 @@ func parseGitLab(event string, body []byte) (*notice, error) {
 		return nil, err
 	}
 	n := &notice{repository: d.Project.Path}
-	if event == "Push Hook" {
-		n.push = &push{Ref: d.Ref, Before: d.Before, After: d.After, Pusher: d.Pusher, Files: paths(d.Commits), Whole: d.Total <= len(d.Commits)}
+	if event != "Merge Request Hook" {
+		n.push = &push{Ref: d.Ref, Before: d.Before, After: d.After, Commit: d.Commit, Pusher: d.Pusher, Files: paths(d.Commits), Whole: d.Total <= len(d.Commits)}
 		return n, nil
 	}
 	a := d.Attrs

@@ -162,6 +162,9 @@ func (r *Recorder) record(ctx context.Context, s *Source, delivery string, n *no
 		if p := n.push; p != nil && p.Ref == s.Ref() {
 			return r.recordPush(ctx, tx, s, delivery, p)
 		}
+		if p := n.push; p != nil && strings.HasPrefix(p.Ref, tagPrefix) {
+			return r.recordTag(ctx, tx, s, p)
+		}
 		if n.change == nil {
 			return nil
 		}

@@ -19,6 +19,8 @@ import (
 //   - source_change, source_review: pull and merge requests, and each reviewer's
 //     words on them.
 //   - source_protection: how a branch is protected, as it was last found.
+//   - source_tag: the commit that a tag was last known to name, and whether it
+//     ever named another; a deleted tag is remembered.
 //   - source_statement: statements that are to be signed and stored.
 var Migrations = store.Migrations{Name: "source", Steps: []string{`
 CREATE TABLE source_delivery (
@@ -86,6 +88,14 @@ CREATE TABLE source_statement (
 	body   BYTES  NOT NULL,
 	due    BIGINT NOT NULL,
 	tries  BIGINT NOT NULL
+);`, `
+CREATE TABLE source_tag (
+	source    TEXT   NOT NULL,
+	ref       TEXT   NOT NULL,
+	commit_id TEXT   NOT NULL,
+	moved     BIGINT NOT NULL,
+	at        BIGINT NOT NULL,
+	PRIMARY KEY (source, ref)
 );`}}
 
 // pushRow is a recorded push.
