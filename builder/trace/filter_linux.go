@@ -9,11 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watched are the calls that stop for the tracer. exec needs none: the kernel
-// reports it by PTRACE_O_TRACEEXEC once it has happened.
+// watched are the calls that stop for the tracer. Of exec the kernel tells by
+// PTRACE_O_TRACEEXEC once it has happened; it stands here so that it is refused to
+// who is not traced (CLONE_UNTRACED), as the others are.
 var watched = []uint32{
 	sysOpen, sysCreat, unix.SYS_OPENAT2, unix.SYS_OPEN_BY_HANDLE_AT, unix.SYS_PIDFD_GETFD,
 	unix.SYS_CONNECT, unix.SYS_SENDMSG, unix.SYS_SENDMMSG,
+	unix.SYS_EXECVE, unix.SYS_EXECVEAT,
 }
 
 // Offsets in struct seccomp_data (linux/seccomp.h); both machines are
@@ -82,6 +84,16 @@ func program() []unix.SockFilter {
 	// io_uring opens and connects without a call of its own. Programs know
 	// machines that do not have it.
 	p = append(p, unless(unix.SYS_IO_URING_SETUP, 1), answer(unix.SECCOMP_RET_ERRNO|uint32(unix.ENOSYS)))
+	// A filter of the build's own with a listener comes before this one: what its
+	// listener lets go on would be made without a stop (seccomp_unotify(2)). Kernels
+	// before 5.0 do not have it, and say so in these words.
+	p = append(
+		p,
+		unless(unix.SYS_SECCOMP, 3),
+		load(argument(1)),
+		unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, Jf: 1},
+		answer(unix.SECCOMP_RET_ERRNO|uint32(unix.EINVAL)),
+	)
 	return append(p, answer(unix.SECCOMP_RET_ALLOW))
 }
 

@@ -5,6 +5,7 @@ package trace
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"assay/artifact"
 
@@ -47,6 +49,13 @@ var roles = map[string]func([]string){
 		end(err)
 	},
 	"untraced": roleUntraced,
+	"exec-untraced": func(a []string) {
+		cmd := exec.Command(a[0])
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_UNTRACED}
+		out, err := cmd.CombinedOutput()
+		fmt.Printf("child: %v %s\n", err, out)
+	},
+	"listener": roleListener,
 	"swap":     roleSwap,
 	"nested": func(a []string) {
 		_, err := Run(context.Background(), Options{Path: "/bin/true", Args: []string{"true"}, Env: os.Environ(), Files: [3]*os.File{os.Stdin, os.Stdout, os.Stderr}})
@@ -97,6 +106,47 @@ func roleUntraced(a []string) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_UNTRACED}
 	out, err := cmd.CombinedOutput()
 	fmt.Printf("child: %v %s\n", err, out)
+}
+
+// roleListener lays a filter of its own over one thread, which asks another to
+// decide on openat, and has that let it go on.
+func roleListener(a []string) {
+	const userNotif, newListener, goOn = unix.SECCOMP_RET_USER_NOTIF, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE
+	p := []unix.SockFilter{load(dataNr), unless(unix.SYS_OPENAT, 1), answer(userNotif), answer(unix.SECCOMP_RET_ALLOW)}
+	prog := unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
+	path, err := unix.BytePtrFromString(a[0])
+	end2(err)
+	fds, read := make(chan uintptr), make(chan string)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: it ends with the filter
+		fd, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, newListener, uintptr(unsafe.Pointer(&prog)))
+		if e != 0 {
+			fmt.Println(e)
+			os.Exit(0)
+		}
+		fds <- fd
+		at := unix.AT_FDCWD
+		got, _, e := unix.Syscall6(unix.SYS_OPENAT, uintptr(at), uintptr(unsafe.Pointer(path)), 0, 0, 0, 0)
+		if e != 0 {
+			read <- e.Error()
+			return
+		}
+		b := make([]byte, 100)
+		n, _ := unix.Read(int(got), b)
+		read <- string(b[:max(n, 0)])
+	}()
+	fd := <-fds
+	var ask [80]byte // struct seccomp_notif; its id comes first
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, fd, unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&ask))); e != 0 {
+		end2(e)
+	}
+	var reply [24]byte // struct seccomp_notif_resp
+	copy(reply[:8], ask[:8])
+	reply[20] = goOn
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, fd, unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&reply))); e != 0 {
+		end2(e)
+	}
+	fmt.Println(<-read)
 }
 
 // roleSwap puts another file in the place of a declared one before it is read.
@@ -389,6 +439,54 @@ func TestThreat_Trace_UntracedChild(t *testing.T) {
 	res, out := traced(t, dir, nil, as("untraced", in)...)
 	if f := res.Log.file(in); f == nil && strings.Contains(out, "child: <nil>") {
 		t.Errorf("a child that is not traced read the file unseen: %s", out)
+	}
+}
+
+// A program that needs no file of its own could work unseen, and undeclared.
+func TestThreat_Trace_UntracedProgram(t *testing.T) {
+	dir := folder(t)
+	program := put(t, dir, "static", tinyELF(t))
+	if err := os.Chmod(program, 0o700); err != nil { //nolint:gosec // it is run
+		t.Fatal(err)
+	}
+	res, out := traced(t, dir, nil, as("exec-untraced", program)...)
+	if !strings.Contains(out, "child: ") {
+		t.Errorf("the program did not get to start its child: %s", out)
+	}
+	if strings.Contains(out, "child: <nil>") && res.Log.ran("static") == nil {
+		t.Errorf("a child that is not traced ran a program unseen, and the trace is complete (%v): %s", res.Log.Complete, out)
+	}
+}
+
+// tinyELF is a program that opens nothing: it ends at once with 0.
+func tinyELF(t *testing.T) string {
+	if runtime.GOARCH != "amd64" {
+		t.Skip("machine code of amd64")
+	}
+	code := []byte{0x31, 0xff, 0xb8, 60, 0, 0, 0, 0x0f, 0x05} // xor edi,edi; mov eax,60; syscall
+	const at, size = 0x400000, 64 + 56
+	b := append([]byte("\x7fELF\x02\x01\x01"), make([]byte, 9)...)
+	for _, v := range []struct {
+		n int
+		v uint64
+	}{
+		{2, 2}, {2, 62}, {4, 1}, {8, at + size}, {8, 64}, {8, 0}, {4, 0}, {2, 64}, {2, 56}, {2, 1}, {2, 0}, {2, 0}, {2, 0},
+		{4, 1}, {4, 5}, {8, 0}, {8, at}, {8, at}, {8, uint64(size + len(code))}, {8, uint64(size + len(code))}, {8, 0x1000},
+	} {
+		b = append(b, binary.LittleEndian.AppendUint64(nil, v.v)[:v.n]...)
+	}
+	return string(append(b, code...))
+}
+
+func TestThreat_Trace_OwnFilterWithListener(t *testing.T) {
+	dir := folder(t)
+	in := put(t, dir, "in", "secret poison")
+	res, out := traced(t, dir, nil, as("listener", in)...)
+	if res.Log.file(in) == nil && strings.Contains(out, "secret poison") && res.Log.Complete {
+		t.Errorf("a build that answers for the kernel read a file unseen, in a complete trace: %s", out)
+	}
+	if !strings.Contains(out, "secret poison") && !strings.Contains(out, "invalid argument") {
+		t.Errorf("the program did neither read nor was it refused: %s", out)
 	}
 }
 

@@ -284,6 +284,8 @@ func (t *tracer) entered(tid int) bool {
 	}
 	c := call{nr: nr, args: args}
 	switch nr {
+	case unix.SYS_EXECVE, unix.SYS_EXECVEAT:
+		return false // told of once it has happened
 	case unix.SYS_CONNECT, unix.SYS_SENDTO, unix.SYS_SENDMSG, unix.SYS_SENDMMSG:
 		if c.peer = t.network.given(tid, &c); c.peer == nil {
 			return false
