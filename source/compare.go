@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -100,7 +101,12 @@ func Compare(ctx context.Context, r *Repository, q CompareRequest) (*Comparison,
 
 // exported lists what git archive makes of a commit.
 func (r *Repository) exported(ctx context.Context, commit string, limit int64) (*listing, error) {
+	off, err := r.withoutFilters(ctx)
+	if err != nil {
+		return nil, err
+	}
 	cmd := r.command(ctx, "-c", "core.autocrlf=false", "-c", "tar.umask=0022", "archive", "--format=tar", commit)
+	cmd.Env = append(cmd.Env, off...)
 	var errOut bytes.Buffer
 	cmd.Stderr = &limited{w: &errOut, left: 4096}
 	out, err := cmd.StdoutPipe()
@@ -119,6 +125,45 @@ func (r *Repository) exported(ctx context.Context, commit string, limit int64) (
 		err = fault.Newf(fault.Undecided, "git archive %s: %s", commit, strings.TrimSpace(errOut.String()))
 	}
 	return l, err
+}
+
+// maxFilters bounds the filters that a repository's configuration names.
+const maxFilters = 1000
+
+// withoutFilters is an environment that takes the commands out of all filters
+// that the repository's own configuration names: archive runs them on the files
+// whose attributes, which the commit holds, ask for them. Filters of the machine
+// or the user are theirs, and stay, unless the repository gives one other commands.
+func (r *Repository) withoutFilters(ctx context.Context) (env []string, err error) {
+	out, err := r.git(ctx, 1<<20, "config", "--list", "--show-scope", "--name-only", "-z", "--includes")
+	if err != nil {
+		return nil, fault.Newf(fault.Undecided, "read the repository's configuration: %w", err)
+	}
+	filters := map[string]bool{}
+	parts := strings.Split(out, "\x00")
+	for i := 0; i+1 < len(parts); i += 2 {
+		scope, key := parts[i], parts[i+1]
+		end := strings.LastIndexByte(key, '.')
+		if scope == "system" || scope == "global" || !strings.HasPrefix(key, "filter.") || end <= len("filter.")-1 {
+			continue
+		}
+		filters[key[:end]] = true
+	}
+	if len(filters) > maxFilters {
+		return nil, fault.Newf(fault.TooLarge, "the repository's configuration names %d filters, at most %d are looked at", len(filters), maxFilters)
+	}
+	// By the environment, since -c ends a key at its first "=".
+	n := 0
+	set := func(key, value string) {
+		env = append(env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", n, key), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", n, value))
+		n++
+	}
+	for _, f := range slices.Sorted(maps.Keys(filters)) {
+		set(f+".smudge", "")
+		set(f+".process", "")
+		set(f+".required", "false")
+	}
+	return append(env, fmt.Sprintf("GIT_CONFIG_COUNT=%d", n)), nil
 }
 
 // tree lists a commit's files as they are, whatever is exported.

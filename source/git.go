@@ -36,6 +36,7 @@ func OpenRepository(ctx context.Context, dir string, env ...string) (*Repository
 	r := &Repository{dir: dir, env: append([]string{
 		"GIT_NO_REPLACE_OBJECTS=1", // refs/replace would show other objects than their names say
 		"GIT_NO_LAZY_FETCH=1",      // a promisor remote would run its helper
+		"GIT_ALLOW_PROTOCOL=none",  // as would any other transport, also with a git that does not know the former
 		"GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0", "LC_ALL=C",
 	}, env...)}
 	if _, err := exec.LookPath("git"); err != nil {
@@ -49,7 +50,7 @@ func OpenRepository(ctx context.Context, dir string, env ...string) (*Repository
 
 func (r *Repository) command(ctx context.Context, args ...string) *exec.Cmd {
 	// A grafts file would change what the parents of a commit are said to be.
-	cmd := exec.CommandContext(ctx, "git", append([]string{"-c", "core.fsmonitor=false"}, args...)...)
+	cmd := exec.CommandContext(ctx, "git", append([]string{"-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.DevNull}, args...)...)
 	cmd.Dir = r.dir
 	cmd.Env = append(append(os.Environ(), "GIT_GRAFT_FILE="+os.DevNull), r.env...)
 	return cmd

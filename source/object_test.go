@@ -21,6 +21,7 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 	"google.golang.org/protobuf/proto"
 
+	"assay/artifact"
 	"assay/attestation"
 	"assay/internal/clock"
 	"assay/internal/fault"
@@ -474,5 +475,50 @@ func TestGPG(t *testing.T) {
 	}
 	if s := r.status(other, key("m@example.com")); s.Status == Good {
 		t.Errorf("another key: %+v", s)
+	}
+}
+
+// A commit's attributes name a filter, and the configuration of the repository
+// what it runs. To look at a repository executes nothing of it.
+func TestThreat_Git_RepositoryRunsNothing(t *testing.T) {
+	r := newRepo(t)
+	marks := t.TempDir()
+	r.file(".gitattributes", "* filter=evil\n*.b filter=a=b.c\n")
+	r.file("f", "text\n")
+	r.file("g.b", "text\n")
+	r.run("git", "add", ".")
+	r.run("git", "commit", "-q", "-m", "x")
+	r.run("git", "tag", "v1")
+	archive := filepath.Join(t.TempDir(), "a.tar")
+	r.run("git", "archive", "--prefix=a-1/", "-o", archive, "v1")
+	script := filepath.Join(marks, "hook")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\necho \"$0\" >> "+marks+"/ran\ncat\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{
+		"filter.evil.smudge", "filter.evil.clean", "filter.evil.process", "filter.a=b.c.smudge", "core.fsmonitor", "core.sshCommand", "core.pager",
+		"diff.external", "gpg.program", "tar.tar.command", "core.alternateRefsCommand", "uploadpack.packObjectsHook", "core.editor",
+	} {
+		r.run("git", "config", key, script)
+	}
+	r.run("git", "config", "filter.evil.required", "true")
+	b, err := os.ReadFile(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	repository, err := OpenRepository(t.Context(), r.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = repository.Close() }()
+	c, err := Compare(t.Context(), repository, CompareRequest{Name: "a.tar", Archive: bytes.NewReader(b), Size: int64(len(b)), Digest: artifact.SHA256Of(b), Tag: "v1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Differs || c.Same != 3 {
+		t.Errorf("%+v, want the same three files", c)
+	}
+	if ran, err := os.ReadFile(filepath.Join(marks, "ran")); err == nil {
+		t.Errorf("commands of the repository's configuration ran: %s", ran)
 	}
 }
