@@ -107,12 +107,8 @@ func (r *buildRule) evaluate(ev *evaluation, q *quality) {
 }
 
 func (r *buildRule) checks(ev *evaluation, p *Provenance, a *Attestation) (out []Check) {
-	add := func(name string, ok bool, expected, found, mend string, of *Evidence) {
-		c := Check{Name: "build/" + name, Status: Fail, Expected: expected, Found: found, Mend: mend, Evidence: []string{of.ID}, LogIndex: of.LogIndex}
-		if ok {
-			c.Status, c.Mend = Pass, ""
-		}
-		out = append(out, c)
+	add := func(name string, ok bool, expected, found, mend string, of *Attestation) {
+		out = append(out, buildCheck(name, ok, expected, found, mend, of))
 	}
 	if r.maxAge > 0 {
 		at, ok := a.At()
@@ -122,36 +118,57 @@ func (r *buildRule) checks(ev *evaluation, p *Provenance, a *Attestation) (out [
 			ok = ev.now.Sub(at) < r.maxAge
 			ev.expire(at.Add(r.maxAge))
 		}
-		add("age", ok, "built within "+r.maxAge.String(), found, "build it anew with assay run", &a.Evidence)
+		add("age", ok, "built within "+r.maxAge.String(), found, "build it anew with assay run", a)
 	}
 	if r.secrets {
-		add("secrets", len(p.Secrets) == 0, "no secret in the build's environment", orNone(strings.Join(p.Secrets, ", ")), "take them out of the job's environment", &a.Evidence)
+		add("secrets", len(p.Secrets) == 0, "no secret in the build's environment", orNone(strings.Join(p.Secrets, ", ")), "take them out of the job's environment", a)
 	}
 	if r.trace != nil {
-		r.trace.checks(ev, p, a, r.ids, add)
+		out = append(out, r.trace.checks(ev, p, a, r.ids)...)
 	}
 	return out
 }
 
 // checks judges the trace of the provenance's build, by the same signer.
-func (r *traceRule) checks(ev *evaluation, p *Provenance, signed *Attestation, ids []*identity, add func(name string, ok bool, expected, found, mend string, of *Evidence)) {
-	var t *Trace
-	of := signed
+func (r *traceRule) checks(ev *evaluation, p *Provenance, signed *Attestation, ids []*identity) []Check {
+	// Of several traces of one build the worst counts: they cannot all be true.
+	worst := func(checks []Check) (n int) {
+		for _, c := range checks {
+			n += b2i(c.Status == Fail)
+		}
+		return n
+	}
+	var found []Check
 	for i := range ev.facts.Traces {
 		one := &ev.facts.Traces[i]
 		a := ev.attestation(one.Attestation)
 		if a == nil || one.InvocationID != p.InvocationID || p.InvocationID == "" || a.Signer() != signed.Signer() || !matchAny(ids, &a.Evidence) {
 			continue
 		}
-		// Of two traces of one build the worse counts: they cannot both be true.
-		if t == nil || t.Complete && !one.Complete {
-			t, of = one, a
+		if checks := r.judge(one, a); found == nil || worst(checks) > worst(found) {
+			found = checks
 		}
 	}
-	const mend = "assay run --trace --products FILE -- COMMAND"
-	if t == nil {
-		add("trace", false, "a complete trace of the build", "none of build "+orNone(p.InvocationID), mend, &of.Evidence)
-		return
+	if found == nil {
+		found = []Check{buildCheck("trace", false, "a complete trace of the build", "none of build "+orNone(p.InvocationID), mendTrace, signed)}
+	}
+	return found
+}
+
+const mendTrace = "assay run --trace --products FILE -- COMMAND"
+
+func buildCheck(name string, ok bool, expected, found, mend string, of *Attestation) Check {
+	c := Check{Name: "build/" + name, Status: Fail, Expected: expected, Found: found, Mend: mend, Evidence: []string{of.ID}, LogIndex: of.LogIndex}
+	if ok {
+		c.Status, c.Mend = Pass, ""
+	}
+	return c
+}
+
+// judge says what one trace shows.
+func (r *traceRule) judge(t *Trace, of *Attestation) (out []Check) {
+	add := func(name string, ok bool, expected, found, mend string) {
+		out = append(out, buildCheck(name, ok, expected, found, mend, of))
 	}
 	found := "complete"
 	if !t.Complete {
@@ -160,20 +177,21 @@ func (r *traceRule) checks(ev *evaluation, p *Provenance, signed *Attestation, i
 	if !t.Traced {
 		found = "not traced: " + orNone(t.Reason)
 	}
-	add("trace", t.Traced && t.Complete, "a complete trace of the build", found, mend, &of.Evidence)
-	add("trace/changed", len(t.Changed) == 0, "no declared file changed during the build", listed(t.Changed), "find what writes to them; a build leaves its inputs alone", &of.Evidence)
+	add("trace", t.Traced && t.Complete, "a complete trace of the build", found, mendTrace)
+	add("trace/changed", len(t.Changed) == 0, "no declared file changed during the build", listed(t.Changed), "find what writes to them; a build leaves its inputs alone")
 	bad := outside(t.Undeclared, r.undeclared)
-	add("trace/undeclared", len(bad) == 0, "no undeclared file read, but "+orNone(globsText(r.undeclared)), listed(bad), "declare them (--materials), or allow them", &of.Evidence)
+	add("trace/undeclared", len(bad) == 0, "no undeclared file read, but "+orNone(globsText(r.undeclared)), listed(bad), "declare them (--materials), or allow them")
 	bad = outside(t.Toolchain, r.toolchain)
 	if t.More {
 		bad = append(bad, "(more than the facts hold)")
 	}
-	add("trace/toolchain", len(bad) == 0, "no other files taken for the machine's own", listed(bad), "allow them: trace.toolchain", &of.Evidence)
+	add("trace/toolchain", len(bad) == 0, "no other files taken for the machine's own", listed(bad), "allow them: trace.toolchain")
 	bad = outside(t.Network, r.network)
-	add("trace/network", len(bad) == 0, "no connection, but to "+orNone(globsText(r.network)), listed(bad), "take the connection out of the build, or allow it", &of.Evidence)
+	add("trace/network", len(bad) == 0, "no connection, but to "+orNone(globsText(r.network)), listed(bad), "take the connection out of the build, or allow it")
 	if r.programs != nil {
-		add("trace/programs", len(r.unknown(t)) == 0, "no program but "+globsText(r.programs)+", and what the build made", listed(r.unknown(t)), "allow them by name or digest", &of.Evidence)
+		add("trace/programs", len(r.unknown(t)) == 0, "no program but "+globsText(r.programs)+", and what the build made", listed(r.unknown(t)), "allow them by name or digest")
 	}
+	return out
 }
 
 // unknown lists programs that are not among those that may run.

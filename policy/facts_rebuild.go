@@ -56,6 +56,8 @@ func builderOf(e *Evidence) (name, issuer string) {
 	subject := e.Identity.Subject
 	if i := strings.LastIndex(subject, "@refs/"); i >= 0 {
 		subject = subject[:i]
+	} else if at := strings.LastIndexByte(subject, '@'); at > strings.LastIndexByte(subject, '/') && strings.Contains(subject, "://") {
+		subject = subject[:at] // a workflow by the commit or tag that it was called at
 	}
 	return e.Identity.Issuer + "\x00" + subject, e.Identity.Issuer
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -16,6 +17,7 @@ type SourceFact struct {
 	Own            bool     `json:"own,omitzero"`             // signed by this site's own source key, which records what forges told
 	Kind           string   `json:"kind"`                     // "record": how the commit came to its branch; "summary": a source verification summary; "tag": what is known of a tag that names it, or named it; "tarball": the archive held against its tag
 	Commit         string   `json:"commit"`                   // hex
+	URI            string   `json:"uri,omitempty"`            // of the repository that the statement is about, without "git+"; the same commit can lie in others
 	Level          int      `json:"level,omitempty"`          // of a summary: SLSA source level, 0 where it did not pass
 	Signed         bool     `json:"signed,omitzero"`          // of a summary: every commit that was judged is signed by an identity of the repository's policy
 	Reviewed       bool     `json:"reviewed,omitzero"`        // of a record: enough fresh approvals by others than the author
@@ -96,7 +98,8 @@ func (r *sourceRule) evaluate(ev *evaluation, provenance *provenanceRule, q *qua
 	if provenance == nil {
 		return
 	}
-	var commits []string
+	var commits []sourceCommit
+	unnamed := false
 	for i := range ev.facts.Provenance {
 		p := &ev.facts.Provenance[i]
 		if !provenance.trusts(ev, p) {
@@ -106,17 +109,45 @@ func (r *sourceRule) evaluate(ev *evaluation, provenance *provenanceRule, q *qua
 			r.tag(ev, p, q)
 		}
 		_, id, _ := strings.Cut(p.Source.Digest, ":")
-		if !slices.Contains(commits, id) {
-			commits = append(commits, id)
+		c := sourceCommit{id, repositoryName(p.Source.URI)}
+		unnamed = unnamed || id == ""
+		if !slices.Contains(commits, c) {
+			commits = append(commits, c)
 		}
 	}
-	if len(commits) == 0 || slices.Contains(commits, "") {
+	if len(commits) == 0 || unnamed {
 		ev.add(Check{Name: "source", Status: Fail, Expected: "provenance that names the commit", Found: "none that counts and names one", Mend: "assay run -- COMMAND  # in the repository"})
 		return
 	}
-	for _, id := range commits {
-		r.commit(ev, id, q)
+	for _, c := range commits {
+		r.commit(ev, c, q)
 	}
+}
+
+// sourceCommit is a commit in the repository that a provenance names; no
+// repository where it names none.
+type sourceCommit struct{ id, repository string }
+
+// of says whether a statement is about this commit in this repository. Whoever
+// may push to another repository brings the same commit there, and has it
+// reviewed by whom they like.
+func (c sourceCommit) of(f *SourceFact) bool {
+	return f.Commit == c.id && (c.repository == "" || repositoryName(f.URI) == c.repository)
+}
+
+// repositoryName is what the addresses of one repository have in common: its
+// host and path, whatever the protocol, the user and the suffix.
+func repositoryName(uri string) string {
+	u, err := url.Parse(strings.TrimPrefix(uri, "git+"))
+	if err != nil || u.Host == "" {
+		return uri
+	}
+	host := strings.ToLower(u.Host)
+	for _, usual := range []string{":443", ":22", ":80"} {
+		host = strings.TrimSuffix(host, usual)
+	}
+	path, _, _ := strings.Cut(u.Path, "@refs/")
+	return host + "/" + strings.TrimSuffix(strings.Trim(path, "/"), ".git")
 }
 
 func (r *sourceRule) tarball(ev *evaluation, q *quality) {
@@ -166,11 +197,16 @@ func (r *sourceRule) tag(ev *evaluation, p *Provenance, q *quality) {
 
 // commit checks one commit. What counts against it counts in every statement;
 // what counts for it has to be in one.
-func (r *sourceRule) commit(ev *evaluation, id string, q *quality) {
+func (r *sourceRule) commit(ev *evaluation, commit sourceCommit, q *quality) {
 	var records, summaries []*SourceFact
+	elsewhere := ""
 	for i := range ev.facts.Sources {
 		f := &ev.facts.Sources[i]
-		if f.Commit != id || !r.counts(ev, f, q) {
+		if f.Commit != commit.id || !r.counts(ev, f, q) {
+			continue
+		}
+		if !commit.of(f) {
+			elsewhere = "; what is known is about " + orNone(f.URI) + ", and it was built from " + commit.repository
 			continue
 		}
 		switch f.Kind {
@@ -180,7 +216,7 @@ func (r *sourceRule) commit(ev *evaluation, id string, q *quality) {
 			summaries = append(summaries, f)
 		}
 	}
-	short := clip(id, 12)
+	short := clip(commit.id, 12)
 	add := func(name string, ok bool, expected, found, mend string, of []*SourceFact) {
 		c := Check{Name: "source/" + name, Status: Fail, Expected: expected, Found: "commit " + short + ": " + found, Mend: mend}
 		if ok {
@@ -194,7 +230,7 @@ func (r *sourceRule) commit(ev *evaluation, id string, q *quality) {
 		}
 		ev.add(c)
 	}
-	known := "no record by anybody whose word counts"
+	known := "no record by anybody whose word counts" + elsewhere
 	connect := "connect the forge: a document of kind Source, and its webhook"
 	reviewed := slices.ContainsFunc(records, func(f *SourceFact) bool { return f.Reviewed })
 	if r.want.Level > 0 {
@@ -202,13 +238,13 @@ func (r *sourceRule) commit(ev *evaluation, id string, q *quality) {
 		for _, f := range summaries {
 			level = max(level, f.Level)
 		}
-		add("level", level >= r.want.Level, fmt.Sprintf("SLSA source level %d", r.want.Level), fmt.Sprintf("level %d by %d summaries", level, len(summaries)), "assay source verify --attest  # says what keeps the next level away", summaries)
+		add("level", level >= r.want.Level, fmt.Sprintf("SLSA source level %d", r.want.Level), fmt.Sprintf("level %d by %d summaries", level, len(summaries))+elsewhere, "assay source verify --attest  # says what keeps the next level away", summaries)
 	}
 	if r.want.Signed {
 		ok := slices.ContainsFunc(summaries, func(f *SourceFact) bool { return f.Signed })
 		found := "signatures verified"
 		if !ok {
-			found = "no summary says that its commits are signed"
+			found = "no summary says that its commits are signed" + elsewhere
 		}
 		add("signed", ok, "commits signed by identities of the repository's policy", found, "assay source verify --attest", summaries)
 	}

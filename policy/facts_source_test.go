@@ -103,3 +103,36 @@ func TestSourceRequirementIsWhole(t *testing.T) {
 		t.Errorf("without provenance: %v", err)
 	}
 }
+
+// Whoever may push to a repository of their own brings the same commit there, and
+// has it reviewed by whom they like: what is said of it there says nothing of the
+// one that was built from.
+func TestThreat_Source_SameCommitElsewhere(t *testing.T) {
+	p, err := ParseRequirements([]byte("apiVersion: assay/v1\nkind: Policy\nmetadata: {name: p}\nspec:\n  requirements:" + wishProvenance + "    source: {level: 2, reviewed: true, noForcePush: true, noUnreviewedWorkflow: true}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		built, said string
+		want        Verdict
+	}{
+		{"https://git.example/org/app", "https://git.example/org/app", Allow},
+		{"https://git.example/org/app", "https://git.example/mallory/app", Deny},
+		{"https://git.example/org/app", "https://git.example.mallory.example/org/app", Deny},
+		{"https://git.example/org/app", "https://git.example/org/app/x", Deny},
+		{"https://git.example/org/app", "", Deny},
+		{"ssh://git.example/org/app.git", "git+https://GIT.example/org/app/", Allow},
+		{"https://git.example/org/app@refs/heads/main", "https://git.example/org/app", Allow},
+		{"https://git.example/mallory/app", "https://git.example/org/app", Deny},
+	} {
+		f := sourceFacts(SourceFact{Own: true, Kind: "record", Reviewed: true, Forced: "no", URI: c.said}, SourceFact{Own: true, Kind: "summary", Level: 3, URI: c.said})
+		f.Provenance[0].Source.URI = c.built
+		r, err := p.Evaluate(context.Background(), f, testNow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Verdict != c.want {
+			t.Errorf("built from %q, stated of %q: %s, want %s: %+v", c.built, c.said, r.Verdict, c.want, r.Checks)
+		}
+	}
+}

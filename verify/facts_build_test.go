@@ -86,6 +86,8 @@ func TestThreat_Build_Facts(t *testing.T) {
 		{"a trace with a gap", "trace: {}", Items{good, w.attest(builderSAN, trace(id, func(s, _ map[string]any) { s["gaps"] = []any{"32-bit"} }))}, []string{"build/trace"}},
 		{"a trace that was cut", "trace: {}", Items{good, w.attest(builderSAN, trace(id, func(s, _ map[string]any) { s["truncated"] = true }))}, []string{"build/trace"}},
 		{"of two traces the worse", "trace: {}", Items{good, whole, w.attest(builderSAN, trace(id, func(s, _ map[string]any) { s["complete"] = false }))}, []string{"build/trace"}},
+		{"of two whole traces the worse", "trace: {}", Items{good, whole, w.attest(builderSAN, trace(id, func(s, _ map[string]any) { s["changed"], s["changedCount"] = []any{"main.go"}, 1 }))}, []string{"build/trace/changed"}},
+		{"of two whole traces the worse, whichever comes first", "trace: {}", Items{good, w.attest(builderSAN, trace(id, func(s, _ map[string]any) { s["undeclared"], s["undeclaredCount"] = []any{"x"}, 1 })), whole}, []string{"build/trace/undeclared"}},
 		{"another monitor's trace", "trace: {}", Items{good, w.attest(builderSAN, statement(t, content, attestation.PredicateRuntimeTrace, map[string]any{
 			"monitor": map[string]any{"type": "https://monitor.example/v1"}, "monitoredProcess": map[string]any{"event": id}, "monitorLog": map[string]any{"process": []any{}},
 		}))}, []string{"build/trace"}},

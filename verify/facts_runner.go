@@ -48,11 +48,13 @@ func (g *gathering) enterRunner(id, predicateType string, predicate []byte) erro
 			Attestation: id, Of: clip(r.Of.Attestation, 80), InvocationID: clip(r.InvocationID, 256),
 			Source: policy.Source{URI: clip(r.Source.URI, 300), Digest: "gitCommit:" + r.Source.Commit, Ref: clip(r.Source.Ref, 200)},
 		}
+		found, differs := false, false
 		for _, p := range r.Products {
 			if p.Expected.Set().Match(g.digests) {
-				out.Identical = p.Identical()
+				found, differs = true, differs || !p.Identical()
 			}
 		}
+		out.Identical = found && !differs
 		g.facts.Rebuilds = append(g.facts.Rebuilds, out)
 	}
 	return nil

@@ -109,7 +109,7 @@ func sourceFact(predicateType string, predicate []byte) (f policy.SourceFact, ok
 		if strictjson.Unmarshal(predicate, &r) != nil {
 			return f, false
 		}
-		f = policy.SourceFact{Kind: "record", Reviewed: r.Reviewed, Forced: r.Forced, Removed: r.Removed, FilesUnknown: !r.FilesKnown}
+		f = policy.SourceFact{Kind: "record", Reviewed: r.Reviewed, Forced: r.Forced, Removed: r.Removed, FilesUnknown: !r.FilesKnown, URI: repositoryURI(r.Repository)}
 		if f.Forced != "yes" && f.Forced != "no" {
 			f.Forced = "unknown"
 		}
@@ -138,7 +138,7 @@ func sourceFact(predicateType string, predicate []byte) (f policy.SourceFact, ok
 		if err != nil {
 			return f, false
 		}
-		f = policy.SourceFact{Kind: "summary"}
+		f = policy.SourceFact{Kind: "summary", URI: repositoryURI(v.ResourceURI)}
 		if v.VerificationResult != attestation.VSAPassed {
 			return f, true
 		}
@@ -159,6 +159,15 @@ func sourceFact(predicateType string, predicate []byte) (f policy.SourceFact, ok
 		return f, true
 	}
 	return f, false
+}
+
+// repositoryURI is a repository's address as facts have it; provenance's is
+// without "git+" too. One that is cut short would be another's name.
+func repositoryURI(s string) string {
+	if s = strings.TrimPrefix(s, "git+"); len(s) > 500 {
+		return "(too long)"
+	}
+	return s
 }
 
 // enterTarball enters that the artifact, an archive, was held against its tag.
