@@ -109,10 +109,12 @@ func TestThreat_Builders_CopiesCounted(t *testing.T) {
 		facts        func() *Facts
 		allow        bool
 	}{
-		"two":                     {two, func() *Facts { return builtFacts("a", "b") }, true},
-		"one, twice":              {two, func() *Facts { return builtFacts("a", "a") }, false},
-		"one workflow, branches":  {two, func() *Facts { return builtFacts(ref+"main", ref+"other") }, false},
-		"one workflow, commits":   {two, func() *Facts { return builtFacts("https://git.test/app/build.yml@1111", "https://git.test/app/build.yml@v2") }, false},
+		"two":                    {two, func() *Facts { return builtFacts("a", "b") }, true},
+		"one, twice":             {two, func() *Facts { return builtFacts("a", "a") }, false},
+		"one workflow, branches": {two, func() *Facts { return builtFacts(ref+"main", ref+"other") }, false},
+		"one workflow, commits": {two, func() *Facts {
+			return builtFacts("https://git.test/app/build.yml@1111", "https://git.test/app/build.yml@v2")
+		}, false},
 		"two workflows":           {two, func() *Facts { return builtFacts("https://git.test/app/a.yml@v1", "https://git.test/app/b.yml@v1") }, true},
 		"two people":              {two, func() *Facts { return builtFacts("alice@example.com", "bob@example.com") }, true},
 		"rebuilt by itself":       {two, func() *Facts { f := builtFacts("a"); rebuilt(f, "a", "https://ci.test", true); return f }, false},
