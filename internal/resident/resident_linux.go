@@ -28,25 +28,34 @@ func Trim() error {
 	if err != nil {
 		return err
 	}
-	f, err := os.Open("/proc/self/maps")
+	f, err := os.Open("/proc/self/smaps")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }()
+	var from, to uintptr
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		from, to, ok := readOnlyPart(lines.Text(), program)
-		if !ok {
+		// What cannot be written now may have been once: the dynamic linker writes
+		// addresses into a part of the program and then protects it (RELRO). Such
+		// pages are no longer the file's, and letting go of them loses them.
+		if kB, is := strings.CutPrefix(lines.Text(), "Anonymous:"); is {
+			if from < to && strings.TrimSpace(kB) == "0 kB" {
+				if _, _, errno := syscall.Syscall(syscall.SYS_MADVISE, from, to-from, syscall.MADV_DONTNEED); errno != 0 {
+					return fmt.Errorf("madvise: %w", errno)
+				}
+			}
+			from, to = 0, 0
 			continue
 		}
-		if _, _, errno := syscall.Syscall(syscall.SYS_MADVISE, from, to-from, syscall.MADV_DONTNEED); errno != 0 {
-			return fmt.Errorf("madvise: %w", errno)
+		if a, b, ok := readOnlyPart(lines.Text(), program); ok {
+			from, to = a, b
 		}
 	}
 	return nil
 }
 
-// readOnlyPart reads a line of /proc/PID/maps (proc_pid_maps(5)): the addresses
-// of a mapping that is of the program's file and was never writable.
+// readOnlyPart reads the head of a mapping in /proc/PID/smaps (proc_pid_maps(5)):
+// its addresses, if it is of the program's file and cannot be written.
 func readOnlyPart(line, program string) (from, to uintptr, ok bool) {
 	f := strings.Fields(line)
 	if len(f) < 6 || f[5] != program || f[1] != "r--p" && f[1] != "r-xp" {
