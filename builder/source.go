@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 
@@ -41,12 +42,32 @@ func describeSource(ctx context.Context, dir string) (*Source, error) {
 	if remote, err := git(ctx, dir, "config", "--get", "remote.origin.url"); err == nil {
 		s.URI = remoteURI(remote)
 	}
-	status, err := git(ctx, dir, "status", "--porcelain", "--untracked-files=normal")
+	status, err := git(ctx, dir, "status", "--porcelain", "--untracked-files=normal", "--ignore-submodules=none")
 	if err != nil {
 		return nil, fmt.Errorf("git status: %w", err)
 	}
 	s.Dirty = status != ""
+	if !s.Dirty {
+		if s.Dirty, err = assumed(ctx, root); err != nil {
+			return nil, err
+		}
+	}
 	return s, nil
+}
+
+// assumed says whether the index has files whose changes git was told not to look
+// at (git update-index --assume-unchanged): what they hold, nobody knows.
+func assumed(ctx context.Context, root string) (bool, error) {
+	out, err := gitBytes(ctx, root, "ls-files", "-v", "-z")
+	if err != nil {
+		return false, fmt.Errorf("git ls-files: %w", err)
+	}
+	for line := range bytes.SplitSeq(out, []byte{0}) {
+		if len(line) > 1 && line[0] >= 'a' && line[0] <= 'z' {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func remoteURI(remote string) string { return giturl.URI(remote) }
@@ -65,9 +86,15 @@ func git(ctx context.Context, dir string, args ...string) (string, error) {
 }
 
 func gitBytes(ctx context.Context, dir string, args ...string) ([]byte, error) {
-	// Looking must not write: status would refresh the index (git-status(1)).
-	cmd := exec.CommandContext(ctx, "git", append([]string{"--no-optional-locks"}, args...)...)
+	// Looking must not write: status would refresh the index (git-status(1)). Nor
+	// may the repository's configuration say what has changed, or run what it likes;
+	// what it runs all the same, filters, gets no more than the build does.
+	cmd := exec.CommandContext(ctx, "git", append([]string{
+		"--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.DevNull,
+		"-c", "core.ignoreStat=false", "-c", "core.checkStat=default", "-c", "core.trustctime=true",
+	}, args...)...)
 	cmd.Dir = dir
+	cmd.Env, _ = buildEnv(os.Environ())
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	if err := cmd.Run(); err != nil {

@@ -99,3 +99,48 @@ func TestDescribeSource(t *testing.T) {
 		t.Errorf("detached: %+v, %v, want no ref", s, err)
 	}
 }
+
+// Before a build's own environment is made, git is asked about its folder: what
+// the repository's configuration names may neither run with what signs for the
+// build, nor say that nothing changed.
+func TestThreat_Build_RepositoryConfig(t *testing.T) {
+	dir, marks := t.TempDir(), t.TempDir()
+	gitIn(t, dir, "init", "-q", "-b", "main")
+	write(t, dir, ".gitattributes", "main.go filter=evil")
+	write(t, dir, "main.go", "package main")
+	gitIn(t, dir, "add", ".")
+	gitIn(t, dir, "commit", "-q", "-m", "first")
+	write(t, marks, "monitor", "#!/bin/sh\ntouch '"+marks+"/ran'\n")
+	write(t, marks, "filter", "#!/bin/sh\nenv > '"+marks+"/env'\ncat\n")
+	for _, f := range []string{"monitor", "filter"} {
+		if err := os.Chmod(marks+"/"+f, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gitIn(t, dir, "config", "core.fsmonitor", marks+"/monitor")
+	gitIn(t, dir, "config", "filter.evil.clean", marks+"/filter")
+	write(t, dir, "main.go", "package evil")
+	t.Setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "hunter2")
+	s, err := describeSource(t.Context(), dir)
+	if err != nil || s == nil || !s.Dirty {
+		t.Fatalf("%+v, %v, want a source with changes", s, err)
+	}
+	if _, err := os.Stat(marks + "/ran"); err == nil {
+		t.Error("core.fsmonitor of the repository ran")
+	}
+	if env, err := os.ReadFile(marks + "/env"); err == nil && strings.Contains(string(env), "hunter2") {
+		t.Error("a filter of the repository was given what signs for the build")
+	}
+
+	gitIn(t, dir, "-c", "core.fsmonitor=false", "checkout", "-q", "main.go")
+	gitIn(t, dir, "config", "--unset", "core.fsmonitor")
+	gitIn(t, dir, "config", "--unset", "filter.evil.clean")
+	if s, err = describeSource(t.Context(), dir); err != nil || s.Dirty {
+		t.Fatalf("%+v, %v, want no changes", s, err)
+	}
+	gitIn(t, dir, "update-index", "--assume-unchanged", "main.go")
+	write(t, dir, "main.go", "package evil")
+	if s, err = describeSource(t.Context(), dir); err != nil || !s.Dirty {
+		t.Errorf("%+v, %v: git was told to look away, and so was the provenance", s, err)
+	}
+}

@@ -476,6 +476,17 @@ func TestGPG(t *testing.T) {
 	if s := r.status(other, key("m@example.com")); s.Status == Good {
 		t.Errorf("another key: %+v", s)
 	}
+	// Git writes the time before it asks for the signature.
+	for _, c := range []struct {
+		before time.Duration
+		good   bool
+	}{{30 * time.Second, true}, {time.Hour, false}} {
+		at := time.Now().Add(-c.before).UTC().Format(time.RFC3339)
+		r.run("env", "GIT_COMMITTER_DATE="+at, "git", "-c", "gpg.format=openpgp", "-c", "user.signingkey=a@example.com", "commit", "-q", "--allow-empty", "-S", "-m", "two")
+		if s := r.status(other, key("a@example.com")); (s.Status == Good) != c.good {
+			t.Errorf("signed %v after the commit's time: %+v", c.before, s)
+		}
+	}
 }
 
 // A commit's attributes name a filter, and the configuration of the repository

@@ -56,8 +56,14 @@ func verifyPGP(payload []byte, armoured string, keys openpgp.EntityList, t time.
 	if _, err := raw.ReadFrom(block.Body); err != nil {
 		return "", fmt.Errorf("PGP signature: %w", err)
 	}
-	if err := oneSignature(raw.Bytes()); err != nil {
+	made, err := oneSignature(raw.Bytes())
+	if err != nil {
 		return "", err
+	}
+	// Git writes the commit's time before it asks for the signature, and somebody
+	// may have to type first. Both times are the signer's word.
+	if made.After(t) && made.Sub(t) <= maxSigning {
+		t = made
 	}
 	conf := &packet.Config{
 		Time: func() time.Time { return t }, MinRSABits: minRSABits,
@@ -71,9 +77,12 @@ func verifyPGP(payload []byte, armoured string, keys openpgp.EntityList, t time.
 	return fmt.Sprintf("%X", e.PrimaryKey.Fingerprint), nil
 }
 
-// oneSignature refuses packets beside the one signature: which of several
-// counts would be each reader's own choice.
-func oneSignature(raw []byte) error {
+// maxSigning is how long after the time that an object has it may have been signed.
+const maxSigning = 10 * time.Minute
+
+// oneSignature refuses packets beside the one signature, since which of several
+// counts would be each reader's own choice, and gives the time that it says.
+func oneSignature(raw []byte) (made time.Time, err error) {
 	r := packet.NewReader(bytes.NewReader(raw))
 	n := 0
 	for {
@@ -81,13 +90,15 @@ func oneSignature(raw []byte) error {
 		if err != nil {
 			break
 		}
-		if _, ok := p.(*packet.Signature); !ok {
-			return errors.New("PGP signature: another packet beside it")
+		sig, ok := p.(*packet.Signature)
+		if !ok {
+			return made, errors.New("PGP signature: another packet beside it")
 		}
+		made = sig.CreationTime
 		n++
 	}
 	if n != 1 {
-		return fmt.Errorf("%d PGP signatures in one armour, want one", n)
+		return made, fmt.Errorf("%d PGP signatures in one armour, want one", n)
 	}
-	return nil
+	return made, nil
 }
