@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -505,5 +506,19 @@ func TestThreat_Git_TagMoved(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// The header with the event's name is not signed: a rejection that is sent again
+// as an approval is none.
+func TestThreat_Forge_EventNameSwapped(t *testing.T) {
+	body := []byte(`{"repository":{"full_name":"org/app"},"sender":{"id":2,"login":"bob"},"review":{"type":"pull_request_review_rejected"},
+		"pull_request":{"number":1,"user":{"id":1},"head":{"sha":"` + idA + `"},"base":{"ref":"main"}}}`)
+	n, err := parse(Gitea, "pull_request_rejected", body)
+	if err != nil || n.review == nil || n.review.State != "changes_requested" {
+		t.Fatalf("%+v, %v, want a rejection", n, err)
+	}
+	if n, err := parse(Gitea, "pull_request_approved", body); !errors.Is(err, fault.Invalid) {
+		t.Errorf("%+v, %v, want that it is refused", n, err)
 	}
 }

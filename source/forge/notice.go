@@ -266,6 +266,12 @@ func parseGitHub(provider, event string, body []byte) (*notice, error) {
 		if provider == Gitea { // the reviewer is the sender, who saw the head
 			r.Reviewer, r.Name, r.Commit = d.Sender.id(), d.Sender.name(), d.Pull.Head.SHA
 			r.State = map[string]string{"pull_request_approved": "approved", "pull_request_rejected": "changes_requested"}[event]
+			// The event's name is outside of what is signed; the body says it again.
+			for suffix, state := range map[string]string{"_approved": "approved", "_rejected": "changes_requested", "_comment": ""} {
+				if strings.HasSuffix(d.Review.Type, suffix) && state != r.State {
+					return nil, fault.Newf(fault.Invalid, "the notice: %.60q is a %.60q by its body", event, d.Review.Type)
+				}
+			}
 		}
 		if d.Review.At != nil {
 			r.At = *d.Review.At
