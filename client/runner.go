@@ -89,6 +89,7 @@ type RunnerBeat struct {
 	BootAge    int64   `json:"boot_age_seconds"`
 	Builds     int     `json:"builds"`
 	Building   string  `json:"building,omitempty"`
+	Ended      bool    `json:"ended,omitempty"`
 }
 
 // RunnerHost is a machine that beats: GET /api/v1/runners.

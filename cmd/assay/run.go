@@ -25,6 +25,7 @@ type runFlags struct {
 	image, push      string
 	builderID, step  string
 	without, caches  []string
+	heartbeat        time.Duration
 	bundles          string
 	imageRef, fileTo artifact.Reference
 	cacheSpecs       []runner.CacheSpec
@@ -90,6 +91,7 @@ GitLab by id_tokens named SIGSTORE_ID_TOKEN, Kubernetes by projected tokens
 	fl.StringVar(&f.builderID, "builder-id", "https://assay.dev/builders/local", "the builder's URI in the provenance (its level is for verifiers to configure)")
 	fl.StringVar(&f.step, "step", "build", "the step's name in the link")
 	fl.StringSliceVar(&f.without, "without", nil, "leave out some of: "+strings.Join(optionalEvidence, ", "))
+	fl.DurationVar(&f.heartbeat, "heartbeat", time.Minute, "tell the server of this machine's health at this interval while it builds; 0: never")
 	fl.StringSliceVar(&f.caches, "cache", nil, "KEY=PATH of what outlives builds, for the evidence about the machine")
 	fl.StringVar(&f.bundles, "bundle-dir", "", "also write every Sigstore bundle to this folder")
 	complete(cmd, "without", optionalEvidence...)
@@ -168,7 +170,9 @@ func (a *app) run(ctx context.Context, f *runFlags) error {
 		report, f.build.Stdout = a.stdout, a.stderr
 	}
 	told := s.tellStarts(ctx, f.imageRef, f.fileTo)
+	end := w.beat(ctx)
 	w.run, err = builder.Build(ctx, f.build)
+	end()
 	if w.run == nil {
 		told.finish(ctx, a, f.build.ID, false)
 		return err

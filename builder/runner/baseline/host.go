@@ -38,6 +38,7 @@ type Beat struct {
 	BootAge    int64   `json:"boot_age_seconds"`
 	Builds     int     `json:"builds"`             // earlier ones, that it knows of
 	Building   string  `json:"building,omitempty"` // invocation id
+	Ended      bool    `json:"ended,omitempty"`    // it beats no more, and is not missed
 }
 
 var hostName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
@@ -81,6 +82,10 @@ func (s *Store) Heartbeat(ctx context.Context, issuer, identity string, b Beat) 
 	h := &Host{ID: hashID("rnr_", issuer, identity, b.Name), Issuer: clip(issuer), Identity: clip(identity), Beat: b}
 	err = s.db.Update(ctx, func(tx *store.Tx) error {
 		h.Seen = tx.Now()
+		if b.Ended {
+			_, err := tx.Exec(ctx, `DELETE FROM runner_host WHERE id = ?`, h.ID)
+			return err
+		}
 		var seen int64
 		err := tx.QueryRow(ctx, `SELECT seen FROM runner_host WHERE id = ?`, h.ID).Scan(&seen)
 		if err == nil && tx.Now().Sub(store.Time(seen)) < leastPause {
