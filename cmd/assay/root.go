@@ -51,36 +51,50 @@ unmodified cosign, and ask with "assay verify".`,
 	f.StringVar(&a.caFile, "ca-file", "", "PEM file of authorities for the server's TLS, besides the system's (ASSAY_CA_FILE)")
 	f.StringVar(&a.configFile, "client-config", "", "the command line's own settings (ASSAY_CLIENT_CONFIG; default CONFIG_DIR/assay/client.yaml)")
 
-	root.AddGroup(&cobra.Group{ID: "artifact", Title: "Artifacts:"}, &cobra.Group{ID: "server", Title: "Server:"}, &cobra.Group{ID: "access", Title: "Access:"}, &cobra.Group{ID: "trust", Title: "Trust and log:"})
+	for _, g := range []struct{ id, title string }{
+		{"build", "Source and build:"},
+		{"artifact", "Artifacts and evidence:"},
+		{"registry", "Registry:"},
+		{"server", "Server:"},
+		{"access", "Access:"},
+		{"trust", "Trust and log:"},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
+	}
 	add := func(group string, cmds ...*cobra.Command) {
 		for _, c := range cmds {
 			c.GroupID = group
 			root.AddCommand(c)
 		}
 	}
-	add("artifact",
+	add("build",
+		a.initCommand(),
+		a.sourceCommand(),
 		a.runCommand(),
-		a.pushCommand(),
+		a.buildCommand(),
+		a.runnerCommand(),
+		a.rebuildCommand(),
+	)
+	add("artifact",
 		a.signCommand(),
 		a.attestCommand(),
 		a.verifyCommand(),
 		a.evidenceCommand(),
+		a.contractCommand(),
 		a.sbomCommand(),
 		a.scanCommand(),
 		a.vulnCommand(),
-		a.sourceCommand(),
-		a.runnerCommand(),
-		a.rebuildCommand(),
+	)
+	add("registry",
+		a.pushCommand(),
 		a.registryCommand(),
-		a.holdCommand(),
 		a.retentionCommand(),
-		a.contractCommand(),
-		a.buildCommand(),
+		a.holdCommand(),
+		a.importCommand(),
 	)
 	add("server",
 		a.upCommand(),
 		a.serveCommand(),
-		a.initCommand(),
 		a.applyCommand(),
 		a.getCommand(),
 		a.deleteCommand(),
@@ -90,7 +104,6 @@ unmodified cosign, and ask with "assay verify".`,
 		a.restoreCommand(),
 		a.webhookCommand(),
 		a.feedCommand(),
-		a.importCommand(),
 	)
 	add("access",
 		a.loginCommand(),
