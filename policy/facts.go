@@ -134,8 +134,23 @@ func (e *Evidence) At() (at time.Time, ok bool) {
 	return at, err == nil
 }
 
-// Signer is whom the evidence counts for in a threshold: two bundles by one
-// identity, or by one key, are one.
+// Party is whom the evidence counts for in a threshold: two bundles by one
+// identity, or by one key, are one, and so is one workflow on whatever branch or
+// commit it ran: who can push a branch would else be as many as they like.
+func (e *Evidence) Party() string {
+	if e.Identity == nil {
+		return e.Key
+	}
+	subject := e.Identity.Subject
+	if i := strings.LastIndex(subject, "@refs/"); i >= 0 {
+		subject = subject[:i]
+	} else if at := strings.LastIndexByte(subject, '@'); at > strings.LastIndexByte(subject, '/') && strings.Contains(subject, "://") {
+		subject = subject[:at] // a workflow by the commit or tag that it was called at
+	}
+	return e.Identity.Issuer + "\x00" + subject
+}
+
+// Signer is who signed, exactly.
 func (e *Evidence) Signer() string {
 	if e.Identity != nil {
 		return e.Identity.Issuer + "\x00" + e.Identity.Subject

@@ -47,19 +47,12 @@ func (r *BuildersRequirement) compile() (*buildersRule, error) {
 	return out, nil
 }
 
-// builder is whom a statement counts for. One workflow is one builder, whatever
-// branch it ran on: who can push a branch would else be as many as they like.
+// builderOf is whom a statement counts for.
 func builderOf(e *Evidence) (name, issuer string) {
 	if e.Identity == nil {
 		return e.Key, e.Key
 	}
-	subject := e.Identity.Subject
-	if i := strings.LastIndex(subject, "@refs/"); i >= 0 {
-		subject = subject[:i]
-	} else if at := strings.LastIndexByte(subject, '@'); at > strings.LastIndexByte(subject, '/') && strings.Contains(subject, "://") {
-		subject = subject[:at] // a workflow by the commit or tag that it was called at
-	}
-	return e.Identity.Issuer + "\x00" + subject, e.Identity.Issuer
+	return e.Party(), e.Identity.Issuer
 }
 
 func (r *buildersRule) evaluate(ev *evaluation, q *quality) {

@@ -254,7 +254,7 @@ func (t *tally) count(e *Evidence) {
 	if t.signers == nil {
 		t.signers = map[string]*Evidence{}
 	}
-	s := e.Signer()
+	s := e.Party()
 	if old := t.signers[s]; old == nil {
 		t.order = append(t.order, s)
 		t.signers[s] = e

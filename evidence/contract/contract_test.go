@@ -108,6 +108,26 @@ func TestThreat_Contract_IdentityCountedTwice(t *testing.T) {
 	}
 }
 
+// Who can push a branch would be as many signers as they like.
+func TestThreat_Contract_WorkflowCountedByRef(t *testing.T) {
+	c := mustContract(t, "two", `{version: 1, repositories: [a], evidence: [{signature: true, threshold: 2, identities: [{issuer: https://issuer.example, subjectRegexp: ".*"}]}]}`)
+	const workflow = "https://git.example/org/app/.github/workflows/"
+	for _, tt := range []struct {
+		one, other string
+		complete   bool
+	}{
+		{workflow + "a.yml@refs/heads/main", workflow + "a.yml@refs/heads/other", false},
+		{workflow + "a.yml@1111", workflow + "a.yml@v2", false},
+		{workflow + "a.yml@refs/heads/main", workflow + "b.yml@refs/heads/main", true},
+		{"alice@example.com", "bob@example.com", true},
+	} {
+		f := &policy.Facts{Signatures: []policy.Signature{{Evidence: evidenceBy("att_1", tt.one)}, {Evidence: evidenceBy("att_2", tt.other)}}}
+		if got := c.Judge("a", "", f, nil).Complete(); got != tt.complete {
+			t.Errorf("%s and %s: complete %v, want %v", tt.one, tt.other, got, tt.complete)
+		}
+	}
+}
+
 func TestCompileErrors(t *testing.T) {
 	sig := "{signature: true, identities: [" + ci + "]}"
 	head := "version: 1, repositories: [a], evidence: "

@@ -117,7 +117,7 @@ func (it *item) judge(f *policy.Facts, sbom func(string) (SBOM, bool)) ItemOutco
 				return
 			}
 		}
-		signers[e.Signer()] = true
+		signers[e.Party()] = true
 		out.Attestations = append(out.Attestations, e.ID)
 	}
 	if it.predicateType == TypeSignature {
