@@ -130,6 +130,9 @@ func (r *Run) written() ([]File, error) {
 	for _, name := range found {
 		f, err := HashFile(r.dir, filepath.FromSlash(name))
 		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil, r.fail(FailedMissing, "product %s: the build did not make it; products are named relative to the folder it runs in (--dir)", name)
+			}
 			return nil, r.fail(FailedMissing, "product %s: %w", name, err)
 		}
 		if unwritten(r.dir, name, r.before) {

@@ -177,6 +177,7 @@ func (a *app) run(ctx context.Context, f *runFlags) error {
 		told.finish(ctx, a, f.build.ID, false)
 		return err
 	}
+	w.saySecrets()
 	w.sayTrace()
 	if err == nil {
 		err = w.attest(ctx)
@@ -207,6 +208,15 @@ func (w *wrapped) failed(ctx context.Context, err error) error {
 		return &exitError{w.run.ExitCode}
 	}
 	return &exitError{fault.ExitCode(fault.Denied)}
+}
+
+// saySecrets names what of the environment looks like a secret: a policy with
+// noSecrets denies what was built with it.
+func (w *wrapped) saySecrets() {
+	if names := w.run.Secrets; len(names) > 0 {
+		w.app.notef("assay: the build could read what looks like a secret: %s; the name is attested, the value is not; run it without: env -u %s assay run …\n",
+			clean(strings.Join(names, ", ")), clean(strings.Join(names, " -u ")))
+	}
 }
 
 // sayTrace says at once when a trace was asked for and there is none.
