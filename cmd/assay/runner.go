@@ -207,8 +207,9 @@ func (a *app) runnerAccept() *cobra.Command {
 		Short: "Take an anomaly, or the first build of a source, into what is usual",
 		Long: `Accept takes what was new into what is usual for the source: later builds do not
 tell of it again, and decisions about what the build made are made again. With
---pattern more than the one value is usual from now on. It takes the role
-approver.`,
+--pattern more than the one value is usual from now on. A run_… says that a
+first build was looked at; its anomalies are accepted one by one, by ano_….
+It takes the role approver.`,
 		Example: "  assay runner accept ano_3f… --reason 'the new compiler, see change 812'\n  assay runner accept ano_3f… --pattern '198.51.*/24 443' --reason 'the mirror'\n  assay runner accept run_3f… --reason 'looked at the first build'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
