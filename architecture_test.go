@@ -29,6 +29,7 @@ var floors = []string{
 	"vuln",
 	"sbom/scan",
 	"sbom",
+	"inventory",
 	"source",
 	"evidence",
 	"authority",
