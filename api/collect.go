@@ -23,7 +23,7 @@ func (a *API) collect(w http.ResponseWriter, r *http.Request) {
 		if err := a.allow(r, identity.ActOperate, identity.ResourceConfig, ""); err != nil {
 			return nil, err
 		}
-		q, ask := r.URL.Query(), collect.Request{}
+		q, ask := r.URL.Query(), collect.Request{Wait: 20 * time.Second}
 		var err error
 		if ask.DryRun, err = flagOf(q.Get("dry_run")); err != nil {
 			return nil, err

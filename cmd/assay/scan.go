@@ -33,7 +33,6 @@ type gateFlags struct {
 	fixed  bool // --ignore-unfixed
 	maxAge time.Duration
 	format string
-	out    string
 }
 
 // Formats of assay scan besides those of every command.

@@ -109,6 +109,7 @@ func New(o Options) (*Collector, error) {
 type Request struct {
 	DryRun bool           // tell and do nothing
 	Grace  *time.Duration // instead of the configured one; 0 collects at once, and pushes that go on have to send content again
+	Wait   time.Duration  // for a collection that runs already to end
 }
 
 // Blob is a blob in a report.
@@ -162,6 +163,14 @@ func (c *Collector) Collect(ctx context.Context, q Request) (*Report, error) {
 	}
 	holder := c.holder + "/" + rand.Text() // two callers of one process are two
 	held, epoch, err := c.o.DB.Lease(ctx, leaseName, holder, leaseFor)
+	for began := time.Now(); err == nil && !held && time.Since(began) < q.Wait; {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+		held, epoch, err = c.o.DB.Lease(ctx, leaseName, holder, leaseFor)
+	}
 	if err != nil {
 		return nil, err
 	}
