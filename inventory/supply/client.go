@@ -41,7 +41,7 @@ func newClient(private bool) *http.Client {
 // get asks for one page and gives the address of the next.
 func (s *scan) get(ctx context.Context, address string, into any) (next string, err error) {
 	for {
-		res, body, err := s.once(ctx, address)
+		res, body, err := s.once(ctx, address) //nolint:bodyclose // once has read it to its end and closed it
 		if err != nil {
 			return "", err
 		}
