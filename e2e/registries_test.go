@@ -71,7 +71,7 @@ func peerThatTells(t *testing.T, name, notify, secret string) string {
 
 // released is what a project publishes: an index of two images, signed with all
 // in it, with an SBOM about a part and cosign's tags of old about the whole.
-type releasedImage struct{ index, child, sbom, sig string }
+type releasedImage struct{ index, child, sig string }
 
 func (s *site) releases(t *testing.T, env []string, repo string) releasedImage {
 	t.Helper()
