@@ -28,6 +28,10 @@ const (
 	// docs/build.md describes it.
 	PredicateBuildFailure = "https://assay.dev/predicates/build-failure/v0.1"
 
+	// PredicateSBOMOverlay adds to what bills of materials say of components;
+	// docs/sbom.md describes it.
+	PredicateSBOMOverlay = "https://assay.dev/predicates/sbom-overlay/v0.1"
+
 	PredicateNPMPublish   = "https://github.com/npm/attestation/tree/main/specs/publish/v0.1"
 	PredicateCosignSign   = "https://sigstore.dev/cosign/sign/v1"        // cosign v3 signs images by a statement of this type
 	PredicateCosignCustom = "https://cosign.sigstore.dev/attestation/v1" // cosign attest without --type

@@ -191,8 +191,8 @@ func (q Query) where() (string, []any, error) {
 		}
 		add("EXISTS (SELECT 1 FROM sbom_digest g WHERE g.digest = ? AND g.document = d.id AND LOWER(g.name) = c.name)", string(q.Digest))
 	}
-	if len(conds) == 0 {
-		return "", nil, fault.Newf(fault.Invalid, "search: name what is looked for: a package URL, a name, a licence or a digest")
+	if len(conds) == 0 && q.Subject == "" { // all that one artifact holds is a fair question
+		return "", nil, fault.Newf(fault.Invalid, "search: name what is looked for: a package URL, a name, a licence, a digest or an artifact")
 	}
 	if q.Subject != "" {
 		add("d.subject = ?", string(q.Subject))

@@ -16,7 +16,7 @@ import (
 // sbomCommand is what is done with bills of materials.
 func (a *app) sbomCommand() *cobra.Command {
 	return a.sbomTargetCommand(
-		a.sbomConvertCommand(), a.sbomShowCommand(), a.sbomDiffCommand(), a.sbomListCommand(), a.sbomSearchCommand())
+		a.sbomConvertCommand(), a.sbomShowCommand(), a.sbomDiffCommand(), a.sbomListCommand(), a.sbomSearchCommand(), a.sbomEnrichCommand(), a.sbomEnrichedCommand())
 }
 
 // maxSBOM is how large a file the command line reads.
