@@ -92,6 +92,18 @@ func (s *testSite) rotates(role rotation.Role, q client.RotateKeyRequest) client
 	return *k
 }
 
+// withSourceKey makes the key that a site makes with its first statement about a
+// commit, so that all roles have one.
+func (s *testSite) withSourceKey() {
+	s.t.Helper()
+	if _, err := s.ownKey(s.t.Context(), s.keys, rotation.Source); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.reloadTrust(s.t.Context()); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // stateOf gives the states of a role's keys, oldest first.
 func (s *testSite) statesOf(role rotation.Role) (out []string) {
 	s.t.Helper()
@@ -118,6 +130,7 @@ func TestDrill(t *testing.T) {
 	const overlap = 1500 * time.Millisecond
 	clk := &movable{}
 	s := newSiteAt(t, clk.now, func(c *config.Config) { c.Keys.Rotation.Overlap = overlap })
+	s.withSourceKey()
 	ctx := t.Context()
 	first, err := s.firstRoot()
 	if err != nil {
@@ -381,6 +394,7 @@ func TestThreat_Bundle_KeyAfterItsWindow(t *testing.T) {
 func TestRotationGoesOnAfterACrash(t *testing.T) {
 	clk := daysAgo(3)
 	s := newSiteAt(t, clk.now, func(c *config.Config) { c.Keys.Rotation.Overlap = time.Hour })
+	s.withSourceKey()
 	ctx := t.Context()
 	first, err := s.firstRoot()
 	if err != nil {
