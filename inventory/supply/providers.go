@@ -222,7 +222,7 @@ func (s *scan) gitea(ctx context.Context, r repo) {
 				s.admin(r.Path, a.Login, p.Permission, false)
 			}
 		}
-		return nil
+		return fault.Newf(fault.Unavailable, "an organisation's owners and teams are not among a repository's collaborators; look at them apart")
 	})
 	s.keys(ctx, r, at+"/keys")
 	s.part(r.Path, Secrets, func() error {
@@ -373,6 +373,9 @@ func (s *scan) organisation(ctx context.Context) {
 		group := "/groups/" + url.PathEscape(org)
 		s.variables(ctx, org, group)
 		s.accessTokens(ctx, org, group)
+		s.part(org, Robots, func() error {
+			return fault.Newf(fault.Unavailable, "deploy tokens are not asked for; look at them apart")
+		})
 	case Gitea:
 		s.part(org, Secrets, func() error {
 			return list(ctx, s, at+"/actions/secrets", func(l []secretName) {

@@ -243,7 +243,7 @@ func TestGitea(t *testing.T) {
 	if d := cmp.Diff([]string{"ci-admin builder"}, rules(got)); d != "" {
 		t.Error(d)
 	}
-	if len(got.Unknown) != 2 {
+	if len(got.Unknown) != 3 {
 		t.Errorf("unknown: %+v", got.Unknown)
 	}
 }
