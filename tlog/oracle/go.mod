@@ -1,6 +1,6 @@
 module assay/tlog/oracle
 
-go 1.26.0
+go 1.26.3
 
 require (
 	assay v0.0.0
