@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"assay/artifact"
+	"assay/internal/excerpt"
 	"assay/internal/fault"
 	"assay/internal/strictjson"
 )
@@ -341,10 +342,4 @@ func checkLogEntry(e *rekorpb.TransparencyLogEntry, v BundleVersion) error {
 
 // clip bounds the text of an error that may quote its input, and evens out the
 // spaces that protobuf varies on purpose.
-func clip(s string) string {
-	s = strings.ReplaceAll(s, "\u00a0", " ")
-	if len(s) > 300 {
-		s = strings.ToValidUTF8(s[:300], "") + "…"
-	}
-	return s
-}
+func clip(s string) string { return excerpt.Text(strings.ReplaceAll(s, "\u00a0", " "), 300) }

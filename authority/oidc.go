@@ -21,6 +21,7 @@ import (
 	"assay/event"
 	"assay/identity"
 	"assay/internal/clock"
+	"assay/internal/excerpt"
 	"assay/internal/fault"
 	"assay/store"
 
@@ -371,7 +372,7 @@ func (i *issuerKeys) sign(body []byte) (string, error) {
 	return input + "." + enc.EncodeToString(sig), nil
 }
 
-func clip(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxMintSubject)], "?") }
+func clip(s string) string { return excerpt.Text(s, maxMintSubject) }
 
 func (i *Issuer) record(ctx context.Context, kind event.Kind, q MintRequest, body tokenBody) error {
 	by := q.By

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"assay/artifact"
+	"assay/internal/excerpt"
 	"assay/internal/fault"
 	"assay/internal/strictjson"
 )
@@ -342,18 +343,4 @@ func (s Subject) Target() string {
 }
 
 // clip bounds and cleans a string that others made, for one line of text.
-func clip(s string, n int) string {
-	s = strings.Map(func(r rune) rune {
-		if r < 0x20 || r == 0x7f || r >= 0x80 && r < 0xa0 || r == 0xfffd || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
-			return '?'
-		}
-		return r
-	}, s)
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && s[n]&0xc0 == 0x80 {
-		n--
-	}
-	return s[:n] + "…"
-}
+func clip(s string, n int) string { return excerpt.Line(s, n, '?') }

@@ -12,6 +12,7 @@ import (
 	"assay/artifact"
 	"assay/event"
 	"assay/identity"
+	"assay/internal/excerpt"
 	"assay/internal/fault"
 )
 
@@ -292,9 +293,4 @@ func traceID(req *http.Request) string {
 	return id
 }
 
-func clip(s string, most int) string {
-	if len(s) > most {
-		s = s[:most]
-	}
-	return strings.ToValidUTF8(s, "?")
-}
+func clip(s string, most int) string { return excerpt.Text(s, most) }

@@ -8,8 +8,8 @@ import (
 	"io"
 	"slices"
 	"sort"
-	"strings"
 
+	"assay/internal/excerpt"
 	"assay/internal/fault"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -231,12 +231,7 @@ func (l *limitedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func clip(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	return strings.ToValidUTF8(s[:n], "") + "…" // PostgreSQL takes no half letters
-}
+func clip(s string, n int) string { return excerpt.Text(s, n) }
 
 // object walks the members of a JSON object whose "{" is next; fn reads each
 // value whole.

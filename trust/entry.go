@@ -11,6 +11,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"assay/internal/excerpt"
 )
 
 // content is what a log entry must bind: what was signed, the signature, and
@@ -352,9 +354,4 @@ func sameHash(name string, h crypto.Hash) bool {
 }
 
 // clip shortens text of others for a message.
-func clip(s string) string {
-	if len(s) > 140 {
-		return s[:140] + "…"
-	}
-	return s
-}
+func clip(s string) string { return excerpt.Text(s, 140) }

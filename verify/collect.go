@@ -7,14 +7,13 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"assay/artifact"
 	"assay/attestation"
 	"assay/evidence"
 	"assay/evidence/contract"
+	"assay/internal/excerpt"
 	"assay/internal/fault"
 	"assay/internal/strictjson"
 	"assay/policy"
@@ -406,18 +405,7 @@ func canonical(f *policy.Facts) ([]byte, error) {
 }
 
 // clip bounds and cleans one line of text that others made.
-func clip(s string, n int) string {
-	s = strings.Map(func(r rune) rune {
-		if r < 0x20 || r >= 0x7f && r < 0xa0 || r == utf8.RuneError || r >= 0x200b && r <= 0x200f || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
-			return '?'
-		}
-		return r
-	}, s)
-	if len(s) > n {
-		s = strings.ToValidUTF8(s[:n-len("…")], "") + "…"
-	}
-	return s
-}
+func clip(s string, n int) string { return excerpt.Line(s, n, '?') }
 
 // builders are the compiled roots of build levels.
 type builders struct {

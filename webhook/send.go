@@ -17,11 +17,11 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"assay/event"
+	"assay/internal/excerpt"
 	"assay/internal/fault"
 	"assay/internal/netguard"
 	"assay/store"
@@ -410,12 +410,7 @@ func (s *Sender) note(ctx context.Context, d Delivery, failure error) error {
 	return err
 }
 
-func clip(s string) string {
-	if len(s) > 300 {
-		return strings.ToValidUTF8(s[:300], "") + "…" // PostgreSQL takes no half letters
-	}
-	return s
-}
+func clip(s string) string { return excerpt.Text(s, 300) }
 
 func (s *Sender) prune(ctx context.Context) error {
 	return s.o.DB.Update(ctx, func(tx *store.Tx) error {

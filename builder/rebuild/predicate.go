@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"assay/artifact"
+	"assay/internal/excerpt"
 	"assay/internal/fault"
 	"assay/internal/secret"
 	"assay/internal/strictjson"
@@ -195,15 +196,7 @@ func unprintable(r rune) bool { return r < 0x20 || r == 0x7f || r == 0xfffd || r
 
 // clip makes any text one that may stand in the document.
 func clip(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if unprintable(r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, " "))
-	if len(s) > maxText {
-		s = strings.ToValidUTF8(s[:maxText-len("…")], "") + "…"
-	}
+	s = excerpt.Line(s, maxText, ' ')
 	if secret.Looking(s) {
 		return "(left out: it looks like a secret)"
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"assay/internal/clock"
+	"assay/internal/excerpt"
 	"assay/internal/fault"
 	"assay/internal/secret"
 )
@@ -163,15 +164,7 @@ func (e *Evidence) askClock(ctx context.Context, o Options) {
 
 // clip makes any text one that may stand in the document.
 func clip(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < 0x20 || r >= 0x7f && r < 0xa0 || r == 0xfffd {
-			return ' '
-		}
-		return r
-	}, s)
-	if len(s) > maxText {
-		s = strings.ToValidUTF8(s[:maxText-len("…")], "") + "…"
-	}
+	s = excerpt.Line(s, maxText, ' ')
 	if secret.Looking(s) {
 		return "(left out: it looks like a secret)"
 	}

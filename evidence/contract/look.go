@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"assay/event"
+	"assay/internal/excerpt"
 	"assay/internal/fault"
 	"assay/store"
 )
@@ -148,9 +149,4 @@ func (l *Ledger) enter(ctx context.Context, tx *store.Tx, p *push, c *Contract, 
 	return nil
 }
 
-func clip(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	return strings.ToValidUTF8(s[:n], "") + "…"
-}
+func clip(s string, n int) string { return excerpt.Text(s, n) }

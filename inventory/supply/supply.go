@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"assay/internal/clock"
+	"assay/internal/excerpt"
 	"assay/internal/fault"
 )
 
@@ -314,11 +315,4 @@ func (i *Inventory) sort() {
 func (i Item) key() string { return i.Scope + "\x00" + i.Kind + "\x00" + i.Name }
 
 // clip bounds what a forge's users named.
-func clip(s string) string {
-	const most = 512
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
-	}
-	return s
-}
+func clip(s string) string { return excerpt.Text(s, 512) }

@@ -13,7 +13,6 @@ package gate
 import (
 	"context"
 	"log/slog"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +23,7 @@ import (
 	"assay/event"
 	"assay/identity"
 	"assay/internal/clock"
+	"assay/internal/excerpt"
 	"assay/internal/fault"
 	"assay/policy"
 	"assay/registry"
@@ -200,12 +200,7 @@ func trail(d *verify.Decision) string {
 
 const maxReason = 1000 // bytes of a stored reason
 
-func clip(s string, most int) string {
-	if len(s) > most {
-		s = s[:most-3] + "..."
-	}
-	return strings.ToValidUTF8(s, "?")
-}
+func clip(s string, most int) string { return excerpt.Text(s, most) }
 
 var (
 	_ registry.Gate       = (*Gate)(nil)

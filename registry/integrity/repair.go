@@ -9,6 +9,7 @@ import (
 	"assay/artifact"
 	"assay/blob"
 	"assay/event"
+	"assay/internal/excerpt"
 	"assay/internal/fault"
 	"assay/store"
 )
@@ -204,14 +205,4 @@ func (c *Checker) refuse(ctx context.Context, d artifact.Digest, by By, found st
 }
 
 // clip bounds what comes from outside and goes on record.
-func clip(s string) string {
-	const most = 500
-	if len(s) <= most {
-		return s
-	}
-	n := most
-	for n > 0 && s[n]&0xc0 == 0x80 { // between letters
-		n--
-	}
-	return s[:n] + "…"
-}
+func clip(s string) string { return excerpt.Text(s, 500) }

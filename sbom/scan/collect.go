@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"assay/artifact"
+	"assay/internal/excerpt"
 	"assay/internal/fault"
 )
 
@@ -112,12 +113,7 @@ func (c *collector) incomplete(format string, args ...any) {
 	}
 }
 
-func clip(s string) string {
-	if len(s) > 300 {
-		s = strings.ToValidUTF8(s[:300], "") + "…"
-	}
-	return s
-}
+func clip(s string) string { return excerpt.Text(s, 300) }
 
 // wanted says whether a file is to be read, by its name alone; programs are told
 // by their first bytes.

@@ -19,6 +19,7 @@ import (
 	"assay/event"
 	"assay/evidence"
 	"assay/internal/clock"
+	"assay/internal/excerpt"
 	"assay/internal/fault"
 	"assay/store"
 )
@@ -216,12 +217,7 @@ func (r *Recorder) recordReview(ctx context.Context, tx *store.Tx, s *Source, de
 
 func actor(s *Source, name string) string { return s.Provider + ":" + clip(name) }
 
-func clip(s string) string {
-	if len(s) > 200 {
-		return strings.ToValidUTF8(s[:200], "")
-	}
-	return strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", ""), "")
-}
+func clip(s string) string { return excerpt.Text(s, 200) }
 
 // enqueue files a statement to be signed. Its id is its content's, so that the
 // same one is not signed twice while it waits.

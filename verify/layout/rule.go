@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"assay/artifact"
+	"assay/internal/excerpt"
 	"assay/internal/fault"
 )
 
@@ -219,15 +220,4 @@ func differ(a, b artifact.DigestSet) bool {
 // parameter is a place for a value in a layout.
 var parameter = regexp.MustCompile(`\{[A-Za-z0-9_-]+\}`)
 
-func clip(s string, n int) string {
-	s = strings.Map(func(r rune) rune {
-		if r < 0x20 || r >= 0x7f && r < 0xa0 || r == utf8.RuneError || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
-			return '?'
-		}
-		return r
-	}, s)
-	if len(s) > n {
-		s = strings.ToValidUTF8(s[:n], "") + "…"
-	}
-	return s
-}
+func clip(s string, n int) string { return excerpt.Line(s, n, '?') }

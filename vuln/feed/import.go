@@ -5,13 +5,13 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"path"
 	"slices"
 	"strings"
 	"time"
 
 	"assay/event"
+	"assay/internal/excerpt"
 	"assay/internal/fault"
 	"assay/store"
 	"assay/vuln"
@@ -468,9 +468,4 @@ func lines(s string) []string {
 }
 
 // clip shortens a text between letters.
-func clip(s string, most int) string {
-	if len(s) <= most {
-		return s
-	}
-	return fmt.Sprintf("%s…", strings.ToValidUTF8(s[:most], ""))
-}
+func clip(s string, most int) string { return excerpt.Text(s, most) }

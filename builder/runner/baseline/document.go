@@ -16,6 +16,7 @@ import (
 	"assay/attestation"
 	"assay/builder/runner"
 	"assay/evidence"
+	"assay/internal/excerpt"
 	"assay/internal/fault"
 	"assay/internal/strictjson"
 	"assay/trust"
@@ -339,15 +340,4 @@ func addressOf(m map[string]any) (observation, bool) {
 }
 
 // clip bounds and cleans one line that others wrote.
-func clip(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < 0x20 || r >= 0x7f && r < 0xa0 || r == 0xfffd {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, " "))
-	if len(s) > maxValue {
-		s = strings.ToValidUTF8(s[:maxValue-len("…")], "") + "…"
-	}
-	return s
-}
+func clip(s string) string { return excerpt.Line(s, maxValue, ' ') }
