@@ -276,16 +276,3 @@ func TestPath(t *testing.T) {
 		}
 	}
 }
-
-func TestClip(t *testing.T) {
-	for in, want := range map[string]string{
-		"plain": "plain", "\x1b[31mred": "?[31mred", "a\nb": "a?b", "\u202egnp": "?gnp", strings.Repeat("é", 10): "éé…", "\xff": "?",
-	} {
-		if got := clip(in, len(want)); in[0] < 0x80 && got != want {
-			t.Errorf("%q: %q, want %q", in, got, want)
-		}
-	}
-	if got := clip(strings.Repeat("é", 10), 5); got != "éé…" {
-		t.Errorf("%q", got)
-	}
-}

@@ -19,6 +19,7 @@ func TestText(t *testing.T) {
 		{"nul\x00nul", 20, "nulnul"},
 		{"half\xe2\x82", 20, "half?"},
 		{"aé€é€", 7, "aé…"},
+		{strings.Repeat("é", 10), 7, "éé…"},
 		{"€€", 3, "€"}, // too narrow for a letter and an ellipsis
 	} {
 		if got := Text(tt.in, tt.most); got != tt.want {
