@@ -37,6 +37,15 @@ func TestGateway(t *testing.T) {
 	}
 	own.assay("apply", "-f", docs)
 	reg, bobs := own.Services.Registry, own.home(bob)
+	listed := func() {
+		t.Helper()
+		for _, list := range [][]string{{"crane", "ls", reg + "/mirror/open/app"}, {"oras", "repo", "tags", "--plain-http", reg + "/mirror/open/app"}} {
+			if got := must(t, bobs, list[0], list[1:]...); !strings.Contains("\n"+got, "\nv1\n") {
+				t.Errorf("%v lists %q, want v1", list, got)
+			}
+		}
+	}
+	listed() // before anybody pulled
 	if got := strings.TrimSpace(must(t, bobs, "crane", "digest", reg+"/mirror/open/app:v1")); got != digest {
 		t.Errorf("through the gateway v1 is %s, want %s", got, digest)
 	}
@@ -44,6 +53,7 @@ func TestGateway(t *testing.T) {
 	refused(t, []string{"staged"}, bobs, "crane", "manifest", reg+"/watched/open/app:v1")
 	refused(t, []string{"gateway"}, own.home(alice), "crane", "tag", reg+"/mirror/open/app:v1", "v2")
 	up.stop()
+	listed()
 	must(t, bobs, "crane", "pull", reg+"/mirror/open/app:v1", filepath.Join(dir, "again.tar"))
 	refused(t, []string{"is not kept here"}, bobs, "crane", "manifest", reg+"/mirror/open/app:v9")
 }

@@ -60,18 +60,24 @@ func (r *Registry) listTags(q *request) error {
 		return err
 	}
 	ctx := q.Context()
+	there, unlisted := r.tagsThere(q)
 	var tags []string
 	more := false
 	err = r.db.View(ctx, func(tx *store.Tx) error {
 		var known string
 		err := tx.QueryRow(ctx, `SELECT name FROM registry_repository WHERE name = ?`, name).Scan(&known)
-		if errors.Is(err, fault.NotFound) {
+		switch absent := errors.Is(err, fault.NotFound); {
+		case absent && unlisted != nil:
+			return unlisted
+		case absent && there == nil:
 			return failf(codeNameUnknown, fault.NotFound, "repository %s is not here", name)
-		}
-		if err != nil || p.n == 0 {
+		case err != nil && !absent || p.n == 0:
 			return err
 		}
-		tags, more, err = r.visibleTags(ctx, tx, &q.caller, name, p)
+		if tags, more, err = r.visibleTags(ctx, tx, &q.caller, name, p); err != nil || len(there) == 0 {
+			return err
+		}
+		tags, more, err = mergeTags(ctx, tx, name, tags, more, there, p)
 		return err
 	})
 	if err != nil {

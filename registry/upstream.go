@@ -27,6 +27,12 @@ type Upstream interface {
 	// is here is served all the same. Errors: NotFound, Unavailable, Tampered,
 	// and what Intake gives.
 	Manifest(ctx context.Context, in Intake, repository, tag string, d artifact.Digest) (warning string, err error)
+	// Tags lists what tags the repository has there, in the order of bytes, each
+	// once; it may be of a moment ago, or cut, and then the warning is for the
+	// client. nil: there is no list, and the warning says why. Errors: NotFound,
+	// where the upstream has no such repository, and Unavailable, Unauthenticated
+	// and Invalid, each where no list of before is kept.
+	Tags(ctx context.Context, repository string) (tags []string, warning string, err error)
 	// Blob brings a blob that a manifest here names with its size.
 	Blob(ctx context.Context, in Intake, repository string, d artifact.Digest, size int64) error
 }

@@ -44,8 +44,10 @@ const (
 	maxBlobs      = 16 // at once
 )
 
-// Migrations are the gateway's table: what upstreams were asked for. due_at is
-// when to ask again, asked_at when a client last made it be asked.
+// Migrations are the gateway's tables. gateway_check: what upstreams were asked
+// for; due_at is when to ask again, asked_at when a client last made it be
+// asked. gateway_tags: the tags that an upstream's repository listed, a line
+// each; cut says that there were more.
 var Migrations = store.Migrations{Name: "gateway", Steps: []string{`
 CREATE TABLE gateway_check (
 	repository TEXT   NOT NULL,
@@ -57,6 +59,14 @@ CREATE TABLE gateway_check (
 	PRIMARY KEY (repository, reference)
 );
 CREATE INDEX gateway_check_due ON gateway_check (due_at);
+`, `
+CREATE TABLE gateway_tags (
+	repository TEXT   NOT NULL PRIMARY KEY,
+	tags       TEXT   NOT NULL,
+	cut        BIGINT NOT NULL,
+	checked_at BIGINT NOT NULL,
+	due_at     BIGINT NOT NULL
+);
 `}}
 
 // Options of a [Gateway]. DB is required.
@@ -267,6 +277,12 @@ func (g *Gateway) Lookup(ctx context.Context, in registry.Intake, repository, ta
 		return err
 	}
 	g.forget(repository + " " + tag)
+	if have == "" { // a new tag
+		g.forget(repository + " ")
+		if err := g.dueTags(ctx, repository); err != nil {
+			return err
+		}
+	}
 	return g.ask(ctx, in, repository, tag, "", have, bringTimeout, false)
 }
 

@@ -60,7 +60,7 @@ func writeSecret(t *testing.T, text string) string {
 func (b *bed) clock() time.Time     { return time.Unix(0, b.now.Load()) }
 func (b *bed) pass(d time.Duration) { b.now.Add(int64(d)) }
 
-func newBed(t *testing.T, db *store.DB) *bed {
+func newBed(t *testing.T, db *store.DB, more ...registrytest.Option) *bed {
 	t.Helper()
 	b := &bed{}
 	b.now.Store(time.Now().UnixNano())
@@ -117,7 +117,7 @@ func newBed(t *testing.T, db *store.DB) *bed {
 		t.Fatal(err)
 	}
 	b.gw.Set(rules)
-	b.own = registrytest.Start(t, db, func(o *registry.Options) { o.Upstream = b.gw })
+	b.own = registrytest.Start(t, db, append(more, func(o *registry.Options) { o.Upstream = b.gw })...)
 	b.own.Grant(t, "puller", identity.RoleViewer, "**")
 	b.own.Grant(t, "puller", identity.RolePublisher, "**")
 	b.puller = b.own.Client(t, "puller")

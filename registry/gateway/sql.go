@@ -61,6 +61,8 @@ const pollEvery = 10 * time.Second
 func (g *Gateway) Run(ctx context.Context, in registry.Intake) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
+	daily := time.NewTicker(24 * time.Hour)
+	defer daily.Stop()
 	for {
 		select {
 		case p := <-g.noticed:
@@ -68,6 +70,10 @@ func (g *Gateway) Run(ctx context.Context, in registry.Intake) error {
 		case <-tick.C:
 			if err := g.Poll(ctx, in); err != nil && ctx.Err() == nil {
 				g.o.Logger.WarnContext(ctx, "what upstreams have could not be looked through", "error", err)
+			}
+		case <-daily.C:
+			if err := g.forgetTags(ctx); err != nil && ctx.Err() == nil {
+				g.o.Logger.WarnContext(ctx, "old lists of tags were not dropped", "error", err)
 			}
 		case <-ctx.Done():
 			return nil
@@ -138,6 +144,9 @@ func (g *Gateway) again(ctx context.Context, in registry.Intake, repository, ref
 func (g *Gateway) drop(ctx context.Context, repository string) error {
 	return g.o.DB.Update(ctx, func(tx *store.Tx) error {
 		_, err := tx.Exec(ctx, `DELETE FROM gateway_check WHERE repository = ?`, repository)
+		if err == nil {
+			_, err = tx.Exec(ctx, `DELETE FROM gateway_tags WHERE repository = ?`, repository)
+		}
 		return err
 	})
 }
