@@ -166,9 +166,9 @@ func (*hidden) Refusal(context.Context, *store.Tx, identity.Principal, string, a
 
 // A tag that the gate hides here is not listed because the upstream lists it.
 func TestThreat_Registry_GatewayListsNoHiddenTag(t *testing.T) {
-	vis := &hidden{}
-	vis.d.Store(artifact.Digest(""))
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		vis := &hidden{}
+		vis.d.Store(artifact.Digest(""))
 		b := newBed(t, db, func(o *registry.Options) { o.Visibility = vis })
 		d := b.pusher.PushImage("team/app", "v1", registrytest.Image{Layer: "one"})
 		b.pusher.PushImage("team/app", "v2", registrytest.Image{Layer: "two"})
