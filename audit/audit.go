@@ -115,6 +115,9 @@ type Options struct {
 	// are refused. nil: the export's heads must all have one and the same key,
 	// which the report names.
 	Key crypto.PublicKey
+	// UpToNow says that the caller asked for all up to now, so that the export must
+	// hold the record of whatever retention dropped.
+	UpToNow bool
 	// Event is called for each event that was found to be sound; nil: nobody. An
 	// error of it ends Verify.
 	Event func(event.Event) error
@@ -130,6 +133,7 @@ type Report struct {
 	LastSeq  int64    `json:"last_seq"`        // of the last head
 	Unlogged int64    `json:"unlogged_heads"`  // after the last logged one
 	Dropped  int64    `json:"dropped_batches"` // whose events retention has dropped
+	Gap      *Gap     `json:"gap,omitempty"`   // what is missing for that reason
 	Keys     []string `json:"audit_keys"`      // fingerprints of the keys that signed heads
 	// OldestUncovered is when the first of the export's events happened that no
 	// logged head covers; zero: there is none. That a head was published is an
@@ -150,6 +154,7 @@ type reader struct {
 	inside int64      // events of its batch so far
 	keys   map[string]bool
 	ended  bool
+	gap    gap
 }
 
 // Verify reads an export to its end and checks all of it. What does not hold is
@@ -230,6 +235,7 @@ func (v *reader) whole() error {
 	}
 	if v.inside == 0 {
 		v.rep.Dropped++ // its head stands for it
+		v.gap.add(v.prev, v.rep.Events > 0)
 		return nil
 	}
 	return fault.Newf(fault.Tampered, "batch %d has %d of its %d events, and the export says that none was left out", v.prev.Batch, v.inside, v.prev.Count)
@@ -272,6 +278,11 @@ func (v *reader) event(l Line) error {
 	}
 	v.inside++
 	v.rep.Events++
+	if e.Kind == event.EventsDropped {
+		if err := v.gap.account(e); err != nil {
+			return err
+		}
+	}
 	if v.rep.OldestUncovered.IsZero() && e.Kind != event.LogHeadPublished {
 		v.rep.OldestUncovered = e.Time
 	}
@@ -334,5 +345,7 @@ func (v *reader) end(e End) error {
 			e.Events, e.Heads, e.Last, v.rep.Events, v.rep.Heads, v.prev.Batch, v.rep.Header.Last)
 	}
 	v.ended = true
-	return nil
+	var err error
+	v.rep.Gap, err = v.gap.result(v.o.UpToNow)
+	return err
 }

@@ -273,7 +273,10 @@ told.`,
 
 func auditReport(w io.Writer, rep *audit.Report) {
 	what := "records of a filter: each is genuine; that none is missing is not said"
-	if rep.Header.Complete {
+	switch {
+	case rep.Gap != nil:
+		what = "all records of the time but for those of the gap: none was changed, removed or added"
+	case rep.Header.Complete:
 		what = "all records of the time: none was changed, removed or added"
 	}
 	fmt.Fprintf(w, "ok\t%d events in %d batches\n", rep.Events, rep.Heads)
@@ -282,8 +285,10 @@ func auditReport(w io.Writer, rep *audit.Report) {
 	for _, k := range rep.Keys {
 		fmt.Fprintf(w, "signed\tby audit key %s\n", line(k))
 	}
-	if rep.Dropped > 0 {
-		fmt.Fprintf(w, "dropped\t%d batches by retention; their heads hold\n", rep.Dropped)
+	if g := rep.Gap; g != nil {
+		fmt.Fprintf(w, "gap\t%d events, %d to %d, sealed from %s to %s, are not here: retention dropped them on %s, as event %d says\n",
+			g.Events, g.First, g.Last, stamp(g.From), stamp(g.Until), stamp(g.Dropped), g.Account)
+		fmt.Fprintf(w, "\tthe heads of their %d batches are, and hold the chain together; what they said is known from earlier exports alone\n", g.Batches)
 	}
 	if !rep.OldestUncovered.IsZero() {
 		fmt.Fprintf(w, "note\tevents %d to %d are not in the log yet\n", rep.Covered+1, rep.LastSeq)
@@ -353,7 +358,7 @@ func (a *app) verifyOnce(ctx context.Context, s *session, q client.AuditFilter, 
 	if err != nil {
 		return nil, err
 	}
-	return audit.Verify(r, audit.Options{Logs: logs, Key: key})
+	return audit.Verify(r, audit.Options{Logs: logs, Key: key, UpToNow: file == "" && q.Until.IsZero()})
 }
 
 // exportOrigin reads, of the first line, which log the export speaks of, without

@@ -44,7 +44,8 @@ First comes what would be lost; --plan stops there. Every door of every replica
 refuses within a second. To take an entry back, the offline root has to sign:
 see assay revocations draft.
 
---since takes a time (2026-01-02T15:04:05Z), a day, "now", or "always".`,
+--since takes a time (2026-01-02T15:04:05Z), a day, how long ago (2h, 7d), "now",
+or "always".`,
 		Example: `  # what would be denied?
   assay revoke --data ./data --identity ci@example.com --issuer https://issuer.example --since 2026-01-02 --reason "laptop stolen" --plan
 
@@ -73,7 +74,7 @@ see assay revocations draft.
 	fl.StringVar(&f.builder, "builder", "", "a builder.id of provenance")
 	fl.StringVar(&f.digest, "digest", "", "an artifact, by digest")
 	fl.StringVar(&f.logRange, "log-range", "", "a range of a transparency log: LOG-ID:FROM-TO, or LOG-ID:FROM- to its end")
-	fl.StringVar(&f.since, "since", "", "from when on: RFC 3339, a day, now, or always")
+	fl.StringVar(&f.since, "since", "", "from when on: RFC 3339, a day, how long ago (2h, 7d), now, or always")
 	fl.StringVar(&f.reason, "reason", "", "why, for those who will ask")
 	fl.BoolVar(&f.plan, "plan", false, "only show what would be denied")
 	fl.BoolVar(&f.yes, "yes", false, "do not ask; needed where there is no terminal")
@@ -142,12 +143,15 @@ func sinceTime(text string, now time.Time) (time.Time, error) {
 	case "always":
 		return time.Unix(0, 0).UTC(), nil
 	}
+	if ago := days(0); ago.Set(text) == nil && ago > 0 { // 2h, 7d
+		return now.Add(-time.Duration(ago)).UTC().Truncate(time.Second), nil
+	}
 	for _, layout := range []string{time.RFC3339, time.DateOnly} {
 		if t, err := time.Parse(layout, text); err == nil && t.Year() >= 1970 {
 			return t.UTC(), nil
 		}
 	}
-	return time.Time{}, usagef("--since %q: want a time such as 2026-01-02T15:04:05Z, a day such as 2026-01-02, now, or always", line(text))
+	return time.Time{}, usagef("--since %q: want a time such as 2026-01-02T15:04:05Z, a day such as 2026-01-02, how long ago such as 2h or 7d, now, or always", line(text))
 }
 
 func fingerprintOf(path string) (string, error) {
