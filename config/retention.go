@@ -46,6 +46,9 @@ type RetentionSpec struct {
 	// Immutable lets the rule delete in immutable repositories, and immutable
 	// tags, too.
 	Immutable bool `yaml:"immutable"`
+	// ObjectLock has an object store with Object Lock keep what KeepFor keeps of
+	// images: nobody, this site included, deletes those objects before.
+	ObjectLock bool `yaml:"objectLock"`
 }
 
 // Validate says what is wrong with a rule. Errors are fault.Invalid.
@@ -59,8 +62,8 @@ func (s *RetentionSpec) Validate() error {
 	default:
 		return fault.Newf(fault.Invalid, "class %.40q: want %s", s.Class, strings.Join([]string{ClassImages, ClassAttestations, ClassSBOMs, ClassDecisions, ClassAudit}, ", "))
 	}
-	if len(s.Repositories)+len(s.KeepTags) > 0 || s.KeepRunning != nil || s.Immutable || s.KeepLast != 0 && s.Class != ClassDecisions {
-		return fault.Newf(fault.Invalid, "class %s: repositories, keepTags, keepRunning and immutable are for images, keepLast for images and decisions; want keepFor", s.Class)
+	if len(s.Repositories)+len(s.KeepTags) > 0 || s.KeepRunning != nil || s.Immutable || s.ObjectLock || s.KeepLast != 0 && s.Class != ClassDecisions {
+		return fault.Newf(fault.Invalid, "class %s: repositories, keepTags, keepRunning, immutable and objectLock are for images, keepLast for images and decisions; want keepFor", s.Class)
 	}
 	if s.KeepFor < 24*time.Hour {
 		return fault.Newf(fault.Invalid, "class %s: keepFor %s: want at least 24h", s.Class, s.KeepFor)
@@ -85,6 +88,9 @@ func (s *RetentionSpec) validateImages() error {
 	}
 	if s.KeepLast == 0 && s.KeepFor == 0 {
 		return fault.Newf(fault.Invalid, "class images: want keepLast or keepFor: a rule without either would delete what was pushed a moment ago")
+	}
+	if s.ObjectLock && s.KeepFor == 0 {
+		return fault.Newf(fault.Invalid, "objectLock: want keepFor: a bucket locks objects until a time")
 	}
 	return nil
 }

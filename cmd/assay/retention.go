@@ -69,6 +69,9 @@ func printRetention(w io.Writer, r *retention.Outcome) {
 		fmt.Fprintln(w, "there are no rules: everything is kept")
 	}
 	fmt.Fprintf(w, "%s %d, kept %d (%d by a hold alone), audit events %d\n", gone, r.Deleted, r.Kept, r.Held, r.Events)
+	if r.Locked > 0 {
+		fmt.Fprintf(w, "objects locked in the bucket: %d\n", r.Locked)
+	}
 	if r.Through > 0 {
 		fmt.Fprintf(w, "audit events up to %d are dropped; the chain is verified across the gap\n", r.Through)
 	}

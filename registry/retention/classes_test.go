@@ -20,7 +20,7 @@ import (
 // is nowhere and not held; decisions go when they are old and replaced.
 func TestAttestationsAndDecisions(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		s := start(t, db)
+		s := start(t, db, nil)
 		image := s.Client(t, "owner").PushImage("team/app", "v1", registrytest.Image{Layer: "one"})
 		about := func(name string) artifact.Digest { return artifact.SHA256Of([]byte(name)) }
 		old, young := time.Now().Add(-100*24*time.Hour), time.Now().Add(-time.Hour)

@@ -20,7 +20,10 @@ import (
 //
 //   - retention_hold: what nobody may delete. digest is empty when a whole
 //     repository is held, repository when a digest is held everywhere; tag is
-//     what named the digest when the hold was made. ends 0: by hand.
+//     what named the digest when the hold was made. ends 0: by hand. ended: 1
+//     its end by time is on record, 2 it was removed by hand, and only waits for
+//     the object store to give its objects free.
+//   - retention_lock: until when the object store keeps an object for a rule.
 //   - retention_mark: when rules were carried out last.
 var Migrations = store.Migrations{Name: "retention", Steps: []string{`
 CREATE TABLE retention_hold (
@@ -39,6 +42,12 @@ CREATE INDEX retention_hold_repository ON retention_hold (repository);
 CREATE TABLE retention_mark (
 	name  TEXT NOT NULL PRIMARY KEY,
 	value TEXT NOT NULL
+);
+`, `
+ALTER TABLE retention_hold ADD COLUMN ended BIGINT NOT NULL DEFAULT 0;
+CREATE TABLE retention_lock (
+	digest TEXT   NOT NULL PRIMARY KEY,
+	until  BIGINT NOT NULL
 );
 `}}
 
@@ -265,7 +274,7 @@ func (s *Holds) List(ctx context.Context, ended bool) (out []Hold, err error) {
 		if ended {
 			since = time.UnixMicro(0)
 		}
-		out, err = selectHolds(ctx, tx, inForce+` ORDER BY created_at DESC, id LIMIT 10000`, since)
+		out, err = selectHolds(ctx, tx, inForce+` AND ended <> 2 ORDER BY created_at DESC, id LIMIT 10000`, since)
 		return err
 	})
 	if out == nil {
@@ -281,7 +290,7 @@ func (s *Holds) Remove(ctx context.Context, id, actor, reason string) (*Hold, er
 	}
 	var h Hold
 	err := s.db.Update(ctx, func(tx *store.Tx) error {
-		found, err := selectHolds(ctx, tx, `id = ?`, id)
+		found, err := selectHolds(ctx, tx, `id = ? AND ended <> 2`, id)
 		if err != nil {
 			return err
 		}
@@ -289,7 +298,12 @@ func (s *Holds) Remove(ctx context.Context, id, actor, reason string) (*Hold, er
 			return fault.Newf(fault.NotFound, "hold %.80q: there is none", id)
 		}
 		h = found[0]
-		if _, err := tx.Exec(ctx, `DELETE FROM retention_hold WHERE id = ?`, id); err != nil {
+		if s.locker != nil && h.Locked > 0 { // the row goes when its objects are free
+			_, err = tx.Exec(ctx, `UPDATE retention_hold SET ends = ?, ended = 2 WHERE id = ?`, tx.Now(), id)
+		} else {
+			_, err = tx.Exec(ctx, `DELETE FROM retention_hold WHERE id = ?`, id)
+		}
+		if err != nil {
 			return err
 		}
 		return event.Append(ctx, tx, event.Event{Kind: event.HoldRemoved, Digest: h.Digest, Actor: actor, Body: holdBody{ID: id, Repository: h.Repository, Tag: h.Tag, Reason: strings.TrimSpace(reason)}})
@@ -297,6 +311,6 @@ func (s *Holds) Remove(ctx context.Context, id, actor, reason string) (*Hold, er
 	if err != nil {
 		return nil, err
 	}
-	s.unlock(ctx, &h)
+	s.free(ctx, &h)
 	return &h, nil
 }

@@ -15,7 +15,7 @@ import (
 // by a subject of another image.
 func TestThreat_Registry_EvidenceOfWhatIsHeld(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		s := start(t, db)
+		s := start(t, db, nil)
 		c := s.Client(t, "owner")
 		const repo = "team/app"
 		image := c.PushImage(repo, "v1", registrytest.Image{Layer: "one"})

@@ -41,11 +41,11 @@ func (s *Holds) lock(ctx context.Context, h *Hold) {
 	}
 }
 
-// unlock gives the objects of a removed hold free, but for those that another
+// unlock gives the objects of a hold that ended free, but for those that another
 // hold covers.
-func (s *Holds) unlock(ctx context.Context, h *Hold) {
+func (s *Holds) unlock(ctx context.Context, h *Hold) error {
 	if s.locker == nil || h.Locked == 0 {
-		return
+		return nil
 	}
 	others, err := s.List(ctx, false)
 	keep := map[artifact.Digest]bool{}
@@ -65,9 +65,7 @@ func (s *Holds) unlock(ctx context.Context, h *Hold) {
 			return nil
 		})
 	}
-	if err != nil {
-		s.log.WarnContext(ctx, "objects of a removed hold stay locked in the bucket", "hold", h.ID, "error", err)
-	}
+	return err
 }
 
 // each calls fn with what a hold covers: manifests with their parts, evidence

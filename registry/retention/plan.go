@@ -92,6 +92,7 @@ type Outcome struct {
 	Held    int64      `json:"held"`           // kept by a hold alone
 	Events  int64      `json:"events"`         // of the audit log, dropped; in a plan at most so many
 	Through int64      `json:"events_through"` // the last event that was ever dropped; the chain is proven across the gap
+	Locked  int64      `json:"locked"`         // objects that the object store now keeps for rules, or would
 	Notes   []string   `json:"notes"`
 }
 
@@ -113,6 +114,9 @@ type run struct {
 	counts  map[string]int64
 	renewed time.Time
 	holder  string
+
+	lockless bool                     // the object store locks nothing, which is noted
+	planned  map[artifact.Digest]bool // to be locked, in a plan
 }
 
 // Plan says what the rules would delete now, and what keeps the rest.
@@ -127,7 +131,7 @@ func (k *Keeper) do(ctx context.Context, dry bool) (*Outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &run{Keeper: k, rules: rules, repos: repos, now: k.o.Clock(), counts: map[string]int64{}, holder: rand.Text(), Outcome: &Outcome{DryRun: dry, Rules: []string{}, Items: []Affected{}, Notes: []string{}}}
+	r := &run{Keeper: k, rules: rules, repos: repos, now: k.o.Clock(), counts: map[string]int64{}, planned: map[artifact.Digest]bool{}, holder: rand.Text(), Outcome: &Outcome{DryRun: dry, Rules: []string{}, Items: []Affected{}, Notes: []string{}}}
 	for _, rule := range rules {
 		r.Rules = append(r.Rules, rule.Name)
 	}
@@ -252,6 +256,9 @@ func (r *run) repository(ctx context.Context, name string, rules []*rule) error 
 		}
 		return strings.Compare(string(a.Digest), string(b.Digest))
 	})
+	if err := r.lockImages(ctx, name, images, rules); err != nil {
+		return err
+	}
 	for rank := range images {
 		im := &images[rank]
 		item := Affected{Class: config.ClassImages, Repository: name, Digest: im.Digest, Tags: im.Tags, Time: im.Newest}
@@ -539,13 +546,9 @@ func (s *Holds) covers(ctx context.Context, tx *store.Tx, digests []artifact.Dig
 	return nil
 }
 
-// Work carries the rules out every now and then, until ctx ends. Of several
-// processes one does.
+// Work ends holds whose time has come, within a minute, and carries the rules
+// out every now and then, until ctx ends. Of several processes one does.
 func (k *Keeper) Work(ctx context.Context) error {
-	if k.o.Every < 0 {
-		<-ctx.Done()
-		return nil
-	}
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
 	for {
@@ -553,6 +556,12 @@ func (k *Keeper) Work(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		}
+		if err := k.o.Holds.Sweep(ctx); err != nil && ctx.Err() == nil {
+			k.o.Logger.Warn("holds whose time has come could not all be ended; it is tried again", "error", err)
+		}
+		if k.o.Every < 0 {
+			continue
 		}
 		if err := k.turn(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, fault.Conflict) {
 			k.o.Logger.Warn("retention rules could not all be carried out; it is tried again", "error", err)

@@ -47,13 +47,13 @@ func (s *site) Running(_ context.Context, d artifact.Digest) (retention.Presence
 	return retention.Idle, nil
 }
 
-func start(t *testing.T, db *store.DB) *site {
+func start(t *testing.T, db *store.DB, locker retention.Locker, more ...registrytest.Option) *site {
 	t.Helper()
 	if err := db.Migrate(t.Context(), event.Migrations, sweep.Migrations, trust.Migrations, evidence.Migrations, registry.Migrations, verify.Migrations, retention.Migrations); err != nil {
 		t.Fatal(err)
 	}
-	s := &site{holds: retention.NewHolds(db, nil, nil)}
-	s.Server = registrytest.Start(t, db, func(o *registry.Options) { o.Keeper = s.holds })
+	s := &site{holds: retention.NewHolds(db, locker, nil)}
+	s.Server = registrytest.Start(t, db, append(more, func(o *registry.Options) { o.Keeper = s.holds })...)
 	s.Grant(t, "owner", identity.RoleAdmin, "**")
 	var err error
 	s.Keeper, err = retention.New(retention.Options{
@@ -96,7 +96,7 @@ func outcome(r *retention.Outcome) (deleted []string) {
 // plan says the same and deletes nothing.
 func TestImages(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		s := start(t, db)
+		s := start(t, db, nil)
 		c := s.Client(t, "owner")
 		at := map[string]artifact.Digest{}
 		for i, tag := range []string{"v1", "v2", "dev-1", "dev-2", "latest"} {
@@ -179,7 +179,7 @@ func TestImages(t *testing.T) {
 // TestHolds: nobody deletes what is held, nor its evidence, until the hold ends.
 func TestHolds(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		s := start(t, db)
+		s := start(t, db, nil)
 		c := s.Client(t, "owner")
 		image := c.PushImage("team/app", "v1", registrytest.Image{Layer: "one"})
 		ev := c.PushImage("team/app", "", registrytest.Image{Layer: "e", Subject: image, ArtifactType: "application/x"})
@@ -233,7 +233,7 @@ func TestHolds(t *testing.T) {
 // chain is verified across the gap, and nothing goes while anything is held.
 func TestAuditIsDroppedWithoutBreakingTheChain(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		s := start(t, db)
+		s := start(t, db, nil)
 		c := s.Client(t, "owner")
 		c.PushImage("team/app", "v1", registrytest.Image{Layer: "one"})
 		s.Events(t)
