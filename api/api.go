@@ -25,6 +25,7 @@ import (
 	"assay/identity/credential"
 	"assay/internal/clock"
 	"assay/internal/fault"
+	"assay/inventory"
 	"assay/registry/collect"
 	"assay/registry/gate"
 	"assay/registry/integrity"
@@ -77,6 +78,8 @@ type Options struct {
 	Revocations     Revocations
 	Bundles         Bundles // between sites; nil: none here
 	Vulnerabilities Vulnerabilities
+	Inventory       *inventory.Store
+	SiteServices    []inventory.Spec // of the configuration file
 }
 
 // API serves /api/v1.

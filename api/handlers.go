@@ -293,7 +293,7 @@ func (a *API) applyChange(r *http.Request, dryRun bool, change func(stored []con
 		if err := config.CheckVersions(stored, wanted); err != nil {
 			return err
 		}
-		desired, err := config.Compile(config.After(stored, wanted, plan), a.o.Site)
+		desired, err := config.Compile(config.After(stored, wanted, plan), a.o.Site, a.o.SiteServices...)
 		if err != nil {
 			return err
 		}
@@ -311,9 +311,9 @@ func (a *API) applyChange(r *http.Request, dryRun bool, change func(stored []con
 		if err := config.Put(ctx, tx, wanted, plan); err != nil {
 			return err
 		}
-		if config.ContractsChange(plan) {
+		if config.FactsChange(plan) {
 			// What is owed is a fact of decisions: those that stand are made again.
-			if _, err := trust.RaiseEpoch(ctx, tx, "contracts"); err != nil {
+			if _, err := trust.RaiseEpoch(ctx, tx, "documents"); err != nil {
 				return err
 			}
 		}

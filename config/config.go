@@ -36,19 +36,20 @@ type Config struct {
 	// Data is the data folder, mode 0700: database, blobs, logs, keys.
 	Data string `yaml:"data"`
 
-	Server   Server   `yaml:"server"`
-	Store    Store    `yaml:"store"`
-	Blob     Blob     `yaml:"blob"`
-	Backup   Backup   `yaml:"backup"`
-	Keys     Keys     `yaml:"keys"`
-	Identity Identity `yaml:"identity"`
-	Registry Registry `yaml:"registry"`
-	Tlog     Tlog     `yaml:"tlog"`
-	Trust    Trust    `yaml:"trust"`
-	Verify   Verify   `yaml:"verify"`
-	Runner   Runner   `yaml:"runner"`
-	Vuln     Vuln     `yaml:"vuln"`
-	Log      Log      `yaml:"log"`
+	Server    Server    `yaml:"server"`
+	Store     Store     `yaml:"store"`
+	Blob      Blob      `yaml:"blob"`
+	Backup    Backup    `yaml:"backup"`
+	Keys      Keys      `yaml:"keys"`
+	Identity  Identity  `yaml:"identity"`
+	Registry  Registry  `yaml:"registry"`
+	Tlog      Tlog      `yaml:"tlog"`
+	Trust     Trust     `yaml:"trust"`
+	Verify    Verify    `yaml:"verify"`
+	Runner    Runner    `yaml:"runner"`
+	Vuln      Vuln      `yaml:"vuln"`
+	Inventory Inventory `yaml:"inventory"`
+	Log       Log       `yaml:"log"`
 }
 
 // Server says where Assay listens and what it is called.

@@ -35,14 +35,3 @@ func CheckVersions(stored, wanted []Document) error {
 	}
 	return nil
 }
-
-// ContractsChange says whether a plan changes what is owed, and with it facts of
-// what was decided.
-func ContractsChange(plan []Change) bool {
-	for _, c := range plan {
-		if c.Kind == KindContract && c.Action != "unchanged" && c.Action != "unmanaged" {
-			return true
-		}
-	}
-	return false
-}

@@ -10,6 +10,7 @@ import (
 	"assay/identity"
 	"assay/internal/fault"
 	"assay/internal/strictyaml"
+	"assay/inventory"
 	"assay/policy"
 	"assay/source/forge"
 	"assay/webhook"
@@ -27,10 +28,10 @@ const (
 
 // Kinds lists the kinds of document.
 func Kinds() []string {
-	return []string{KindContract, KindGrant, KindIssuer, KindPolicy, KindRepository, KindRetention, KindSource, KindTeam, KindWebhook}
+	return []string{KindContract, KindGrant, KindIssuer, KindPolicy, KindRepository, KindRetention, KindServices, KindSource, KindTeam, KindWebhook}
 }
 
-const kindNames = KindContract + ", " + KindGrant + ", " + KindIssuer + ", " + KindPolicy + ", " + KindRepository + ", " + KindRetention + ", " + KindSource + ", " + KindTeam + " or " + KindWebhook
+const kindNames = KindContract + ", " + KindGrant + ", " + KindIssuer + ", " + KindPolicy + ", " + KindRepository + ", " + KindRetention + ", " + KindServices + ", " + KindSource + ", " + KindTeam + " or " + KindWebhook
 
 // Document is one document of `assay apply`, checked.
 type Document struct {
@@ -47,6 +48,7 @@ type Document struct {
 	Webhook    *webhook.Spec          // of KindWebhook
 	Contract   *contract.Contract     // of KindContract
 	Retention  *RetentionSpec         // of KindRetention
+	Services   *inventory.Spec        // of KindServices
 }
 
 type metadata struct {
@@ -92,8 +94,8 @@ func ParseDocuments(b []byte) ([]Document, error) {
 	return docs, nil
 }
 
-func parseDocument(p strictyaml.Document) (Document, error) {
-	d := Document{Text: p.Text()}
+func parseDocument(p strictyaml.Document) (d Document, err error) {
+	d = Document{Text: p.Text()}
 	// The kind says how to read the rest, strictly, and is read again there.
 	var head struct {
 		Kind string `yaml:"kind"`
@@ -138,6 +140,9 @@ func parseDocument(p strictyaml.Document) (Document, error) {
 		}
 		d.Name, d.Retention = e.Metadata.Name, &e.Spec
 		return d, e.Spec.Validate()
+	case KindServices:
+		d.Name, d.Services, err = parseServices(p)
+		return d, err
 	case KindSource:
 		e, err := decode[forge.Spec](p, d.Kind)
 		if err != nil {
@@ -201,13 +206,15 @@ type Desired struct {
 	Sources []*forge.Source
 	// Contracts say what evidence is owed.
 	Contracts *contract.Set
+	// Inventory are the services, and whose they are.
+	Inventory *inventory.Catalogue
 	// Retention are the rules of what is kept for how long.
 	Retention []RetentionRule
 }
 
-// Compile joins documents, and the site's own issuers, into what the server
-// works by. A contradiction between two documents is an error.
-func Compile(docs []Document, site []identity.IssuerConfig) (*Desired, error) {
+// Compile joins documents, and the site's own issuers and services, into what
+// the server works by. A contradiction between two documents is an error.
+func Compile(docs []Document, site []identity.IssuerConfig, services ...inventory.Spec) (*Desired, error) {
 	d := &Desired{Issuers: append([]identity.IssuerConfig(nil), site...)}
 	var policies []*policy.Policy
 	patterns := map[string]string{}
@@ -246,6 +253,9 @@ func Compile(docs []Document, site []identity.IssuerConfig) (*Desired, error) {
 		return nil, err
 	}
 	if d.Contracts, err = contractsOf(docs); err != nil {
+		return nil, err
+	}
+	if d.Inventory, err = servicesOf(docs, services); err != nil {
 		return nil, err
 	}
 	if d.Sources, err = sources(docs); err != nil {

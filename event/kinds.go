@@ -52,6 +52,8 @@ const (
 	SBOMScanned         Kind = "sbom.scanned"
 	FindingOpened       Kind = "finding.opened"
 	FindingResolved     Kind = "finding.resolved"
+	WorkloadStarted     Kind = "workload.started"
+	WorkloadStopped     Kind = "workload.stopped"
 	DecisionMade        Kind = "decision.made"
 	DecisionChanged     Kind = "decision.changed"
 	CertificateIssued   Kind = "certificate.issued"
@@ -234,6 +236,11 @@ func Kinds() []KindInfo {
 		{FindingResolved, Domain, "Advisories affect an artifact no more: they changed, or were withdrawn. The event's digest is the artifact's.", []Field{
 			{"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "its number"}, {"advisories", "the first of them"}, {"count", "of all"},
 			{"malicious", "one was about a package that is itself the attack"}}},
+		{WorkloadStarted, Domain, "The first instance of a workload's container began to run a digest. The event's digest is what runs.", []Field{
+			{"namespace", "where"}, {"kind", "of the workload"}, {"name", "of the workload"}, {"container", "within it"}, {"image", "reference that was asked for"},
+			{"instances", "how many were seen"}, {"nodes", "the first of them"}}},
+		{WorkloadStopped, Domain, "The last instance of a workload's container that ran a digest ended. The event's digest is what ran.", []Field{
+			{"namespace", "where"}, {"kind", "of the workload"}, {"name", "of the workload"}, {"container", "within it"}, {"image", "reference that was asked for"}}},
 		{DecisionMade, Domain, "A digest was decided upon for a scope.", []Field{
 			{"id", "decision, dec_..."}, {"scope", "scope's id"}, {"verdict", "allow or deny"}, {"mode", "audit, warn or enforce"},
 			{"policy", "policy hash"}, {"facts", "facts hash"}, {"valid_until", "RFC 3339"}}},

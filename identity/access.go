@@ -12,7 +12,7 @@ import (
 )
 
 // The kinds of resource. Repository, evidence and decision are named by their
-// repository; the others are the site's own, have no name, and are reached by
+// repository, a cluster by its path; the others are the site's own, have no name, and are reached by
 // grants of scope "**" only.
 const (
 	ResourceRepository = "repository"
@@ -22,6 +22,7 @@ const (
 	ResourcePolicy     = "policy"
 	ResourceAudit      = "audit"
 	ResourceConfig     = "config"
+	ResourceCluster    = "cluster" // named "clusters/NAME", so that a grant's scope can say which
 )
 
 // Resource is what an action is done to.

@@ -26,6 +26,7 @@ import (
 	"assay/identity/credential"
 	"assay/internal/fault"
 	"assay/internal/keyring"
+	"assay/inventory"
 	"assay/registry"
 	"assay/registry/collect"
 	"assay/registry/gate"
@@ -66,6 +67,9 @@ type parts struct {
 	tuf             *tuf.Repository
 	live            live
 	vulnerabilities api.Vulnerabilities
+	services        []inventory.Spec // of the configuration
+	inventory       *inventory.Store
+	assigned        atomic.Pointer[inventory.Catalogue] // that what runs was brought to
 	evidence        *evidence.Store
 	sboms           *sbom.Store
 	runners         *baseline.Store
@@ -97,7 +101,7 @@ func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, feed.Migrations, exploit.Migrations, finding.Migrations, baseline.Migrations,
 		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, forge.Migrations, vouchMigrations, transfer.Migrations,
-		contract.Migrations,
+		contract.Migrations, inventory.Migrations,
 	}
 }
 
@@ -152,6 +156,9 @@ func (s *Server) openStore(ctx context.Context, _ *keyring.Folder) error {
 		return err
 	}
 	s.onClose("database", s.db.Close)
+	if s.services, err = s.cfg.ReadServices(); err != nil {
+		return err
+	}
 	s.events = event.NewLog(s.db, event.LogOptions{Logger: s.log, Registerer: s.reg})
 	s.backlog = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "assay_event_heads_backlog_seconds",
@@ -313,6 +320,7 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 		return err
 	}
 	s.sboms = sbom.NewStore(s.db, sbom.Limits{})
+	s.openInventory()
 	if err := s.openVulnerabilities(); err != nil {
 		return err
 	}
@@ -377,7 +385,7 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 	}
 	s.api = api.New(api.Options{
 		Ledger: s.ledger,
-		DB:     s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Vulnerabilities: s.vulnerabilities, Integrity: s.integrity, Collector: s.collector, Holds: s.legal, Retention: s.retention, Runners: s.runners, Webhooks: s.webhooks, Forges: s.forges, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
+		DB:     s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Vulnerabilities: s.vulnerabilities, Inventory: s.inventory, SiteServices: s.services, Integrity: s.integrity, Collector: s.collector, Holds: s.legal, Retention: s.retention, Runners: s.runners, Webhooks: s.webhooks, Forges: s.forges, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
 		Credentials: s.credentials, Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Foreign: foreignTrust{s}, Delegations: delegations{s}, Rotate: s.rotate, Clock: s.clock, Logger: s.log,

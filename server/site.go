@@ -42,7 +42,7 @@ func (s *Server) load(ctx context.Context, always bool) error {
 	if !always {
 		s.log.Info("documents were applied elsewhere and are taken over")
 	}
-	d, err := config.Compile(docs, s.cfg.Identity.Issuers)
+	d, err := config.Compile(docs, s.cfg.Identity.Issuers, s.services...)
 	if err != nil {
 		return err
 	}
