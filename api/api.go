@@ -84,14 +84,15 @@ type Options struct {
 
 // API serves /api/v1.
 type API struct {
-	o      Options
-	mux    *http.ServeMux
-	routes []Route
+	o       Options
+	mux     *http.ServeMux
+	routes  []Route
+	replays chan struct{} // holds one while a replay runs
 }
 
 // New makes the API.
 func New(o Options) *API {
-	a := &API{o: o, mux: http.NewServeMux()}
+	a := &API{o: o, mux: http.NewServeMux(), replays: make(chan struct{}, 1)}
 	a.routes = slices.Concat(a.table(), a.accessRoutes(), a.auditRoutes(), a.trustRoutes(), a.bundleRoutes())
 	methods := map[string][]string{}
 	for _, r := range a.routes {

@@ -153,6 +153,7 @@ func (s *site) fill(st client.Status) {
 	}
 	s.ids["/api/v1/vulnerabilities/{id}/artifacts"] = "GHSA-jfh8-c2jp-5v3q/artifacts"
 	s.ids["/api/v1/keys/{role}/rotate"] = "audit/rotate"
+	s.ids["/api/v1/decisions/{id}/facts"], s.ids["/api/v1/policies/{name}/mode"] = report.DecisionID+"/facts", "signed/mode"
 	s.ids["/api/v1/registry/repair/{digest}"] = string(artifact.SHA256Of([]byte("{}")))
 	s.gated()
 	s.built()
@@ -215,6 +216,10 @@ func (s *site) request(method, path string) (query string, header map[string]str
 		return "", map[string]string{"Content-Type": "application/json"}, []byte(`{}`)
 	case "POST /api/v1/apply":
 		return "?dry_run=true", map[string]string{"Content-Type": "application/yaml"}, []byte(fmt.Sprintf(policyDoc, s.issuer))
+	case "POST /api/v1/policies/replay":
+		return "?days=7", map[string]string{"Content-Type": "application/yaml"}, []byte(fmt.Sprintf(policyDoc, s.issuer))
+	case "POST /api/v1/policies/{name}/mode":
+		return "", jsonBody, []byte(`{"mode": "enforce", "reason": "a test"}`)
 	case "POST /api/v1/trust/revocations":
 		return "", map[string]string{"Content-Type": "application/json"},
 			[]byte(`{"entries":[{"kind":"artifact","digest":"` + string(s.digest) + `","invalid_since":"1970-01-01T00:00:00Z","reason":"a test"}],"plan":true}`)
@@ -291,6 +296,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 	// Who may: the least role that does. What needs no role is for all.
 	needs := map[string]string{
 		"post /api/v1/verify": "viewer", "get /api/v1/decisions": "viewer", "get /api/v1/decisions/{id}": "viewer",
+		"get /api/v1/decisions/{id}/facts": "viewer", "post /api/v1/policies/replay": "auditor", "post /api/v1/policies/{name}/mode": "admin",
 		"post /api/v1/evidence": "signer", "get /api/v1/evidence": "viewer", "get /api/v1/evidence/{id}": "team",
 		"get /api/v1/contracts": "viewer", "get /api/v1/contracts/check": "viewer", "get /api/v1/coverage": "viewer",
 		"get /api/v1/builds": "viewer", "post /api/v1/builds": "signer", "post /api/v1/builds/{id}/finish": "signer",

@@ -71,6 +71,7 @@ func (a *API) table() []Route {
 		{Method: "GET", Path: "/api/v1/trust/tuf-root", Summary: "The first TUF root.json", Out: RawBytes{"application/json"}, Status: 200, handle: a.tufRoot},
 	}, slices.Concat(
 		a.revocationRoutes(),
+		a.policyRoutes(),
 		a.sbomRoutes(),
 		a.feedRoutes(),
 		a.gateRoutes(),

@@ -65,6 +65,7 @@ const (
 	PullUnauthorized    Kind = "pull.unauthorized"
 	BreakGlass          Kind = "glass.broken"
 	PolicyApplied       Kind = "policy.applied"
+	PolicyModeChanged   Kind = "policy.mode_changed"
 	ConfigApplied       Kind = "config.applied"
 	TrustChanged        Kind = "trust.changed"
 	RootImported        Kind = "trust.root.imported"
@@ -271,6 +272,9 @@ func Kinds() []KindInfo {
 			{"subject", "of the token, break-glass:..."}, {"reason", "that was given"}, {"expires", "RFC 3339"}}},
 		{PolicyApplied, Audit, "A policy was set or changed.", []Field{
 			{"name", "policy's name"}, {"hash", "its hash now"}, {"from", "its hash before"}}},
+		{PolicyModeChanged, Audit, "What a denial by a policy does was changed, after what it would refuse was looked at.", []Field{
+			{"policy", "its name"}, {"from", "audit, warn or enforce"}, {"to", "the mode now"}, {"reason", "that was given"},
+			{"accepted", "causes of new refusals that were accepted"}, {"stricter", "recorded decisions whose effect is harder now"}}},
 		{ConfigApplied, Audit, "Configuration was applied.", []Field{
 			{"what", "repositories, roles, issuers, ..."}, {"added", "names"}, {"changed", "names"}, {"removed", "names"}}},
 		{RootImported, Audit, "A foreign root of trust counts from now on, or was changed.", []Field{

@@ -206,7 +206,7 @@ func (e *Engine) draft(ctx context.Context, t Target, scope policy.Scope, p *pol
 	if err != nil {
 		return nil, err
 	}
-	g := &gathering{target: t, verifier: state.Verifier, builders: e.builders, policy: p, cache: e.verdicts, epoch: state.Epoch, never: e.keys.Load().own, contracts: e.o.Contracts, runners: e.o.Runners}
+	g := e.gathering(t, state, p)
 	now := e.o.Clock().UTC().Truncate(time.Microsecond)
 	if err := g.gather(ctx, e.o.Source, scope, state.Stale, now); err != nil {
 		return nil, err
