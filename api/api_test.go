@@ -115,7 +115,7 @@ func (s *site) fill(st client.Status) {
 	}
 	var docs strings.Builder
 	for name, g := range map[string]string{
-		"other": "role: admin, scope: \"other/**\"", "viewer": "role: viewer, scope: \"**\"", "signer": "role: signer, scope: \"**\"",
+		"other": "role: admin, scope: \"other/**\"", "viewer": "role: viewer, scope: \"**\"", "signer": "role: signer, scope: \"**\"", "deployer": "role: deployer, scope: \"**\"",
 		"auditor": "role: auditor, scope: \"**\"", "operator": "role: operator, scope: \"**\"", "admin": "role: admin, scope: \"**\"", "team": "role: viewer, scope: \"team/**\"",
 	} {
 		fmt.Fprintf(&docs, "apiVersion: assay/v1\nkind: Grant\nmetadata: {name: %s}\nspec: {issuer: %q, subject: %s@example.com, %s}\n---\n", name, s.issuer, name, g)
@@ -155,6 +155,7 @@ func (s *site) fill(st client.Status) {
 	s.ids["/api/v1/keys/{role}/rotate"] = "audit/rotate"
 	s.ids["/api/v1/decisions/{id}/facts"], s.ids["/api/v1/policies/{name}/mode"] = report.DecisionID+"/facts", "signed/mode"
 	s.ids["/api/v1/registry/repair/{digest}"] = string(artifact.SHA256Of([]byte("{}")))
+	s.serviced()
 	s.gated()
 	s.built()
 	s.contracted()
@@ -238,6 +239,9 @@ func (s *site) request(method, path string) (query string, header map[string]str
 	if query, header, body, ok := s.feedRequest(method, path); ok {
 		return query, header, body
 	}
+	if query, header, body, ok := s.inventoryRequest(method, path); ok {
+		return query, header, body
+	}
 	if query, header, body, ok := s.runnerRequest(method, path); ok {
 		return query, header, body
 	}
@@ -319,6 +323,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"get /api/v1/runners": "viewer", "post /api/v1/runners/heartbeat": "signer", "get /api/v1/runners/builds": "viewer", "get /api/v1/runners/builds/{id}": "viewer",
 		"get /api/v1/runners/anomalies": "viewer", "post /api/v1/runners/accept": "approver",
 		"post /api/v1/trust/roots": "admin", "delete /api/v1/trust/roots/{name}": "admin", "post /api/v1/trust/delegations": "admin",
+		"get /api/v1/inventory/services": "viewer", "get /api/v1/inventory/services/{name}": "viewer", "get /api/v1/inventory/clusters": "viewer", "get /api/v1/inventory/workloads": "viewer", "post /api/v1/inventory/report": "deployer",
 		"post /api/v1/trust/delegations/signed": "signer", "delete /api/v1/trust/delegations": "admin",
 	}
 	public := map[string]bool{

@@ -74,6 +74,7 @@ func (a *API) table() []Route {
 		a.policyRoutes(),
 		a.sbomRoutes(),
 		a.feedRoutes(),
+		a.inventoryRoutes(),
 		a.gateRoutes(),
 		a.webhookRoutes(),
 		a.sourceRoutes(),

@@ -196,3 +196,25 @@ func note(all []string, s string) []string {
 	}
 	return append(all, s)
 }
+
+// Count says how many containers run of each service; those of none are under "".
+func (s *Store) Count(ctx context.Context) (out map[string]int, err error) {
+	err = s.db.View(ctx, func(tx *store.Tx) error {
+		out = map[string]int{}
+		rows, err := tx.Query(ctx, `SELECT service, COUNT(*) FROM inventory_workload WHERE ended = 0 GROUP BY service`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var name string
+			var n int
+			if err := rows.Scan(&name, &n); err != nil {
+				return err
+			}
+			out[name] = n
+		}
+		return rows.Err()
+	})
+	return out, err
+}

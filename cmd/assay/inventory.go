@@ -39,10 +39,10 @@ type inventoryReport struct {
 func (a *app) inventoryCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "inventory",
-		Short:   "What a forge holds that reaches into builds",
-		Example: "  assay inventory scan --provider github --url https://github.com --token-file token --org example",
+		Short:   "Services and what runs; what a forge holds that reaches into builds",
+		Example: "  assay inventory services list\n  assay inventory workloads --at 2026-03-03\n  assay inventory scan --provider github --url https://github.com --token-file token --org example",
 	}
-	c.AddCommand(a.inventoryScanCommand())
+	c.AddCommand(a.inventoryScanCommand(), a.inventoryApplyCommand(), a.inventoryServicesCommand(), a.inventoryWorkloadsCommand(), a.inventoryReportCommand())
 	return c
 }
 
