@@ -115,8 +115,13 @@ func (a *app) runImport(ctx context.Context, kind, from string, f *registryImpor
 			for i := range inv.Rules {
 				inv.Rules[i].Pattern = prefix + "/" + inv.Rules[i].Pattern
 			}
+			for i := range inv.Kept {
+				for n := range inv.Kept[i].Repositories {
+					inv.Kept[i].Repositories[n] = prefix + "/" + inv.Kept[i].Repositories[n]
+				}
+			}
 		}
-		if err := migrate.WriteDocuments(f.out, u.Host, inv.Rules); err != nil {
+		if err := migrate.WriteDocuments(f.out, u.Host, inv.Rules, inv.Kept); err != nil {
 			return err
 		}
 		report.Documents = f.out

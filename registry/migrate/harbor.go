@@ -30,6 +30,7 @@ type Harbor struct {
 type Inventory struct {
 	Items    []Item
 	Rules    []Rules
+	Kept     []Keep
 	NotTaken []string
 }
 
@@ -53,6 +54,7 @@ type (
 		Kind       string `json:"kind"`
 		Decoration string `json:"decoration"`
 		Pattern    string `json:"pattern"`
+		Extras     string `json:"extras"` // of tags: {"untagged":true}
 	}
 	harborRule struct {
 		Disabled bool                        `json:"disabled"`
@@ -164,12 +166,11 @@ func (h *Harbor) rules(ctx context.Context, p *harborProject, base string, inv *
 		if _, err := h.get(ctx, "/api/v2.0/retentions/"+strconv.FormatInt(id, 10), &policy); err != nil {
 			return err
 		}
-		for _, r := range policy.Rules {
-			if !r.Disabled {
-				note := "retention rule, to be written anew: " + describe(&r)
-				whole.Notes = append(whole.Notes, note)
-				inv.NotTaken = append(inv.NotTaken, "project "+p.Name+": "+note)
-			}
+		kept, notes := keeps(p.Name, policy.Rules)
+		inv.Kept = append(inv.Kept, kept...)
+		for _, note := range notes {
+			whole.Notes = append(whole.Notes, note)
+			inv.NotTaken = append(inv.NotTaken, "project "+p.Name+": "+note)
 		}
 	}
 	var names []string

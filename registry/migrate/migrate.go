@@ -235,20 +235,14 @@ type Rules struct {
 	Notes         []string // what has no document: for the reader
 }
 
-// WriteDocuments writes Repository documents for review, each with what was not
-// taken over as comments.
-func WriteDocuments(path, source string, list []Rules) error {
+// WriteDocuments writes Repository and Retention documents for review, with what
+// was not taken over as comments.
+func WriteDocuments(path, source string, list []Rules, kept []Keep) error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# Made of the rules of %s. Read it, change it, then: assay apply -f %s\n", source, filepath.Base(path))
 	used := map[string]int{}
 	for _, r := range list {
-		name := strings.Trim(strings.Map(func(c rune) rune {
-			if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' {
-				return c
-			}
-			return '-'
-		}, strings.ToLower(strings.ReplaceAll(strings.TrimSuffix(r.Pattern, "/**"), "*", "all"))), "-")
-		name = name[:min(len(name), 50)]
+		name := documentName(r.Pattern)
 		if used[name]++; used[name] > 1 {
 			name = fmt.Sprintf("%s-%d", name, used[name])
 		}
@@ -266,6 +260,9 @@ func WriteDocuments(path, source string, list []Rules) error {
 				b.WriteString("  - " + quoted(t) + "\n")
 			}
 		}
+	}
+	for i := range kept {
+		kept[i].write(&b)
 	}
 	return os.WriteFile(path, b.Bytes(), 0o600)
 }

@@ -146,7 +146,7 @@ func TestHarbor(t *testing.T) {
 		t.Errorf("not taken: %q", inv.NotTaken)
 	}
 	path := filepath.Join(t.TempDir(), "docs.yaml")
-	if err := migrate.WriteDocuments(path, "harbor.example", inv.Rules); err != nil {
+	if err := migrate.WriteDocuments(path, "harbor.example", inv.Rules, inv.Kept); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(path)
