@@ -328,7 +328,7 @@ func (a *API) unauthorizedPage(r *http.Request) (*client.List[client.Unauthorize
 	}
 	f := event.Filter{Kinds: []event.Kind{event.ArtifactPulled, event.BlobRead}, Limit: 1000}
 	if denied {
-		f.Kinds = []event.Kind{event.ArtifactDenied}
+		f.Kinds = []event.Kind{event.ArtifactDenied, event.LoginFailed}
 	}
 	if f.From, err = instant(q, "since"); err != nil {
 		return nil, err

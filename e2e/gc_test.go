@@ -12,8 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"assay/config"
 	"assay/event"
 	"assay/internal/fault"
+	"assay/policy"
 	"assay/registry/collect"
 	"assay/registry/registrytest"
 	"assay/store/storetest"
@@ -22,7 +24,11 @@ import (
 // stored counts the blobs of a site, and their bytes.
 func (s *site) stored() (n int, size int64) {
 	s.t.Helper()
-	_ = filepath.WalkDir(filepath.Join(s.data, "blobs", "sha256"), func(_ string, e os.DirEntry, err error) error {
+	return storedIn(filepath.Join(s.data, "blobs", "sha256"))
+}
+
+func storedIn(dir string) (n int, size int64) {
+	_ = filepath.WalkDir(dir, func(_ string, e os.DirEntry, err error) error {
 		if err == nil && e.Type().IsRegular() {
 			if i, err := e.Info(); err == nil {
 				n, size = n+1, size+i.Size()
@@ -38,6 +44,22 @@ func (s *site) stored() (n int, size int64) {
 // whole.
 func TestGarbage(t *testing.T) {
 	s := up(t)
+	garbage(t, s, s.stored)
+}
+
+// TestGarbageS3 is the same over a bucket of a real S3 server.
+func TestGarbageS3(t *testing.T) {
+	s, srv := s3Site(t)
+	s.start("127.0.0.1:0")
+	garbage(t, s, func() (int, int64) {
+		return storedIn(filepath.Join(srv.Dir, "assay-blobs", "site", "one", "sha256"))
+	})
+	if n, _ := s.stored(); n != 0 {
+		t.Errorf("%d blobs in the data folder", n)
+	}
+}
+
+func garbage(t *testing.T, s *site, stored func() (int, int64)) {
 	env := s.home(alice)
 	grant := filepath.Join(shortTemp(t), "grant.yaml")
 	if err := os.WriteFile(grant, fmt.Appendf(nil, "apiVersion: assay/v1\nkind: Grant\nmetadata: {name: alice}\nspec: {issuer: %q, subject: %s, role: admin, scope: \"**\"}\n", s.Services.OIDC, alice), 0o600); err != nil {
@@ -45,7 +67,7 @@ func TestGarbage(t *testing.T) {
 	}
 	s.assay("apply", "-f", grant)
 	kept := pushImage(t, s, env, "team/kept", "what stays")
-	before, _ := s.stored()
+	before, _ := stored()
 	image := pushImage(t, s, env, "team/app", strings.Repeat("what goes ", 1<<18))
 	file := filepath.Join(shortTemp(t), "note.txt")
 	if err := os.WriteFile(file, []byte("about the image"), 0o600); err != nil {
@@ -59,7 +81,7 @@ func TestGarbage(t *testing.T) {
 	s.assay("trust", "root", "--out", filepath.Join(dir, "root.json"))
 	must(t, env, "cosign", "initialize", "--mirror", s.Services.TUF, "--root", filepath.Join(dir, "root.json"))
 	must(t, env, "cosign", "sign", "--yes", "--identity-token", s.token(alice, "sigstore"), image)
-	_, full := s.stored()
+	_, full := stored()
 
 	tag := strings.Split(image, "@")[0] + ":v1"
 	must(t, env, "crane", "delete", tag) // the tag alone
@@ -72,7 +94,7 @@ func TestGarbage(t *testing.T) {
 	out := s.assay("registry", "gc", "--grace", "0s")
 	refused(t, []string{"MANIFEST_UNKNOWN"}, env, "crane", "manifest", image)
 	refused(t, []string{"not found"}, env, "oras", "discover", "--plain-http", image)
-	if n, size := s.stored(); n > before+1 || size >= full {
+	if n, size := stored(); n > before+1 || size >= full {
 		t.Errorf("%d blobs and %d bytes are left, before the push there were %d, with it %d bytes\n%s", n, size, before, full, out)
 	}
 	must(t, env, "crane", "validate", "--remote", kept)
@@ -81,14 +103,25 @@ func TestGarbage(t *testing.T) {
 }
 
 // TestOCIConformanceBesideCollector: a collector that never rests and has a
-// grace of seconds is not noticed by the suite.
+// grace of seconds is not noticed by the suite, with a gate or without.
 func TestOCIConformanceBesideCollector(t *testing.T) {
 	program, err := exec.LookPath("conformance")
 	if err != nil {
 		t.Fatal(`the suite is not on PATH: PATH="$(tools/install.sh conformance):$PATH"`)
 	}
+	for name, gate := range map[string][]registrytest.Option{
+		"open":   nil,
+		"staged": {withGate(t, config.ModeStaged, policy.Enforce)},
+		"strict": {withGate(t, config.ModeStrict, policy.Warn)},
+	} {
+		t.Run(name, func(t *testing.T) { besideCollector(t, program, gate...) })
+	}
+}
+
+func besideCollector(t *testing.T, program string, gate ...registrytest.Option) {
+	t.Helper()
 	db := storetest.Open(t, storetest.Dialects[0])
-	s := registrytest.Start(t, db)
+	s := registrytest.Start(t, db, gate...)
 	if err := db.Migrate(t.Context(), event.Migrations, collect.Migrations); err != nil {
 		t.Fatal(err)
 	}

@@ -125,9 +125,16 @@ func TestUnauthorizedPulls(t *testing.T) {
 	if len(denied) == 0 {
 		t.Errorf("no refused attempts are listed among\n%s", s.assay("audit", "query", "--kind", "artifact.denied", "-o", "json"))
 	}
+	byRobot := 0
 	for _, r := range denied {
-		if r.Pull.Kind != "artifact.denied" {
+		switch {
+		case r.Pull.Kind == "login.failed" && r.Pull.Actor == "assay:robots#leaked" && r.Reason == "found in a log":
+			byRobot++
+		case r.Pull.Kind != "artifact.denied":
 			t.Errorf("among the refused: %+v", r)
 		}
+	}
+	if byRobot != 1 {
+		t.Errorf("the revoked robot's attempt is told of %d times, want once", byRobot)
 	}
 }

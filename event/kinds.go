@@ -20,6 +20,7 @@ const (
 	ArtifactPushed      Kind = "artifact.pushed"
 	ArtifactPulled      Kind = "artifact.pulled"
 	BlobRead            Kind = "blob.read"
+	BlobMounted         Kind = "blob.mounted"
 	ArtifactDeleted     Kind = "artifact.deleted"
 	ArtifactDenied      Kind = "artifact.denied"
 	BlobsCollected      Kind = "blobs.collected"
@@ -140,6 +141,9 @@ func Kinds() []KindInfo {
 		{BlobRead, Audit, "A blob was handed out to one who had pulled no manifest of the repository within the hour.", []Field{
 			{"repository", "repository name"}, {"bytes", "of the blob"}, {"decision", "allow"}, {"address", "whence"},
 			{"user_agent", "the client's, clipped"}, {"credential", "that proved the identity"}, {"micros", "from the request to the record"}}},
+		{BlobMounted, Audit, "A blob of one repository was mounted into another, without its bytes being sent.", []Field{
+			{"repository", "into which"}, {"from", "repository that has it"}, {"decision", "allow"}, {"address", "whence"},
+			{"user_agent", "the client's, clipped"}, {"credential", "that proved the identity"}, {"micros", "from the request to the record"}}},
 		{ArtifactDeleted, Audit, "A manifest or a blob was deleted.", []Field{
 			{"repository", "repository name"}, {"what", "manifest or blob"}, {"media_type", "of a manifest"}, {"decision", "allow"},
 			{"address", "whence"}, {"user_agent", "the client's, clipped"}, {"credential", "that proved the identity"}}},
@@ -256,9 +260,9 @@ func Kinds() []KindInfo {
 			{"count", "scoped tokens that this event stands for"}}},
 		{TokenRefused, Audit, "A token was asked for and not handed out.", []Field{
 			{"subject", "who asked"}, {"audience", "for what"}, {"reason", "why"}}},
-		{LoginFailed, Audit, "Credentials were presented that do not hold.", []Field{
+		{LoginFailed, Audit, "Credentials were presented that do not hold. The actor is anonymous, or who had what was revoked.", []Field{
 			{"door", "registry, api, authority, log"}, {"address", "whence; an IPv6 network of 64 bits, or many"}, {"class", "kind of fault"},
-			{"reason", "of the latest"}, {"count", "refusals that this event stands for"}}},
+			{"reason", "of the latest"}, {"count", "refusals that this event stands for"}, {"credential", "that was revoked: jwt:... or robot:..."}}},
 		{RobotChanged, Audit, "A robot was made, given another token, or taken away.", []Field{
 			{"robot", "its name"}, {"action", "created, rotated or deleted"}, {"token", "id of its new token"}, {"expires", "of that token, RFC 3339"},
 			{"rights", "role and scope, each"}}},

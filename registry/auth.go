@@ -46,7 +46,7 @@ func (r *Registry) authenticate(req *http.Request) (caller, error) {
 		return caller{}, failf(codeUnauthorized, fault.Invalid, "Authorization header of %d bytes: want at most %d", len(values[0]), maxAuthorization)
 	}
 	if raw, ok := bearer(values[0]); ok && r.tokens.own(raw) {
-		return r.ownCaller(raw, useScoped, useExchange)
+		return r.ownCaller(req, raw, useScoped, useExchange)
 	}
 	if _, password, ok := req.BasicAuth(); ok && r.tokens.own(password) {
 		// As clients send what was exchanged, and what they kept after login.
@@ -54,7 +54,7 @@ func (r *Registry) authenticate(req *http.Request) (caller, error) {
 		if req.URL.Path == "/token" {
 			uses = append(uses, useRefresh)
 		}
-		return r.ownCaller(password, uses...)
+		return r.ownCaller(req, password, uses...)
 	}
 	return r.external(req)
 }
@@ -62,13 +62,15 @@ func (r *Registry) authenticate(req *http.Request) (caller, error) {
 // ownCaller proves a caller by a token of this registry that is good for one of
 // the uses. That it was bought rightly is not enough: what bought it must still
 // hold.
-func (r *Registry) ownCaller(raw string, uses ...tokenUse) (caller, error) {
+func (r *Registry) ownCaller(req *http.Request, raw string, uses ...tokenUse) (caller, error) {
 	t, err := r.tokens.verify(raw)
 	if err == nil && !slices.Contains(uses, t.Use) {
 		err = errToken
 	}
 	if err == nil && r.credentials != nil {
-		err = r.credentials.Check(t.Principal)
+		if err = r.credentials.Check(t.Principal); errors.As(err, new(*identity.RevokedError)) {
+			r.refused.note(req.Context(), network(address(req)), traceID(req), err)
+		}
 	}
 	if err != nil {
 		return caller{}, &failure{code: codeUnauthorized, err: err, expired: true}

@@ -173,6 +173,13 @@ func matches(header string, d artifact.Digest) bool {
 	return false
 }
 
+// mountedBody is the body of blob.mounted.
+type mountedBody struct {
+	Repository string `json:"repository"`
+	From       string `json:"from"`
+	trail
+}
+
 // mount makes a blob of another repository visible to the caller in this one,
 // when they may pull it there and see it there. false: it cannot be mounted,
 // for whichever reason, and the client uploads instead.
@@ -201,7 +208,13 @@ func (r *Registry) mount(q *request, d artifact.Digest, from string) (bool, erro
 					return err
 				}
 				mounted = true
-				return insertUpload(ctx, tx, q.route.name, d, q.caller.owner())
+				if err := insertUpload(ctx, tx, q.route.name, d, q.caller.owner()); err != nil {
+					return err
+				}
+				return event.Append(ctx, tx, event.Event{
+					Kind: event.BlobMounted, Digest: d, Actor: q.caller.Actor(), TraceID: traceID(q.Request),
+					Body: mountedBody{q.route.name, source, q.trail(decisionAllow)},
+				})
 			}
 		}
 		return nil

@@ -231,6 +231,26 @@ func TestRobotTokens(t *testing.T) {
 		for _, bad := range []string{"assay_robot_", is.Secret + "x", strings.Repeat("assay_robot_", 500)} {
 			want(t, "nonsense", nobody.Do("GET", "/v2/", "", basic(bad)...), http.StatusUnauthorized, "")
 		}
+		// Who tried is named, by every door, and without a count for each attempt.
+		if err := s.Registry.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		tries := 0
+		for _, ev := range s.Events(t, event.LoginFailed) {
+			var b struct {
+				Credential string `json:"credential"`
+				Count      int    `json:"count"`
+			}
+			if err := ev.Decode(&b); err == nil && b.Credential == "" && ev.Actor == "anonymous" {
+				continue // nonsense
+			} else if err != nil || ev.Actor != credential.RobotIssuer+"#ci" || b.Credential != "robot:"+is.ID {
+				t.Errorf("an attempt by %s with %q, %v", ev.Actor, b.Credential, err)
+			}
+			tries += b.Count
+		}
+		if tries < len(doors)+1 {
+			t.Errorf("%d attempts are told of, want %d", tries, len(doors)+1)
+		}
 	})
 }
 

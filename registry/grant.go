@@ -305,7 +305,7 @@ func (r *Registry) tokenCaller(req *http.Request, form url.Values) (caller, erro
 		return caller{}, failf(codeUnauthorized, fault.Unauthenticated, "no secret was sent: want a token of audience %s", identity.AudienceRegistry)
 	}
 	if r.tokens.own(secret) {
-		return r.ownCaller(secret, useExchange, useRefresh)
+		return r.ownCaller(req, secret, useExchange, useRefresh)
 	}
 	return r.external(withBasic(req, secret))
 }

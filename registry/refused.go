@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -22,7 +23,7 @@ const (
 
 // refusedLogins bounds the events that credentials which do not hold cause, for
 // anybody can send them and the chain of events is kept for ever. Of one sort,
-// an address and a class of reasons, there is at most one event in a window: the
+// an address, a class of reasons and, of what was revoked, the credential, there is at most one event in a window: the
 // first is told at once, those that follow are counted and told as one when the
 // window ends or at flush. A count leaves memory only when it is committed.
 type refusedLogins struct {
@@ -35,7 +36,9 @@ type refusedLogins struct {
 	timer *time.Timer // set while sorts are held
 }
 
-type refusedSort struct{ address, class string }
+// refusedSort has who was refused where that is proven: what they hold was
+// revoked.
+type refusedSort struct{ address, class, actor, credential string }
 
 // refusedCount is what is known of a sort: the refusals not told yet, the
 // latest of them, and the event on its way.
@@ -53,22 +56,26 @@ func newRefusedLogins(rec *recorder, log *slog.Logger) *refusedLogins {
 
 // loginBody is the body of login.failed.
 type loginBody struct {
-	Door    string `json:"door"`
-	Address string `json:"address"` // "many" once there are too many to tell apart
-	Class   string `json:"class"`   // kind of fault
-	Reason  string `json:"reason"`  // of the latest
-	Count   int    `json:"count"`   // refusals that this event stands for
+	Door       string `json:"door"`
+	Address    string `json:"address"`              // "many" once there are too many to tell apart
+	Class      string `json:"class"`                // kind of fault
+	Reason     string `json:"reason"`               // of the latest
+	Count      int    `json:"count"`                // refusals that this event stands for
+	Credential string `json:"credential,omitempty"` // that was revoked; the event's actor had it
 }
 
 // note counts a refusal of somebody at address. The first of its sort waits
 // until its event is committed, whether or not ctx ends. That one cannot be
 // written is logged: it stays in the count, and the login is refused anyway.
 func (f *refusedLogins) note(ctx context.Context, address, traceID string, err error) {
-	s := refusedSort{address, fault.KindOf(err).Name()}
+	s := refusedSort{address: address, class: fault.KindOf(err).Name(), actor: identity.Anonymous().Actor()}
+	if known := (*identity.RevokedError)(nil); errors.As(err, &known) {
+		s.actor, s.credential = known.Principal.Actor(), known.Principal.Credential.ID
+	}
 	f.mu.Lock()
 	c := f.sorts[s]
 	if c == nil && len(f.sorts) >= maxRefusalSorts {
-		s.address = manyAddresses
+		s = refusedSort{address: manyAddresses, class: s.class, actor: identity.Anonymous().Actor()}
 		c = f.sorts[s] // as many more as there are kinds of fault
 	}
 	if c == nil {
@@ -97,8 +104,8 @@ func (f *refusedLogins) note(ctx context.Context, address, traceID string, err e
 // tell queues the event of what was counted; the lock is held.
 func (f *refusedLogins) tell(s refusedSort, c *refusedCount, traceID string) {
 	c.sent = f.rec.add(event.Event{
-		Kind: event.LoginFailed, Actor: identity.Anonymous().Actor(), TraceID: traceID,
-		Body: loginBody{Door: "registry", Address: s.address, Class: s.class, Reason: c.reason, Count: c.count},
+		Kind: event.LoginFailed, Actor: s.actor, TraceID: traceID,
+		Body: loginBody{Door: "registry", Address: s.address, Class: s.class, Reason: c.reason, Count: c.count, Credential: s.credential},
 	})
 	c.told, c.count = c.count, 0
 	c.next = time.Now().Add(f.window)

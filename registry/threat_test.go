@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"assay/artifact"
+	"assay/event"
 	"assay/identity"
 	"assay/internal/vectors"
 	"assay/registry"
@@ -133,6 +134,17 @@ func TestThreat_Registry_BlobOfAnotherRepository(t *testing.T) {
 		// With the right to pull the source, a mount works.
 		want(t, "mount", other.Do("POST", "/v2/public/blobs/uploads/?mount="+secret+"&from=secret", ""), http.StatusCreated, "")
 		want(t, "GET", other.Do("GET", "/v2/public/blobs/"+secret, ""), http.StatusOK, "")
+		// It is on record, once; what could not be mounted is not.
+		mounts := s.Events(t, event.BlobMounted)
+		var b struct {
+			Repository string `json:"repository"`
+			From       string `json:"from"`
+			Decision   string `json:"decision"`
+			Credential string `json:"credential"`
+		}
+		if len(mounts) != 1 || mounts[0].Decode(&b) != nil || string(mounts[0].Digest) != secret || b.Repository != "public" || b.From != "secret" || b.Decision != "allow" || b.Credential == "" {
+			t.Errorf("mounts on record: %+v, %+v", mounts, b)
+		}
 	})
 }
 

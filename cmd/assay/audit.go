@@ -443,7 +443,7 @@ Ends in 0 when there is none, in 1 when there are.`,
 				for _, u := range page.Items {
 					var b auditBody
 					_ = json.Unmarshal(u.Pull.Body, &b)
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", stamp(u.Pull.Time), dash(u.Pull.Actor), dash(b.Repository+"@"+u.Pull.Digest.Short()), dash(b.Address), line(u.Revocation), line(u.Reason))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", stamp(u.Pull.Time), dash(u.Pull.Actor), dash(pulled(b.Repository, u.Pull.Digest)), dash(b.Address), line(u.Revocation), line(u.Reason))
 				}
 				if page.Next != "" {
 					fmt.Fprintf(w, "more: --after %s\n", line(page.Next))
@@ -462,4 +462,12 @@ Ends in 0 when there is none, in 1 when there are.`,
 	cmd.Flags().StringVar(&f.f.After, "after", "", "continue after this cursor")
 	cmd.Flags().IntVar(&f.f.Limit, "limit", 100, "at most so many")
 	return cmd
+}
+
+// pulled names a manifest of a record; empty for a login, which names none.
+func pulled(repository string, d artifact.Digest) string {
+	if repository == "" && d == "" {
+		return ""
+	}
+	return repository + "@" + d.Short()
 }

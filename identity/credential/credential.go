@@ -246,8 +246,12 @@ func (s *Store) Verify(ctx context.Context, secret string, aud identity.Audience
 	if !sameSecret(secret, t.hash) {
 		return identity.Principal{}, errSecret
 	}
+	p := identity.Principal{
+		Issuer: RobotIssuer, Subject: t.robot, Name: t.robot, Kind: identity.KindRobot,
+		Credential: identity.Credential{ID: "robot:" + id, IssuedAt: t.created, Expires: t.expires},
+	}
 	if err := t.state(s.now()); err != nil {
-		return identity.Principal{}, err
+		return identity.Principal{}, t.refusal(p, err)
 	}
 	r := snap.robots[t.robot]
 	if r == nil {
@@ -257,10 +261,19 @@ func (s *Store) Verify(ctx context.Context, secret string, aud identity.Audience
 		return identity.Principal{}, fault.Newf(fault.Unauthenticated, "robot %s is not for %s; it was made for %v", t.robot, aud, r.audiences)
 	}
 	s.note(id)
-	return identity.Principal{
-		Issuer: RobotIssuer, Subject: t.robot, Name: t.robot, Kind: identity.KindRobot,
-		Credential: identity.Credential{ID: "robot:" + id, IssuedAt: t.created, Expires: t.expires},
-	}, nil
+	return p, nil
+}
+
+// refusal says of a token that was proven what ended it: whoever has it knows no
+// more by that, and those who read the trail know who tries.
+func (t *token) refusal(p identity.Principal, err error) error {
+	switch {
+	case !t.revoked.IsZero():
+		return &identity.RevokedError{Principal: p, Err: fault.Newf(fault.Unauthenticated, "the token of robot %s was revoked; an admin makes another with assay robot rotate", t.robot)}
+	case err != nil:
+		return fault.Newf(fault.Unauthenticated, "the token of robot %s ended on %s; an admin makes another with assay robot rotate", t.robot, t.expires.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 // Check says whether what proved p still proves it: nil, or
@@ -277,7 +290,7 @@ func (s *Store) Check(p identity.Principal) error {
 			return errSecret
 		}
 		if err := t.state(s.now()); err != nil {
-			return err
+			return t.refusal(p, err)
 		}
 	}
 	revoked := func(k revokedKey) bool {
@@ -286,7 +299,7 @@ func (s *Store) Check(p identity.Principal) error {
 	}
 	if p.Credential.ID != "" && revoked(revokedKey{issuer: p.Credential.ID}) ||
 		revoked(revokedKey{p.Issuer, p.Subject}) || p.Name != "" && revoked(revokedKey{p.Issuer, p.Name}) {
-		return fault.Newf(fault.Unauthenticated, "this credential was revoked; log in anew")
+		return &identity.RevokedError{Principal: p, Err: fault.Newf(fault.Unauthenticated, "this credential was revoked; log in anew")}
 	}
 	if p.Issuer == s.o.Local && strings.HasPrefix(p.Subject, glassPrefix) {
 		if end, ok := snap.glass[p.Subject]; !ok || !s.now().Before(end) {
