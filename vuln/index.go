@@ -187,6 +187,15 @@ type Hit struct {
 // set; otherwise each hit says only that there are some. The work grows with what
 // is hit, not with what is stored.
 func (x *Index) Affected(a *Advisory, documents bool) []Hit {
+	if documents {
+		return x.affected(a, x.documents)
+	}
+	return x.affected(a, nil)
+}
+
+// affected gives each hit the documents that list takes from its own; nil gives
+// none.
+func (x *Index) affected(a *Advisory, list func([]uint32) []int64) []Hit {
 	if a.IsWithdrawn() {
 		return nil
 	}
@@ -194,7 +203,7 @@ func (x *Index) Affected(a *Advisory, documents bool) []Hit {
 	seen := map[int64]int{}
 	for i := range a.Affected {
 		f := &a.Affected[i]
-		for _, h := range x.of(f.Key(), f, documents) {
+		for _, h := range x.of(f.Key(), f, list) {
 			// One advisory may name a package twice, by several ranges.
 			if at, is := seen[h.Component]; is {
 				if hits[at].Status == Unknown && h.Status == IsAffected {
@@ -210,7 +219,7 @@ func (x *Index) Affected(a *Advisory, documents bool) []Hit {
 }
 
 // of judges the versions of one package.
-func (x *Index) of(key Package, f *Affected, documents bool) (hits []Hit) {
+func (x *Index) of(key Package, f *Affected, list func([]uint32) []int64) (hits []Hit) {
 	e := x.settled(key)
 	if e == nil {
 		return nil
@@ -220,8 +229,8 @@ func (x *Index) of(key Package, f *Affected, documents bool) (hits []Hit) {
 	defer x.mu.RUnlock()
 	hit := func(v *version, verdict Verdict) {
 		h := Hit{Component: v.id, Package: key, Version: v.text, Verdict: verdict}
-		if documents {
-			h.Documents = x.documents(v.docs)
+		if list != nil {
+			h.Documents = list(v.docs)
 		}
 		hits = append(hits, h)
 	}

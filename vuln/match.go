@@ -89,6 +89,12 @@ func (a *Affected) Affects(version string) Verdict {
 	return m.judge(p)
 }
 
+// Judge reads the advisory's versions once, for many versions to be judged.
+func (a *Affected) Judge() func(version string) Verdict {
+	m := a.compile()
+	return func(version string) Verdict { return m.judge(parse(version, m.family)) }
+}
+
 // matcher is a package of an advisory with its versions read once.
 type matcher struct {
 	family  string

@@ -51,7 +51,8 @@ CREATE TABLE finding_pending (
 	asked BIGINT NOT NULL,
 	tries BIGINT NOT NULL,
 	PRIMARY KEY (kind, id)
-);`}}
+);`, `
+CREATE INDEX finding_component_package ON finding_component (ecosystem, package);`}}
 
 // The states of a component.
 const (
