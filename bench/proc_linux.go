@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // tick is the unit of processor times in /proc (USER_HZ, proc(5)): 100 Hz on
@@ -104,4 +106,14 @@ func maxResident(p *os.ProcessState) float64 {
 		return float64(u.Maxrss) * 1024 // getrusage(2): in kilobytes
 	}
 	return 0
+}
+
+// threadCPU is what the calling thread has used; a caller that compares two of
+// them stays on its thread (runtime.LockOSThread).
+func threadCPU() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
 }

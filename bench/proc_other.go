@@ -28,6 +28,8 @@ func forgetPeak(int) {}
 
 func ownCPU() time.Duration { return 0 }
 
+func threadCPU() time.Duration { return 0 }
+
 func freeBytes(string) int64 { return math.MaxInt64 }
 
 func maxResident(*os.ProcessState) float64 { return 0 }

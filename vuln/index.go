@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sort"
 	"sync"
+
+	"github.com/google/osv-scalibr/semantic"
 )
 
 // Component is a package in one version, as it stands in the index: id is the
@@ -36,8 +38,17 @@ type Index struct {
 // entry is one package: its versions.
 type entry struct {
 	family   string
-	versions []version // sorted once settled; those that cannot be read last
-	readable int       // how many of them can be read
+	versions []version          // sorted once settled; those that cannot be read last
+	readable int                // how many of them can be read
+	read     []semantic.Version // those, as they are compared
+}
+
+// parsed is a version as it is compared.
+func (e *entry) parsed(i int) parsed {
+	if i < len(e.read) {
+		return parsed{text: e.versions[i].text, v: e.read[i]}
+	}
+	return parse(e.versions[i].text, e.family)
 }
 
 // version is one component.
@@ -79,7 +90,7 @@ func (x *Index) Add(all ...Component) {
 			x.also[c.ID] = append(x.also[c.ID], e)
 		}
 		e.versions = append(e.versions, version{id: c.ID, text: c.Version})
-		x.unsorted[e] = true
+		x.unsorted[e], e.read = true, nil
 		x.components++
 	}
 }
@@ -199,30 +210,38 @@ func (x *Index) affected(a *Advisory, list func([]uint32) []int64) []Hit {
 	if a.IsWithdrawn() {
 		return nil
 	}
+	if len(a.Affected) == 1 {
+		return x.of(nil, &a.Affected[0], list)
+	}
 	var hits []Hit
-	seen := map[int64]int{}
 	for i := range a.Affected {
-		f := &a.Affected[i]
-		for _, h := range x.of(f.Key(), f, list) {
-			// One advisory may name a package twice, by several ranges.
-			if at, is := seen[h.Component]; is {
-				if hits[at].Status == Unknown && h.Status == IsAffected {
-					hits[at] = h
-				}
-				continue
-			}
-			seen[h.Component] = len(hits)
-			hits = append(hits, h)
+		hits = x.of(hits, &a.Affected[i], list)
+	}
+	if len(hits) == 0 {
+		return nil
+	}
+	// One advisory may name a package twice, by several ranges.
+	seen := make(map[int64]int, len(hits))
+	some := hits[:0]
+	for _, h := range hits {
+		at, is := seen[h.Component]
+		switch {
+		case !is:
+			seen[h.Component] = len(some)
+			some = append(some, h)
+		case some[at].Status == Unknown && h.Status == IsAffected:
+			some[at] = h
 		}
 	}
-	return hits
+	return some
 }
 
-// of judges the versions of one package.
-func (x *Index) of(key Package, f *Affected, list func([]uint32) []int64) (hits []Hit) {
+// of judges the versions of one package, and adds what is hit.
+func (x *Index) of(hits []Hit, f *Affected, list func([]uint32) []int64) []Hit {
+	key := f.Key()
 	e := x.settled(key)
 	if e == nil {
-		return nil
+		return hits
 	}
 	m := f.compile()
 	x.mu.RLock()
@@ -234,10 +253,10 @@ func (x *Index) of(key Package, f *Affected, list func([]uint32) []int64) (hits 
 		}
 		hits = append(hits, h)
 	}
-	whole := m.problem == "" && !m.none && (len(m.listed) == 0 || len(m.spans) > 0)
+	whole := m.problem == "" && !m.none && (len(m.list) == 0 || len(m.spans) > 0)
 	if !whole || e.readable < 8 {
 		for i := range e.versions {
-			if v := m.judge(parse(e.versions[i].text, e.family)); v.Status != NotAffected {
+			if v := m.judge(e.parsed(i)); v.Status != NotAffected {
 				hit(&e.versions[i], v)
 			}
 		}
@@ -256,10 +275,10 @@ func (x *Index) of(key Package, f *Affected, list func([]uint32) []int64) (hits 
 	for n := range e.versions {
 		switch v := &e.versions[n]; {
 		case n < e.readable && in[n]:
-		case m.listed[v.text]:
-			hit(v, m.judge(parse(v.text, e.family)))
+		case m.lists(v.text):
+			hit(v, m.judge(e.parsed(n)))
 		case n >= e.readable:
-			if verdict := m.judge(parse(v.text, e.family)); verdict.Status != NotAffected {
+			if verdict := m.judge(e.parsed(n)); verdict.Status != NotAffected {
 				hit(v, verdict)
 			}
 		}
@@ -271,7 +290,7 @@ func (x *Index) of(key Package, f *Affected, list func([]uint32) []int64) (hits 
 func (s *span) within(e *entry) (from, to int) {
 	search := func(p parsed, behind bool) int {
 		return sort.Search(e.readable, func(i int) bool {
-			c, err := parse(e.versions[i].text, e.family).compare(p)
+			c, err := e.parsed(i).compare(p)
 			return err == nil && (c > 0 || c == 0 && !behind)
 		})
 	}
@@ -326,9 +345,12 @@ func (e *entry) settle() {
 		return c
 	})
 	e.readable = len(all)
+	e.read = make([]semantic.Version, 0, len(all))
 	for i, r := range all {
 		e.versions[i] = r.version
-		if r.err != nil && e.readable == len(all) {
+		if r.err == nil {
+			e.read = append(e.read, r.v)
+		} else if e.readable == len(all) {
 			e.readable = i
 		}
 	}

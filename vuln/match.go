@@ -98,7 +98,10 @@ func (a *Affected) Judge() func(version string) Verdict {
 // matcher is a package of an advisory with its versions read once.
 type matcher struct {
 	family  string
-	listed  map[string]bool
+	list    []string
+	listed  map[string]bool // list, made when it is asked about often
+	asked   int
+	read    []parsed // list, made when it is compared with
 	spans   []span
 	problem string // a bound that cannot be read: what it would have said is unknown
 	none    bool   // neither list nor range that can be judged by version
@@ -108,10 +111,7 @@ func (a *Affected) compile() *matcher {
 	m := &matcher{family: family(a.Package.Ecosystem), none: true}
 	if len(a.Versions) > 0 {
 		m.none = false
-		m.listed = make(map[string]bool, len(a.Versions))
-		for _, v := range a.Versions {
-			m.listed[v] = true
-		}
+		m.list = a.Versions
 	}
 	for _, r := range a.Ranges {
 		if r.Type == "GIT" {
@@ -124,6 +124,21 @@ func (a *Affected) compile() *matcher {
 	return m
 }
 
+// lists says whether a version stands in the list, letter by letter. Most lists
+// are asked about a few times, and are not worth a map.
+func (m *matcher) lists(version string) bool {
+	if m.listed == nil {
+		if m.asked++; m.asked <= 16 {
+			return slices.Contains(m.list, version)
+		}
+		m.listed = make(map[string]bool, len(m.list))
+		for _, v := range m.list {
+			m.listed[v] = true
+		}
+	}
+	return m.listed[version]
+}
+
 // addRange turns events into spans. Sorted, an introduced opens a span that the
 // next fixed or last_affected ends; a second introduced within is nothing new.
 func (m *matcher) addRange(r Range, family string) {
@@ -131,6 +146,16 @@ func (m *matcher) addRange(r Range, family string) {
 		Event
 		at  parsed
 		min bool
+	}
+	if e := r.Events; len(e) == 2 && e[0].Introduced == "0" && e[1].Introduced == "" && e[1].Limit == "" {
+		// As most are: from the beginning to one end.
+		s := span{all: true, to: parse(e[1].Fixed+e[1].LastAffected, family), included: e[1].LastAffected != ""}
+		if s.to.err != nil {
+			m.problem = "the advisory's version " + quoted(s.to.text) + " cannot be read"
+			return
+		}
+		m.spans = append(m.spans, s)
+		return
 	}
 	points := make([]point, 0, len(r.Events))
 	for _, e := range r.Events {
@@ -202,7 +227,7 @@ func quoted(s string) string {
 
 // judge says what is so for one version.
 func (m *matcher) judge(p parsed) Verdict {
-	if m.listed[p.text] {
+	if m.lists(p.text) {
 		return Verdict{Status: IsAffected, Fixed: m.fixAfter(p)}
 	}
 	if m.none {
@@ -228,8 +253,14 @@ func (m *matcher) judge(p parsed) Verdict {
 	}
 	if len(m.spans) == 0 {
 		// A list alone: the same version may be spelled in another way.
-		for v := range m.listed {
-			if c, err := parse(v, m.family).compare(p); err == nil && c == 0 {
+		if m.read == nil {
+			m.read = make([]parsed, 0, len(m.list))
+			for _, v := range m.list {
+				m.read = append(m.read, parse(v, m.family))
+			}
+		}
+		for _, v := range m.read {
+			if c, err := v.compare(p); err == nil && c == 0 {
 				return Verdict{Status: IsAffected}
 			}
 		}
