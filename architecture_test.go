@@ -23,6 +23,7 @@ var floors = []string{
 	"backup",
 	"transfer",
 	"registry",
+	"admission",
 	"config",
 	"verify",
 	"builder",

@@ -49,6 +49,7 @@ type Config struct {
 	Runner    Runner    `yaml:"runner"`
 	Vuln      Vuln      `yaml:"vuln"`
 	Inventory Inventory `yaml:"inventory"`
+	Admission Admission `yaml:"admission"`
 	Log       Log       `yaml:"log"`
 }
 
@@ -252,6 +253,7 @@ func Default() Config {
 		Server:     Server{Listen: "127.0.0.1:8484", ShutdownGrace: 15 * time.Second},
 		Keys:       Keys{Rotation: defaultRotation()},
 		Vuln:       Vuln{MaxAge: 48 * time.Hour},
+		Admission:  Admission{Cluster: "default"},
 		Registry:   Registry{MaxUploads: 64, MaxManifest: 4 << 20, ExchangeLife: 15 * time.Minute},
 		Identity:   Identity{RobotMaxLife: 90 * 24 * time.Hour},
 		Tlog:       Tlog{WitnessWait: 2 * time.Second, WitnessOutage: "degrade"},
@@ -425,6 +427,9 @@ func (c *Config) Validate() error {
 		return err
 	}
 	if err := c.Keys.validate(); err != nil {
+		return err
+	}
+	if err := c.Admission.validate(); err != nil {
 		return err
 	}
 	for _, i := range c.Identity.Issuers {

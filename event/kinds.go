@@ -57,6 +57,9 @@ const (
 	WorkloadStopped     Kind = "workload.stopped"
 	DecisionMade        Kind = "decision.made"
 	DecisionChanged     Kind = "decision.changed"
+	AdmissionAllowed    Kind = "admission.allowed"
+	AdmissionDenied     Kind = "admission.denied"
+	AdmissionWarned     Kind = "admission.warned"
 	CertificateIssued   Kind = "certificate.issued"
 	TokenIssued         Kind = "token.issued"
 	TokenRefused        Kind = "token.refused"
@@ -124,6 +127,15 @@ type KindInfo struct {
 type Field struct {
 	Name    string
 	Meaning string
+}
+
+// admissionFields are those of the kinds of admission.
+func admissionFields(reason string) []Field {
+	return []Field{
+		{"namespace", "of the Pod"}, {"object", "its kind and name, where it has one yet"}, {"operation", "CREATE or UPDATE, with the subresource"}, {"image", "as the Pod has it"},
+		{"used", "by which containers and volumes"}, {"decision", "decision, dec_..."}, {"basis", "decision, index (as part of one that is allowed) or bundle (offline)"}, {"mode", "audit, warn or enforce"},
+		{"restart", "it runs there already, and may start again"}, {"reason", reason},
+	}
 }
 
 // Kinds is the one table of kinds, in the order of the documentation.
@@ -251,6 +263,9 @@ func Kinds() []KindInfo {
 			{"policy", "policy hash"}, {"facts", "facts hash"}, {"valid_until", "RFC 3339"}}},
 		{DecisionChanged, Domain, "A digest that was decided upon has another verdict now.", []Field{
 			{"id", "decision, dec_..."}, {"scope", "scope's id"}, {"from", "verdict before"}, {"verdict", "verdict now"}, {"reason", "what changed"}}},
+		{AdmissionAllowed, Audit, "A cluster was told that an image of a Pod may run. The event's digest is the image's, its actor the cluster's user.", admissionFields("")[:8]},
+		{AdmissionDenied, Audit, "A cluster was told that an image of a Pod may not run. The event's digest is the image's, where it was found out; its actor the cluster's user.", admissionFields("why")},
+		{AdmissionWarned, Audit, "An image may run in a cluster though it is not allowed: in mode audit or warn, in a namespace in which nothing is refused, or because it runs there already and only time speaks against it.", admissionFields("what speaks against it")},
 		{CertificateIssued, Audit, "The CA issued a signing certificate.", []Field{
 			{"serial", "hex"}, {"subject", "subject alternative name"}, {"issuer", "of the identity token"},
 			{"not_after", "RFC 3339"}, {"key", "SHA-256 of the public key"}}},

@@ -112,7 +112,7 @@ func runningServer(t *testing.T) *Server {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	cfg := config.Default()
 	cfg.Data = filepath.Join(dir, "data")
-	cfg.Server.Listen = "127.0.0.1:0"
+	cfg.Server.Listen, cfg.Admission.Listen = "127.0.0.1:0", "127.0.0.1:0"
 	s, err := New(t.Context(), cfg, Options{Version: "test", Local: true})
 	if err != nil {
 		t.Fatal(err)

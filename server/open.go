@@ -80,6 +80,7 @@ type parts struct {
 	gate            *gate.Gate
 	registry        *registry.Registry
 	gateway         *gateway.Gateway
+	admission       admissionDoor
 	integrity       *integrity.Checker
 	collector       *collect.Collector
 	legal           *retention.Holds
@@ -361,6 +362,9 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 		Limits: registry.Limits{MaxManifest: s.cfg.Registry.MaxManifest, Uploads: s.cfg.Registry.MaxUploads, ExchangeTTL: s.cfg.Registry.ExchangeLife},
 	})
 	if err != nil {
+		return err
+	}
+	if err := s.openAdmission(ctx, keys); err != nil {
 		return err
 	}
 	return s.openCollector()

@@ -249,5 +249,8 @@ func (s *Server) listenAll(ctx context.Context) *listeners {
 	if s.operations != nil {
 		serve(s.operations, s.operationsHandler(), nil)
 	}
+	if s.admission.listener != nil {
+		serve(s.admission.listener, s.http.door("admission", s.admission.webhook, s.log, admissionRequest), s.admission.authority.TLS())
+	}
 	return l
 }

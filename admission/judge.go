@@ -1,0 +1,130 @@
+package admission
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"assay/artifact"
+	"assay/policy"
+)
+
+// Place is where something is to run. It comes from the API server and the
+// webhook's own configuration, never from the object.
+type Place struct {
+	Cluster     string `json:"cluster"`
+	Namespace   string `json:"namespace"`
+	Environment string `json:"environment,omitempty"`
+}
+
+// scopePrefix begins the ids of all scopes of admission.
+const scopePrefix = "admission/"
+
+// ScopeID names the scope of decisions at a place about a repository, host
+// included where it is another registry's.
+func (p Place) ScopeID(repository string) string {
+	id := scopePrefix + p.Cluster + "/" + p.Namespace
+	if p.Environment != "" {
+		id += "/" + p.Environment
+	}
+	return id + "@" + repository
+}
+
+// Scope is the place as policies know it.
+func (p Place) Scope(repository string) policy.Scope {
+	return policy.Scope{ID: p.ScopeID(repository), Environment: p.Environment, Cluster: p.Cluster, Namespace: p.Namespace}
+}
+
+// Question asks whether one image may run at a place.
+type Question struct {
+	Reference artifact.Reference `json:"reference"` // with a tag or a digest; a digest counts alone
+	Place     Place              `json:"place"`
+}
+
+// Answer says of one image whether it may run. It is a deny unless Verdict is
+// an allow.
+type Answer struct {
+	Digest     artifact.Digest `json:"digest"`
+	Verdict    policy.Verdict  `json:"verdict"`
+	Mode       policy.Mode     `json:"mode"` // what a deny does
+	Decision   string          `json:"decision,omitempty"`
+	Policy     string          `json:"policy,omitempty"`
+	Failed     []policy.Check  `json:"failed,omitempty"` // checks that failed, the first ones
+	ValidUntil time.Time       `json:"valid_until,omitzero"`
+	// Blocked says why the digest, or a part of it, is revoked or under
+	// quarantine: nothing excuses that.
+	Blocked string `json:"blocked,omitempty"`
+	// Soft says that the deny comes only from what time did: staleness, an expired
+	// exception, a new finding. What runs already may then start again.
+	Soft bool `json:"soft,omitempty"`
+	// Basis says how the answer was come by: decision, index (allowed as part of an
+	// index), or bundle (offline).
+	Basis string `json:"basis,omitempty"`
+}
+
+// The values of Answer.Basis.
+const (
+	BasisDecision = "decision"
+	BasisIndex    = "index"
+	BasisBundle   = "bundle"
+)
+
+// Allowed says whether the image may run by its evidence.
+func (a *Answer) Allowed() bool { return a.Verdict == policy.Allow && a.Blocked == "" }
+
+// Refuses says whether a door must refuse.
+func (a *Answer) Refuses() bool {
+	return !a.Allowed() && (a.Blocked != "" || a.Mode != policy.Audit && a.Mode != policy.Warn)
+}
+
+// Judge answers questions. It is safe for concurrent use, and answers within
+// the context's deadline. An error says that there is no answer: who asked
+// refuses.
+type Judge interface {
+	Judge(ctx context.Context, q Question) (*Answer, error)
+}
+
+// Running tells what runs. It need not be up to date by more than a minute:
+// what it does not know counts as not running.
+type Running interface {
+	// Runs says whether a digest runs in a namespace, as an imageID reported by a
+	// node; by whom it claims to be owned does not count.
+	Runs(ctx context.Context, cluster, namespace string, digest artifact.Digest) (bool, error)
+}
+
+// softChecks are the checks that fail by the passing of time alone: what was
+// allowed may be denied by them without anybody having done anything.
+var softChecks = []string{"trust/fresh", "exceptions", "vulnerabilities"}
+
+// soft says whether all that failed is what time does. A combined policy's checks
+// begin with the name of the one that they are of.
+func soft(checks []policy.Check, combined bool) bool {
+	any := false
+	for _, c := range checks {
+		if c.Status != policy.Fail {
+			continue
+		}
+		any = true
+		name := c.Name
+		if _, rest, ok := strings.Cut(name, "/"); combined && ok && name != "trust/fresh" {
+			name = rest
+		}
+		if !slices.ContainsFunc(softChecks, func(p string) bool { return name == p || strings.HasPrefix(name, p+"/") }) {
+			return false
+		}
+	}
+	return any
+}
+
+// maxFailed bounds the checks that an answer carries.
+const maxFailed = 4
+
+func failed(checks []policy.Check) (out []policy.Check) {
+	for _, c := range checks {
+		if c.Status == policy.Fail && len(out) < maxFailed {
+			out = append(out, c)
+		}
+	}
+	return out
+}
