@@ -26,6 +26,7 @@ import (
 	"assay/internal/clock"
 	"assay/internal/fault"
 	"assay/inventory"
+	"assay/inventory/supply"
 	"assay/registry/collect"
 	"assay/registry/gate"
 	"assay/registry/integrity"
@@ -47,6 +48,7 @@ type Options struct {
 	Evidence    *evidence.Store
 	SBOMs       *sbom.Store
 	Ledger      *contract.Ledger
+	Supply      *supply.Store
 	Integrity   *integrity.Checker
 	Runners     *baseline.Store
 	Collector   *collect.Collector

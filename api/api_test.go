@@ -159,6 +159,7 @@ func (s *site) fill(st client.Status) {
 	s.gated()
 	s.built()
 	s.contracted()
+	s.stocked()
 	_, _, doc := s.do("GET", "/api/v1/openapi.json", "", nil, nil)
 	if err := json.Unmarshal(doc, &s.doc); err != nil {
 		s.t.Fatal(err)
@@ -242,6 +243,9 @@ func (s *site) request(method, path string) (query string, header map[string]str
 	if query, header, body, ok := s.inventoryRequest(method, path); ok {
 		return query, header, body
 	}
+	if query, header, body, ok := s.supplyRequest(method, path); ok {
+		return query, header, body
+	}
 	if query, header, body, ok := s.runnerRequest(method, path); ok {
 		return query, header, body
 	}
@@ -322,6 +326,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"get /api/v1/registry/blocks": "operator", "get /api/v1/registry/pulls": "auditor",
 		"get /api/v1/runners": "viewer", "post /api/v1/runners/heartbeat": "signer", "get /api/v1/runners/builds": "viewer", "get /api/v1/runners/builds/{id}": "viewer",
 		"get /api/v1/runners/anomalies": "viewer", "post /api/v1/runners/accept": "approver",
+		"get /api/v1/supply/scans": "viewer", "post /api/v1/supply/scans": "signer", "get /api/v1/supply/scans/{id}": "viewer", "get /api/v1/supply/scans/{id}/inventory": "viewer", "post /api/v1/supply/accept": "approver",
 		"post /api/v1/trust/roots": "admin", "delete /api/v1/trust/roots/{name}": "admin", "post /api/v1/trust/delegations": "admin",
 		"get /api/v1/inventory/services": "viewer", "get /api/v1/inventory/services/{name}": "viewer", "get /api/v1/inventory/clusters": "viewer", "get /api/v1/inventory/workloads": "viewer", "post /api/v1/inventory/report": "deployer",
 		"post /api/v1/trust/delegations/signed": "signer", "delete /api/v1/trust/delegations": "admin",

@@ -85,6 +85,7 @@ func (a *API) table() []Route {
 		a.retentionRoutes(),
 		a.repairRoutes(),
 		a.runnerRoutes(),
+		a.supplyRoutes(),
 	)...)
 }
 

@@ -49,6 +49,9 @@ const (
 	FeedRefused         Kind = "feed.refused"
 	RunnerAnomaly       Kind = "runner.anomaly"
 	RunnerAccepted      Kind = "runner.accepted"
+	InventoryScanned    Kind = "inventory.scanned"
+	InventoryDrifted    Kind = "inventory.drifted"
+	InventoryAccepted   Kind = "inventory.accepted"
 	FeedMatched         Kind = "feed.matched"
 	SBOMScanned         Kind = "sbom.scanned"
 	FindingOpened       Kind = "finding.opened"
@@ -241,6 +244,14 @@ func Kinds() []KindInfo {
 		{RunnerAccepted, Audit, "An anomaly, or a first build, was taken into what is usual. The event's digest is what the build made.", []Field{
 			{"id", "anomaly, ano_..., or build, run_..."}, {"what", "as in runner.anomaly, or first"}, {"name", "of the tool, cache or protocol"},
 			{"after", "what is usual from now on"}, {"pattern", "in its place, when one was given"}, {"reason", "why"}}},
+		{InventoryScanned, Domain, "A scan of a forge was handed in and held against the baseline of its estate.", []Field{
+			{"id", "run, inv_..."}, {"estate", "what was scanned, estate_..."}, {"provider", "github, gitlab or gitea"}, {"url", "of the forge"}, {"state", "first, same, drifted or unknown"},
+			{"items", "how many"}, {"findings", "how many"}, {"unknown", "parts that the forge did not tell"}, {"count", "of what is otherwise than in the baseline"}}},
+		{InventoryDrifted, Alert, "A forge is not as its baseline says. Told once, until the difference changes.", []Field{
+			{"id", "run, inv_..."}, {"estate", "what was scanned, estate_..."}, {"provider", "github, gitlab or gitea"}, {"url", "of the forge"}, {"state", "drifted"}, {"baseline", "run that was accepted, inv_..."},
+			{"items", "how many"}, {"findings", "how many"}, {"unknown", "parts that the forge did not tell"}, {"count", "of what is otherwise"}, {"first", "changes and new findings, at most 10 of each"}}},
+		{InventoryAccepted, Audit, "Somebody said that a forge is as it should be: the run is the baseline of its estate.", []Field{
+			{"id", "run, inv_..."}, {"estate", "what was scanned, estate_..."}, {"url", "of the forge"}, {"before", "the baseline until now, inv_...; empty: none"}, {"reason", "why"}}},
 		{FeedMatched, Domain, "An operation of an advisory feed was matched against everything stored: the receipt, also when nothing is affected.", []Field{
 			{"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "its number"}, {"advisories", "that changed"},
 			{"opened", "matches of component and advisory"}, {"resolved", "matches"}, {"artifacts", "newly affected"}}},

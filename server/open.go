@@ -27,6 +27,7 @@ import (
 	"assay/internal/fault"
 	"assay/internal/keyring"
 	"assay/inventory"
+	"assay/inventory/supply"
 	"assay/registry"
 	"assay/registry/collect"
 	"assay/registry/gate"
@@ -102,7 +103,7 @@ func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, feed.Migrations, exploit.Migrations, finding.Migrations, baseline.Migrations,
 		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, forge.Migrations, vouchMigrations, transfer.Migrations,
-		contract.Migrations, inventory.Migrations,
+		contract.Migrations, inventory.Migrations, supply.Migrations,
 	}
 }
 
@@ -388,7 +389,7 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 		return err
 	}
 	s.api = api.New(api.Options{
-		Ledger: s.ledger,
+		Ledger: s.ledger, Supply: supply.NewStore(s.db),
 		DB:     s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Vulnerabilities: s.vulnerabilities, Inventory: s.inventory, SiteServices: s.services, Integrity: s.integrity, Collector: s.collector, Holds: s.legal, Retention: s.retention, Runners: s.runners, Webhooks: s.webhooks, Forges: s.forges, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
 		Credentials: s.credentials, Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"assay/client"
 	"assay/internal/durable"
 	"assay/internal/fault"
 	"assay/inventory/supply"
@@ -27,13 +28,17 @@ type inventoryFlags struct {
 	days      int
 	baseline  string
 	accept    bool
+	reason    string
+	local     bool
+	as        string
 }
 
 // inventoryReport is what assay inventory scan prints.
 type inventoryReport struct {
 	*supply.Inventory
-	Baseline string          `json:"baseline,omitempty"` // digest of the file compared with
-	Changes  []supply.Change `json:"changes"`
+	Baseline string             `json:"baseline,omitempty"` // digest of the file compared with
+	Changes  []supply.Change    `json:"changes"`
+	Server   *client.SupplyScan `json:"server,omitempty"` // what the server says of it
 }
 
 func (a *app) inventoryCommand() *cobra.Command {
@@ -42,7 +47,8 @@ func (a *app) inventoryCommand() *cobra.Command {
 		Short:   "Services and what runs; what a forge holds that reaches into builds",
 		Example: "  assay inventory services list\n  assay inventory workloads --at 2026-03-03\n  assay inventory scan --provider github --url https://github.com --token-file token --org example",
 	}
-	c.AddCommand(a.inventoryScanCommand(), a.inventoryApplyCommand(), a.inventoryServicesCommand(), a.inventoryWorkloadsCommand(), a.inventoryReportCommand())
+	c.AddCommand(a.inventoryScanCommand(), a.inventoryApplyCommand(), a.inventoryServicesCommand(), a.inventoryWorkloadsCommand(), a.inventoryReportCommand(),
+		a.inventoryListCommand(), a.inventoryShowCommand(), a.inventoryDriftCommand(), a.inventoryAcceptCommand())
 	return c
 }
 
@@ -56,9 +62,13 @@ repositories, admins, deploy keys, names and ages of secrets, self-hosted runner
 permissions of workflows, pipelines, robots and registries. Names what lets an
 attacker in, and what changed since a baseline.
 
+When a server is set (--server, --data) the scan is handed in there, and held against
+the run that somebody accepted before: see assay inventory drift. --local keeps it
+here, and --baseline FILE compares with a file.
+
 Ends with 0 when nothing was found and everything could be asked, with 1 when there
-are findings or changes, with 2 when there are none but some part is unknown.
---skip PART leaves a part out on purpose.`,
+are findings or changes, with 2 when there are none but some part is unknown, or the
+server has no accepted run to compare with. --skip PART leaves a part out on purpose.`,
 		Example: `  assay inventory scan --provider github --url https://github.com --token-file token --org example
   assay inventory scan --provider gitlab --url https://gitlab.example --token-file token \
     --repository group/app --baseline app.json --accept
@@ -78,7 +88,10 @@ are findings or changes, with 2 when there are none but some part is unknown.
 	fl.IntVar(&f.days, "max-secret-age", 180, "days after which a secret is old; 0 for any age")
 	fl.StringSliceVar(&f.o.Skip, "skip", nil, "a part that is not asked for: "+strings.Join(supply.Parts(), ", "))
 	fl.StringVar(&f.baseline, "baseline", "", "a file to compare with")
-	fl.BoolVar(&f.accept, "accept", false, "write what is found to --baseline: it is as it should be")
+	fl.BoolVar(&f.accept, "accept", false, "what is found is as it should be: write it to --baseline, or accept it on the server")
+	fl.StringVar(&f.reason, "reason", "", "with --accept on a server: why")
+	fl.BoolVar(&f.local, "local", false, "do not hand the scan in, though a server is set")
+	fl.StringVar(&f.as, "subject", "", "with --data: the local identity to hand it in as")
 	fl.BoolVar(&f.o.AllowPrivate, "allow-private", false, "the forge may be at a private address, and at http://")
 	complete(c, "provider", "github", "gitlab", "gitea")
 	complete(c, "skip", supply.Parts()...)
@@ -92,8 +105,10 @@ func (f *inventoryFlags) read() error {
 		return usagef("want --provider, --url and --token-file")
 	case (f.o.Org == "") == (len(f.o.Repositories) == 0):
 		return usagef("want either --org or --repository")
-	case f.accept && f.baseline == "":
-		return usagef("--accept: want --baseline FILE, where it is written to")
+	case f.accept && f.baseline == "" && f.local:
+		return usagef("--accept: want --baseline FILE, where it is written to, or a server")
+	case f.accept && f.baseline == "" && strings.TrimSpace(f.reason) == "":
+		return usagef("--accept: want --baseline FILE, where it is written to, or --reason TEXT to accept it on the server")
 	case f.days < 0 || f.days > 36500:
 		return usagef("--max-secret-age %d: want days from 0 to 36500", f.days)
 	}
@@ -136,6 +151,13 @@ func (a *app) takeStock(ctx context.Context, f *inventoryFlags) error {
 			return fmt.Errorf("baseline: %w (--accept makes it)", err)
 		}
 	}
+	var s *session
+	if !f.local {
+		var err error
+		if s, err = a.connect(ctx, f.as, "", f.accept && f.baseline == ""); err != nil { // before the forge is asked for long
+			return err
+		}
+	}
 	got, err := supply.Scan(ctx, f.o)
 	if err != nil {
 		if fault.ExitCode(err) == 1 { // a token that may not look decides nothing
@@ -149,7 +171,12 @@ func (a *app) takeStock(ctx context.Context, f *inventoryFlags) error {
 			return err
 		}
 	}
-	if f.accept {
+	if s != nil && (s.admin != nil || s.base != "") {
+		if r.Server, err = handIn(ctx, s, f, got); err != nil {
+			return err
+		}
+	}
+	if f.accept && f.baseline != "" {
 		b, err := json.MarshalIndent(got, "", "  ")
 		if err != nil {
 			return err
@@ -161,10 +188,14 @@ func (a *app) takeStock(ctx context.Context, f *inventoryFlags) error {
 	if err := a.print(&r, func(w io.Writer) { tableOfInventory(w, &r) }); err != nil {
 		return err
 	}
+	state := supply.StateSame
+	if r.Server != nil && !r.Server.Baseline {
+		state = r.Server.Drift.State
+	}
 	switch {
-	case len(got.Findings)+len(r.Changes) > 0:
+	case len(got.Findings)+len(r.Changes) > 0 || state == supply.StateDrifted:
 		return &exitError{1}
-	case len(got.Unknown) > 0:
+	case len(got.Unknown) > 0 || state != supply.StateSame:
 		return &exitError{2}
 	}
 	return nil
@@ -184,6 +215,9 @@ func tableOfInventory(w io.Writer, r *inventoryReport) {
 	}
 	for _, c := range r.Changes {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s -> %s\n", c.What, line(c.Kind), line(c.Scope), dash(c.Name), dash(c.Before), dash(c.After))
+	}
+	if r.Server != nil {
+		tableOfDrift(w, r.Server)
 	}
 	for _, u := range r.Unknown {
 		fmt.Fprintf(w, "unknown\t%s\t%s\t%s\t\n", u.Part, line(u.Scope), line(u.Why))

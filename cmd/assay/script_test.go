@@ -16,6 +16,8 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,6 +44,7 @@ func TestMain(m *testing.M) {
 //
 //	up [FLAG …]              assay up on $ASSAY_DATA and a free port, until it is ready
 //	server ASSAY-ARG …       any assay command that serves, until it is ready
+//	forge NAME DIR           $NAME is a forge that answers PATH with DIR/PATH/index.json
 //	down                     SIGTERM to the server that was started last; it must end well
 //	serverlog FILE           what that server has logged
 //	expand FILE …            $VARIABLES in files, as the script has them
@@ -85,6 +88,7 @@ func TestScripts(t *testing.T) {
 			"down":        func(ts *testscript.TestScript, _ bool, _ []string) { last(ts).end(ts) },
 			"serverlog":   serverLog,
 			"exits":       exits,
+			"forge":       forgeFolder,
 			"keypair":     keypair,
 			"certificate": certificate,
 			"flip":        flip,
@@ -285,4 +289,19 @@ func certificate(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".key"), b, 0o600))
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644))
+}
+
+// forgeFolder answers as a forge's API would, by what stands in a folder.
+func forgeFolder(ts *testscript.TestScript, _ bool, args []string) {
+	dir := ts.MkAbs(args[1])
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, err := os.ReadFile(filepath.Join(dir, filepath.Clean("/"+r.URL.Path), "index.json"))
+		if err != nil {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		_, _ = w.Write(b)
+	}))
+	ts.Defer(srv.Close)
+	ts.Setenv(args[0], srv.URL)
 }

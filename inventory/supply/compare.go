@@ -59,7 +59,7 @@ func Compare(before, after *Inventory) ([]Change, error) {
 	blind := func(i *Inventory) map[string]bool {
 		m := map[string]bool{}
 		for _, u := range i.Unknown {
-			m[u.Scope+"\x00"+u.Part] = true
+			m[u.Scope+"\x00"+u.Part] = m[u.Scope+"\x00"+u.Part] || !u.Partial
 		}
 		for _, p := range i.Skipped {
 			m["\x00"+p] = true

@@ -222,7 +222,7 @@ func (s *scan) gitea(ctx context.Context, r repo) {
 				s.admin(r.Path, a.Login, p.Permission, false)
 			}
 		}
-		return fault.Newf(fault.Unavailable, "an organisation's owners and teams are not among a repository's collaborators; look at them apart")
+		return beyond("an organisation's owners and teams are not among a repository's collaborators; look at them apart")
 	})
 	s.keys(ctx, r, at+"/keys")
 	s.part(r.Path, Secrets, func() error {
@@ -434,13 +434,13 @@ func (s *scan) accessTokens(ctx context.Context, scope, at string) {
 
 // above says what stands above single repositories and was therefore not asked.
 func (s *scan) above() {
-	const why = "what the organisation gives its repositories is asked with --org only"
+	const why = beyond("what the organisation gives its repositories is asked with --org only")
 	for _, r := range s.out.Targets {
 		for _, p := range []string{Secrets, Runners, Robots, Registries} {
 			if s.o.Provider == GitLab && (p == Runners || p == Registries) {
 				continue // a project's list has its group's runners too
 			}
-			s.part(r, p, func() error { return fault.Newf(fault.Unavailable, why) })
+			s.part(r, p, func() error { return why })
 		}
 	}
 }

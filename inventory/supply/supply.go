@@ -62,6 +62,10 @@ type Unknown struct {
 	Scope string `json:"scope"`
 	Part  string `json:"part"`
 	Why   string `json:"why"`
+	// Partial: what is listed of the part is all there is in the place that was
+	// asked; there is more elsewhere, or a property is not told. Such a part is
+	// compared with a baseline; one that is unknown altogether is not.
+	Partial bool `json:"partial,omitempty"`
 }
 
 // Finding is a problem by one of the rules of docs/inventory.md.
@@ -233,15 +237,28 @@ func (s *scan) find(rule, scope, name, text string) {
 }
 
 func (s *scan) unknown(scope, part, why string) {
-	s.out.Unknown = append(s.out.Unknown, Unknown{clip(scope), part, clip(why)})
+	s.out.Unknown = append(s.out.Unknown, Unknown{Scope: clip(scope), Part: part, Why: clip(why)})
 }
+
+// partly is for what is not told of a part whose items were.
+func (s *scan) partly(scope, part, why string) {
+	s.out.Unknown = append(s.out.Unknown, Unknown{Scope: clip(scope), Part: part, Why: clip(why), Partial: true})
+}
+
+// beyond is an error of a part that was listed as far as it was asked for.
+type beyond string
+
+func (b beyond) Error() string { return string(b) }
 
 // part runs one part's questions, unless it is skipped; what fails is unknown.
 func (s *scan) part(scope, part string, ask func() error) {
 	if slices.Contains(s.o.Skip, part) {
 		return
 	}
-	if err := ask(); err != nil {
+	err := ask()
+	if more, ok := errors.AsType[beyond](err); ok {
+		s.partly(scope, part, more.Error())
+	} else if err != nil {
 		s.unknown(scope, part, why(err))
 	}
 }
@@ -267,7 +284,7 @@ func (s *scan) secret(scope, name string, since time.Time) {
 	switch max := s.o.MaxSecretAge; {
 	case max <= 0:
 	case since.IsZero():
-		s.unknown(scope, Secrets, "the age of "+name+" is not told")
+		s.partly(scope, Secrets, "the age of "+name+" is not told")
 	case s.now.Sub(since) > max:
 		s.find("old-secret", scope, name, "unchanged since "+since.UTC().Format(time.DateOnly))
 	}
@@ -277,7 +294,7 @@ func (s *scan) key(scope, name string, readOnly *bool, since time.Time) {
 	switch {
 	case readOnly == nil:
 		s.add(scope, DeployKeys, name, "", since)
-		s.unknown(scope, DeployKeys, "whether "+name+" may write is not told")
+		s.partly(scope, DeployKeys, "whether "+name+" may write is not told")
 	case *readOnly:
 		s.add(scope, DeployKeys, name, "read", since)
 	default:
@@ -290,7 +307,7 @@ func (s *scan) runner(scope, name string, ephemeral *bool) {
 	switch {
 	case ephemeral == nil:
 		s.add(scope, Runners, name, "", time.Time{})
-		s.unknown(scope, Runners, "whether "+name+" runs one job only is not told")
+		s.partly(scope, Runners, "whether "+name+" runs one job only is not told")
 	case *ephemeral:
 		s.add(scope, Runners, name, "ephemeral", time.Time{})
 	default:
