@@ -425,6 +425,9 @@ func (r *attestationRule) evaluate(ev *evaluation, q *quality) {
 		Found:    t.found(r.threshold, "attestation of this type") + ev.rejectedText(len(t.order) < r.threshold),
 	}
 	mend := func() string {
+		if r.predicateType == cosignSign {
+			return "ask for it under signatures in the policy, instead of attestations: what cosign sign and assay sign write counts there"
+		}
 		return "assay attest --type " + r.predicateType + " --predicate FILE " + ev.target + "  # as " + identitiesText(r.ids)
 	}
 	ev.conclude(c, &t, r.threshold, q, mend)
@@ -465,3 +468,7 @@ func (ev *evaluation) conclude(c Check, t *tally, k int, q *quality, mend func()
 
 // maxEvidence bounds the evidence that one check lists.
 const maxEvidence = 16
+
+// cosignSign is the type of the statement by which cosign signs. It is a
+// [Signature], and no attestation.
+const cosignSign = "https://sigstore.dev/cosign/sign/v1"

@@ -290,3 +290,28 @@ func BenchmarkEvaluate(b *testing.B) {
 		}
 	}
 }
+
+// Who asks for a signature among attestations is told where to ask.
+func TestSignatureAmongAttestations(t *testing.T) {
+	p, err := ParseRequirements([]byte(`apiVersion: assay/v1
+kind: Policy
+metadata: {name: team}
+spec:
+  requirements:
+    attestations:
+      - predicateType: https://sigstore.dev/cosign/sign/v1
+        identities: [{issuer: "https://issuer.example", subject: me@example.com}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := p.Evaluate(context.Background(), goodFacts(), testNow)
+	if err != nil || r.Verdict == Allow {
+		t.Fatalf("%v, %v", r, err)
+	}
+	for _, c := range r.Checks {
+		if c.Status == Fail && !strings.Contains(c.Mend, "under signatures") {
+			t.Errorf("%s: mend %q", c.Name, c.Mend)
+		}
+	}
+}

@@ -42,8 +42,11 @@ Lock the objects are locked there, too.`,
 				if err != nil {
 					t, err = time.Parse(time.RFC3339, until)
 				}
+				if in := days(0); err != nil && in.Set(until) == nil && in > 0 { // 90d
+					t, err = time.Now().Add(time.Duration(in)).Truncate(time.Second), nil
+				}
 				if err != nil {
-					return usagef("--until %q: want a day such as 2027-01-31, or a time of RFC 3339", until)
+					return usagef("--until %q: want a day such as 2027-01-31, a time of RFC 3339, or how long from now such as 90d", line(until))
 				}
 				q.Until = &t
 			}
@@ -62,7 +65,7 @@ Lock the objects are locked there, too.`,
 		},
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why, on record")
-	c.Flags().StringVar(&until, "until", "", "when it ends by itself; default: when it is removed")
+	c.Flags().StringVar(&until, "until", "", "when it ends by itself: a day, a time, or how long from now (90d); default: when it is removed")
 	c.Flags().StringVar(&as, "subject", "", "with --data: the local identity to ask as")
 	return c
 }

@@ -222,6 +222,10 @@ head, and the command checks it; look the head up with assay log inspect.`,
 				}
 			}
 			return a.print(page, func(w io.Writer) {
+				if len(page.Items) == 0 && after == "" {
+					fmt.Fprintf(w, "tag %s of %s never moved here; assay registry status tells of what waits for it\n", line(p.tag), line(p.repository))
+					return
+				}
 				writeHistory(w, page.Items)
 				if page.Next != "" {
 					fmt.Fprintf(w, "more: --after %s\n", line(page.Next))
@@ -288,9 +292,9 @@ func (a *app) registryBlock(verb, short, long string) *cobra.Command {
 			if reason == "" {
 				return usagef("want --reason TEXT: it is on record")
 			}
-			d, err := artifact.ParseDigest(args[0])
+			d, err := digestArgument(args[0])
 			if err != nil {
-				return usagef("DIGEST: %w", err)
+				return err
 			}
 			s, err := a.connect(cmd.Context(), "", "", true)
 			if err != nil {
@@ -333,6 +337,23 @@ func (a *app) registryBlock(verb, short, long string) *cobra.Command {
 	return cmd
 }
 
+// digestArgument reads DIGEST, or the digest of REPOSITORY@DIGEST. A tag may name
+// something else by the time the command arrives.
+func digestArgument(text string) (artifact.Digest, error) {
+	_, digest, found := strings.Cut(text, "@")
+	if !found {
+		digest = text
+	}
+	d, err := artifact.ParseDigest(digest)
+	switch {
+	case err == nil:
+		return d, nil
+	case found || strings.HasPrefix(text, "sha"):
+		return "", usagef("DIGEST: %w", err)
+	}
+	return "", usagef("%q: want a digest (sha256:…), since a tag may name something else by the time this arrives; assay registry status shows the digest of a tag", line(text))
+}
+
 func writePulls(w io.Writer, pulls *client.Pulls[gate.Pull]) {
 	if len(pulls.Items) == 0 {
 		fmt.Fprintln(w, "nobody has pulled it, as far as events are kept")
@@ -358,9 +379,9 @@ func (a *app) registryPulls() *cobra.Command {
 		Example: "  assay registry pulls --data ./data sha256:3f…",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			d, err := artifact.ParseDigest(args[0])
+			d, err := digestArgument(args[0])
 			if err != nil {
-				return usagef("DIGEST: %w", err)
+				return err
 			}
 			s, err := a.connect(cmd.Context(), "", "", true)
 			if err != nil {
