@@ -1,6 +1,11 @@
 package resident
 
-import "testing"
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+)
 
 func TestReadOnlyPart(t *testing.T) {
 	const program = "/usr/bin/assay"
@@ -18,5 +23,43 @@ func TestReadOnlyPart(t *testing.T) {
 		if ok != want || ok && from >= to {
 			t.Errorf("%s: %x-%x %t, want %t", line, from, to, ok, want)
 		}
+	}
+}
+
+// Keep goes on for as long as its context, look after look, and then ends.
+func TestKeep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		ended := make(chan error, 1)
+		go func() { ended <- Keep(ctx) }()
+		time.Sleep(2*keepEvery + 1)
+		synctest.Wait()
+		select {
+		case err := <-ended:
+			t.Fatalf("ended before its context: %v", err)
+		default:
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestDropProgram(t *testing.T) {
+	before, err := mappedFiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dropProgram(); err != nil {
+		t.Fatal(err)
+	}
+	after, err := mappedFiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before <= 0 || after <= 0 || after >= before {
+		t.Errorf("%d bytes of files are mapped, %d before: want less", after, before)
 	}
 }
