@@ -79,14 +79,16 @@ type FieldSelection struct {
 
 // Requirements are the common wishes. All that are given must hold.
 type Requirements struct {
-	Signatures         []SignatureRequirement   `yaml:"signatures,omitempty" json:"signatures,omitempty"`
-	Attestations       []AttestationRequirement `yaml:"attestations,omitempty" json:"attestations,omitempty"`
-	Provenance         *ProvenanceRequirement   `yaml:"provenance,omitempty" json:"provenance,omitempty"`
-	Build              *BuildRequirement        `yaml:"build,omitempty" json:"build,omitempty"`
-	Source             *SourceRequirement       `yaml:"source,omitempty" json:"source,omitempty"`
-	Contract           string                   `yaml:"contract,omitempty" json:"contract,omitempty"` // "complete": all that the site's contract expects of the artifact is there; "in-time": and came in its time
-	Runner             *RunnerRequirement       `yaml:"runner,omitempty" json:"runner,omitempty"`     // the machines that built it
-	Builders           *BuildersRequirement     `yaml:"builders,omitempty" json:"builders,omitempty"` // how many built it, each by itself
+	Signatures   []SignatureRequirement   `yaml:"signatures,omitempty" json:"signatures,omitempty"`
+	Attestations []AttestationRequirement `yaml:"attestations,omitempty" json:"attestations,omitempty"`
+	Provenance   *ProvenanceRequirement   `yaml:"provenance,omitempty" json:"provenance,omitempty"`
+	Build        *BuildRequirement        `yaml:"build,omitempty" json:"build,omitempty"`
+	Source       *SourceRequirement       `yaml:"source,omitempty" json:"source,omitempty"`
+	Contract     string                   `yaml:"contract,omitempty" json:"contract,omitempty"` // "complete": all that the site's contract expects of the artifact is there; "in-time": and came in its time
+	Runner       *RunnerRequirement       `yaml:"runner,omitempty" json:"runner,omitempty"`     // the machines that built it
+	Builders     *BuildersRequirement     `yaml:"builders,omitempty" json:"builders,omitempty"` // how many built it, each by itself
+	// Vulnerabilities that an artifact may not have, and what must be known of them.
+	Vulnerabilities    *VulnerabilityRequirement `yaml:"vulnerabilities,omitempty" json:"vulnerabilities,omitempty"`
 	ReportRequirements `yaml:",inline"`
 	MaxAge             Duration `yaml:"maxAge,omitempty" json:"maxAge,omitempty"`                    // evidence older than this, by trusted time, does not count; "720h" or "30d"
 	RequireLog         bool     `yaml:"requireLog,omitempty" json:"requireLog,omitzero"`             // evidence without a verified log entry does not count

@@ -56,9 +56,12 @@ type Facts struct {
 	Contract     *ContractFact `json:"contract,omitempty"`      // what there is of what the site's contract expects; absent: no contract binds it
 	Runners      []Runner      `json:"runners,omitempty"`       // machines that built it
 	Rebuilds     []Rebuild     `json:"rebuilds,omitempty"`      // builds of it by others
-	Rejected     []Rejected    `json:"rejected"`                // evidence that did not verify; proves nothing, is shown
-	Truncated    bool          `json:"truncated"`               // more evidence exists than was read; always a deny
-	Trust        Trust         `json:"trust"`                   // state of what the evidence was verified with
+	// Vulnerabilities are its flaws, as far as this site knows; absent: it knows
+	// nothing of them.
+	Vulnerabilities *Vulnerabilities `json:"vulnerabilities,omitempty"`
+	Rejected        []Rejected       `json:"rejected"`  // evidence that did not verify; proves nothing, is shown
+	Truncated       bool             `json:"truncated"` // more evidence exists than was read; always a deny
+	Trust           Trust            `json:"trust"`     // state of what the evidence was verified with
 }
 
 // Kind is what sort of thing an artifact is.

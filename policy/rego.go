@@ -46,6 +46,7 @@ type regoModule struct {
 	allow bool // defines allow; without it, deny alone decides, beside requirements
 	deny  bool
 	warn  bool
+	flaws bool // it names vulnerabilities
 	// runaway counts evaluations that did not end within their time.
 	runaway atomic.Int32
 }
@@ -86,7 +87,7 @@ func compileModule(m Module, beside bool) (*regoModule, error) {
 	if got := mod.Package.Path.String(); got != regoPackage {
 		return nil, fault.Newf(fault.Invalid, "package %s, want package assay.policy", strings.TrimPrefix(got, "data."))
 	}
-	out := &regoModule{name: m.Name}
+	out := &regoModule{name: m.Name, flaws: strings.Contains(m.Text, "vulnerabilities")}
 	if err := out.rules(mod); err != nil {
 		return nil, err
 	}

@@ -9,6 +9,9 @@ import "slices"
 // the evidence has to be read again.
 func (p *Policy) Lacks(f *Facts) []string {
 	var out []string
+	if p.WantsVulnerabilities() && f.Vulnerabilities == nil {
+		out = append(out, "vulnerabilities")
+	}
 	for i := range f.Attestations {
 		a := &f.Attestations[i]
 		for _, path := range p.paths[a.PredicateType] {

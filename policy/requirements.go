@@ -20,6 +20,7 @@ type requirements struct {
 	contract     string
 	runner       *runnerRule
 	builders     *buildersRule
+	vuln         *vulnRule
 	quality      quality
 }
 
@@ -62,13 +63,18 @@ func (r *Requirements) compile() (*requirements, error) {
 			return nil, fmt.Errorf("runner: %w", err)
 		}
 	}
+	if r.Vulnerabilities != nil {
+		if out.vuln, err = r.Vulnerabilities.compile(); err != nil {
+			return nil, fmt.Errorf("vulnerabilities: %w", err)
+		}
+	}
 	if r.Builders != nil {
 		if out.builders, err = r.Builders.compile(); err != nil {
 			return nil, fmt.Errorf("builders: %w", err)
 		}
 	}
-	if len(r.Signatures)+len(r.Attestations)+len(out.reports) == 0 && r.Provenance == nil && r.Build == nil && r.Source == nil && r.Contract == "" && r.Runner == nil && r.Builders == nil {
-		return nil, fault.Newf(fault.Invalid, "requirements name nothing that must be there: want signatures, attestations, provenance, build, source, contract or reports such as tests")
+	if len(r.Signatures)+len(r.Attestations)+len(out.reports) == 0 && r.Provenance == nil && r.Build == nil && r.Source == nil && r.Contract == "" && r.Runner == nil && r.Builders == nil && r.Vulnerabilities == nil {
+		return nil, fault.Newf(fault.Invalid, "requirements name nothing that must be there: want signatures, attestations, provenance, build, source, contract, vulnerabilities or reports such as tests")
 	}
 	names := map[string]bool{}
 	for i, s := range r.Signatures {
@@ -347,6 +353,9 @@ func (r *requirements) evaluate(ev *evaluation) {
 	}
 	if r.contract != "" {
 		r.evaluateContract(ev)
+	}
+	if r.vuln != nil {
+		r.vuln.evaluate(ev, &r.quality)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"assay/policy"
 	"assay/store"
 	"assay/verify"
+	"assay/vuln/exploit"
 )
 
 const (
@@ -96,20 +97,39 @@ func targetOf(s *policy.Subject) verify.Target {
 	}
 }
 
-// stir follows evidence about commits: what was built from them is decided
-// again.
+// stir follows what decisions rest on beside the evidence about the artifact
+// itself: evidence about commits, by what was built from them, and what is known
+// of vulnerabilities.
 func (s *Server) stir(ctx context.Context) error {
 	return s.events.Consume(ctx, "redecide", func(ctx context.Context, tx *store.Tx, batch []event.Event) error {
 		for i := range batch {
-			body, _ := batch[i].Body.(json.RawMessage)
-			id, err := evidence.Ingested(body)
-			if err == nil {
-				err = s.engine.Stir(ctx, tx, id)
-			}
-			if err != nil {
+			if err := s.stirBy(ctx, tx, &batch[i]); err != nil {
 				return err
 			}
 		}
 		return nil
-	}, event.AttestationIngested)
+	}, event.AttestationIngested, event.SBOMScanned, event.FindingOpened, event.FindingResolved, event.FeedMatched, event.FeedImported)
+}
+
+func (s *Server) stirBy(ctx context.Context, tx *store.Tx, e *event.Event) error {
+	switch e.Kind {
+	case event.SBOMScanned, event.FindingOpened, event.FindingResolved:
+		return s.engine.StirDigest(ctx, tx, e.Digest)
+	case event.FeedMatched:
+		return s.engine.StirUnknownFlaws(ctx, tx)
+	case event.FeedImported:
+		var list struct {
+			Feed string `json:"feed"`
+		}
+		if err := e.Decode(&list); err != nil || list.Feed != exploit.KEV && list.Feed != exploit.EPSS {
+			return err // advisories are matched first
+		}
+		return s.engine.StirFlaws(ctx, tx)
+	}
+	body, _ := e.Body.(json.RawMessage)
+	id, err := evidence.Ingested(body)
+	if err != nil {
+		return err
+	}
+	return s.engine.Stir(ctx, tx, id)
 }

@@ -1,9 +1,12 @@
 package server
 
 import (
+	"context"
 	"os"
 
 	"assay/api"
+	"assay/artifact"
+	"assay/verify"
 	"assay/vuln/exploit"
 	"assay/vuln/feed"
 	"assay/vuln/finding"
@@ -23,4 +26,20 @@ func (s *Server) openVulnerabilities() error {
 	exploits := exploit.NewStore(s.db)
 	s.vulnerabilities = api.Vulnerabilities{Feeds: feeds, Exploits: exploits, Findings: finding.New(s.db, feeds, exploits), MaxAge: s.cfg.Vuln.MaxAge, Temp: temp}
 	return nil
+}
+
+// flaws gives the decision engine what is known of artifacts' vulnerabilities.
+type flaws struct{ known *api.Vulnerabilities }
+
+func (f flaws) Flaws(ctx context.Context, subject artifact.Digest) (*verify.Flaws, error) {
+	if f.known.Findings == nil { // a process that knows nothing of them
+		return &verify.Flaws{}, nil
+	}
+	var out verify.Flaws
+	var err error
+	if out.Findings, out.State, err = f.known.Findings.OfSubject(ctx, subject, f.known.MaxAge); err != nil {
+		return nil, err
+	}
+	out.Documents, err = f.known.Findings.Documents(ctx, subject)
+	return &out, err
 }

@@ -39,6 +39,7 @@ type gathering struct {
 	cache    *verdicts // nil: none
 	epoch    int64
 	runners  RunnerSource    // nil: nothing was compared
+	flaws    FlawSource      // nil: nothing is known of vulnerabilities
 	never    map[string]bool // fingerprints of the own decision keys, which are no evidence
 	facts    *policy.Facts
 	// For contracts, and the bills of materials that they ask for.
@@ -384,6 +385,7 @@ func canonical(f *policy.Facts) ([]byte, error) {
 		case len(f.Rejected) > 0:
 			f.Rejected = f.Rejected[:len(f.Rejected)/2]
 		case shortenTraces(f):
+		case shortenVulnerabilities(f):
 		case len(f.Attestations) > 0:
 			last := f.Attestations[len(f.Attestations)-1].ID
 			f.Attestations, f.Truncated = f.Attestations[:len(f.Attestations)-1], true

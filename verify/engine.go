@@ -63,6 +63,9 @@ type Options struct {
 	// Runners knows what builds were compared with; nil: nothing was.
 	Runners RunnerSource
 
+	// Flaws knows the vulnerabilities of artifacts; nil: nothing is known of them.
+	Flaws FlawSource
+
 	MaxValidity time.Duration // a decision holds at most this long; default 24 h
 	Timeout     time.Duration // of one decision; default 60 s
 	// CacheEntries bounds the decisions kept in memory (default 20,000), and

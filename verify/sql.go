@@ -226,3 +226,26 @@ func (e *Engine) Stir(ctx context.Context, tx *store.Tx, id string) error {
 	_, err := tx.Exec(ctx, `UPDATE current_decision SET stirred = stirred + 1 WHERE digest IN (`+evidence.BuiltFrom+`)`, id)
 	return err
 }
+
+// StirDigest has the decisions about a digest made again, since what is known of
+// it changed otherwise than by evidence.
+func (e *Engine) StirDigest(ctx context.Context, tx *store.Tx, digest artifact.Digest) error {
+	_, err := tx.Exec(ctx, `UPDATE current_decision SET stirred = stirred + 1 WHERE digest = ?`, string(digest))
+	return err
+}
+
+// StirFlaws has all decisions made again that looked at vulnerabilities: a list
+// about all of them changed.
+func (e *Engine) StirFlaws(ctx context.Context, tx *store.Tx) error {
+	_, err := tx.Exec(ctx, `UPDATE current_decision SET stirred = stirred + 1 WHERE decision_id IN (
+		SELECT d.id FROM decision d JOIN current_decision c ON c.decision_id = d.id WHERE d.checks LIKE '%vulnerabilities%')`)
+	return err
+}
+
+// StirUnknownFlaws has those decisions made again that deny because something
+// about vulnerabilities was not known: a feed came that may say it.
+func (e *Engine) StirUnknownFlaws(ctx context.Context, tx *store.Tx) error {
+	_, err := tx.Exec(ctx, `UPDATE current_decision SET stirred = stirred + 1 WHERE decision_id IN (
+		SELECT d.id FROM decision d JOIN current_decision c ON c.decision_id = d.id WHERE d.verdict = ? AND d.checks LIKE '%vulnerabilities/known%')`, string(policy.Deny))
+	return err
+}

@@ -31,7 +31,7 @@ func Judge(ctx context.Context, feeds *feed.Store, book *exploit.Book, component
 		return nil, st, err
 	}
 	st = State{SBOM: true, Scanned: true, Incomplete: incomplete}
-	st.KEV, st.EPSS = book.Has(exploit.KEV, now, maxAge), book.Has(exploit.EPSS, now, maxAge)
+	st.lists(book, now, maxAge)
 	known := flaws{feeds, book, map[string]*flaw{}}
 	records := map[vuln.Package][]feed.Record{}
 	seen := map[string]bool{}

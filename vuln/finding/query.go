@@ -52,6 +52,9 @@ type State struct {
 	FeedsMissing   []string // ecosystems of components that no feed in force is for
 	FeedsStale     []string // and that no feed was looked at for lately
 	KEV, EPSS      bool     // these lists are in force, and fresh
+	// FreshUntil is when the first of the feeds and lists that are fresh will be
+	// stale; zero: none is.
+	FreshUntil time.Time
 }
 
 // OfSubject gives what is known about an artifact. maxAge is how old a feed may
@@ -72,7 +75,7 @@ func (m *Matcher) OfSubject(ctx context.Context, subject artifact.Digest, maxAge
 		return nil, st, err
 	}
 	now := m.db.Now()
-	st.KEV, st.EPSS = book.Has(exploit.KEV, now, maxAge), book.Has(exploit.EPSS, now, maxAge)
+	st.lists(book, now, maxAge)
 	known := flaws{m.feeds, book, map[string]*flaw{}}
 	for _, r := range rows {
 		f, err := known.of(ctx, r.advisory)
@@ -202,18 +205,42 @@ func (m *Matcher) freshness(ctx context.Context, subject artifact.Digest, maxAge
 func (st *State) feeds(all []feed.Source, ecosystem string, now time.Time, maxAge time.Duration) {
 	base, _, _ := strings.Cut(ecosystem, ":")
 	there, fresh := false, false
+	var until time.Time
 	for _, f := range all {
 		if f.Operation == 0 || f.Ecosystem != "" && f.Ecosystem != base && f.Ecosystem != ecosystem {
 			continue
 		}
 		there = true
 		fresh = fresh || now.Sub(f.Checked) <= maxAge
+		if end := f.Checked.Add(maxAge); end.After(until) {
+			until = end
+		}
+	}
+	if fresh {
+		st.until(until)
 	}
 	switch {
 	case !there && !slices.Contains(st.FeedsMissing, base):
 		st.FeedsMissing = append(st.FeedsMissing, base)
 	case there && !fresh && !slices.Contains(st.FeedsStale, base):
 		st.FeedsStale = append(st.FeedsStale, base)
+	}
+}
+
+// until notes that something is fresh until then.
+func (st *State) until(end time.Time) {
+	if st.FreshUntil.IsZero() || end.Before(st.FreshUntil) {
+		st.FreshUntil = end
+	}
+}
+
+// lists notes which lists about exploits are in force, and until when.
+func (st *State) lists(book *exploit.Book, now time.Time, maxAge time.Duration) {
+	st.KEV, st.EPSS = book.Has(exploit.KEV, now, maxAge), book.Has(exploit.EPSS, now, maxAge)
+	for _, l := range book.Lists {
+		if now.Sub(l.Checked) <= maxAge {
+			st.until(l.Checked.Add(maxAge))
+		}
 	}
 }
 

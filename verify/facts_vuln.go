@@ -1,0 +1,188 @@
+package verify
+
+import (
+	"cmp"
+	"context"
+	"math"
+	"slices"
+	"time"
+
+	"assay/artifact"
+	"assay/policy"
+	"assay/vuln/finding"
+)
+
+// Bounds of what the facts hold of an artifact's flaws. What is beyond is
+// counted, by all that a policy decides by.
+const (
+	maxVulnerabilities = 100
+	maxRecords         = 4
+	maxReasons         = 8
+	// unknownFlaws is how long a decision holds that rests on a feed that is
+	// missing or stale.
+	unknownFlaws = 30 * time.Minute
+)
+
+// Flaws is what is known of an artifact's vulnerabilities, with the statements
+// that count about them.
+type Flaws struct {
+	Findings  []finding.Finding
+	State     finding.State
+	Documents []string // attestations of the bills of materials
+	// Statements are by the findings' places: what somebody whose word counts
+	// says about one; nil: nobody does.
+	Statements []*FlawStatement
+}
+
+// FlawStatement is a statement that counts about a finding.
+type FlawStatement struct {
+	Status string // not_affected, affected, fixed, under_investigation
+	policy.VulnStatement
+}
+
+// FlawSource knows the flaws of artifacts.
+type FlawSource interface {
+	Flaws(ctx context.Context, subject artifact.Digest) (*Flaws, error)
+}
+
+// enterVulnerabilities enters what the site knows of the artifact's flaws.
+func (g *gathering) enterVulnerabilities(ctx context.Context, src FlawSource, now time.Time) error {
+	if src == nil || !g.policy.WantsVulnerabilities() {
+		return nil
+	}
+	got, err := src.Flaws(ctx, g.target.Digest)
+	if err != nil {
+		return err
+	}
+	st := got.State
+	f := &policy.Vulnerabilities{
+		Scan: "done", SBOMs: got.Documents, Components: st.Components, Unmatched: st.Unmatched, ReleaseUnknown: st.ReleaseMissing,
+		FeedsMissing: st.FeedsMissing, FeedsStale: st.FeedsStale, KEV: st.KEV, EPSS: st.EPSS, Findings: []policy.Vulnerability{},
+	}
+	switch {
+	case !st.SBOM:
+		f.Scan = "no_sbom"
+	case !st.Scanned:
+		f.Scan = "pending"
+	}
+	for _, r := range st.Incomplete[:min(len(st.Incomplete), maxReasons)] {
+		f.Incomplete = append(f.Incomplete, clip(r, 200))
+	}
+	all := make([]policy.Vulnerability, len(got.Findings))
+	for i := range got.Findings {
+		all[i] = vulnerability(&got.Findings[i])
+		if i < len(got.Statements) && got.Statements[i] != nil {
+			s := got.Statements[i]
+			all[i].Statement = &s.VulnStatement
+			if s.Status != "affected" {
+				all[i].State = s.Status
+			}
+		}
+	}
+	slices.SortStableFunc(all, worse)
+	f.Findings = append(f.Findings, all[:min(len(all), maxVulnerabilities)]...)
+	f.More = grouped(all[len(f.Findings):])
+	g.facts.Vulnerabilities = f
+	switch {
+	case len(st.FeedsMissing)+len(st.FeedsStale) > 0 || !st.KEV || !st.EPSS:
+		// Whoever brings the feed does not wait a day for the decision.
+		g.expires = earliest(g.expires, now.Add(unknownFlaws))
+	default:
+		g.expires = earliest(g.expires, st.FreshUntil)
+	}
+	return nil
+}
+
+func vulnerability(f *finding.Finding) policy.Vulnerability {
+	v := policy.Vulnerability{
+		ID: clip(f.Name, 80), Component: clip(f.Component, 240), State: f.Status, Reason: clip(f.Reason, 120), Severity: f.Severity, KEV: clip(f.KEV, 30),
+		EPSS: hundredths(f.EPSS), Malicious: f.Malicious, Relation: f.Direct, Via: clip(f.Via, 200), Fixed: clip(f.Fixed, 80),
+		FirstSeen: f.FirstSeen.UTC().Truncate(time.Second).Format(time.RFC3339),
+	}
+	for _, r := range f.Records[:min(len(f.Records), maxRecords)] {
+		v.Records = append(v.Records, clip(r.ID, 80))
+	}
+	slices.Sort(v.Records)
+	return v
+}
+
+// hundredths keeps facts the same while a score moves a little: it is given anew
+// every day.
+func hundredths(p float64) float64 { return math.Round(p*100) / 100 }
+
+var severityRank = map[string]int{"critical": 5, "high": 4, "unknown": 3, "medium": 2, "low": 1, "none": 0}
+
+// worse orders findings so that what is cut off decides least: what is settled by
+// a statement comes last.
+func worse(a, b policy.Vulnerability) int {
+	return cmp.Or(
+		-cmp.Compare(open(&a), open(&b)), -cmp.Compare(urgent(&a), urgent(&b)), -cmp.Compare(severityRank[a.Severity], severityRank[b.Severity]),
+		-cmp.Compare(a.EPSS, b.EPSS), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Component, b.Component),
+	)
+}
+
+func open(v *policy.Vulnerability) int {
+	if v.State == "not_affected" || v.State == "fixed" {
+		return 0
+	}
+	return 1
+}
+
+func urgent(v *policy.Vulnerability) int {
+	switch {
+	case v.Malicious:
+		return 2
+	case v.KEV != "":
+		return 1
+	}
+	return 0
+}
+
+// grouped counts findings by what policies decide by. Malicious and known
+// exploited ones come first in the facts; should there be more of them than the
+// facts hold, they deny whatever the policy says of such.
+func grouped(rest []policy.Vulnerability) (out []policy.FindingGroup) {
+	for i := range rest {
+		v := &rest[i]
+		g := policy.FindingGroup{Severity: v.Severity, State: v.State, Fixable: v.Fixed != "", Count: 1, EPSS: v.EPSS, Seen: v.FirstSeen}
+		if urgent(v) > 0 && open(v) > 0 {
+			g.Urgent = true
+		}
+		at := slices.IndexFunc(out, func(o policy.FindingGroup) bool {
+			return o.Severity == g.Severity && o.State == g.State && o.Fixable == g.Fixable && o.Urgent == g.Urgent
+		})
+		if at < 0 {
+			out = append(out, g)
+			continue
+		}
+		out[at].Count++
+		out[at].EPSS = max(out[at].EPSS, g.EPSS)
+		out[at].Seen = min(out[at].Seen, g.Seen)
+	}
+	return out
+}
+
+// shortenVulnerabilities moves half of the findings that the facts hold to those
+// that are counted; false: there is nothing to move.
+func shortenVulnerabilities(f *policy.Facts) bool {
+	v := f.Vulnerabilities
+	if v == nil || len(v.Findings) < 2 {
+		return false
+	}
+	keep := len(v.Findings) / 2
+	rest := grouped(v.Findings[keep:])
+	v.Findings = v.Findings[:keep]
+	for _, g := range rest {
+		at := slices.IndexFunc(v.More, func(o policy.FindingGroup) bool {
+			return o.Severity == g.Severity && o.State == g.State && o.Fixable == g.Fixable && o.Urgent == g.Urgent
+		})
+		if at < 0 {
+			v.More = append(v.More, g)
+			continue
+		}
+		v.More[at].Count += g.Count
+		v.More[at].EPSS = max(v.More[at].EPSS, g.EPSS)
+		v.More[at].Seen = min(v.More[at].Seen, g.Seen)
+	}
+	return true
+}
