@@ -209,5 +209,12 @@ func (a *Affected) Key() Package {
 		major, _, _ := strings.Cut(release, ".")
 		e = "Red Hat:" + major
 	}
+	// Of these a suffix is the repository that a package comes from, which
+	// components do not say; names are the same in all of them.
+	for _, name := range []string{"Packagist", "Maven"} {
+		if strings.HasPrefix(e, name+":http") {
+			e = name
+		}
+	}
 	return Package{e, normalName(e, a.Package.Name)}
 }

@@ -53,6 +53,11 @@ func parse(version, family string) parsed {
 	if version == "" {
 		return parsed{err: semantic.ErrInvalidVersion}
 	}
+	if family == "Go" && (version[0] < '0' || version[0] > '9') {
+		// "(devel)": a program that was built of a working folder. The library
+		// orders it before all others.
+		return parsed{text: version, err: semantic.ErrInvalidVersion}
+	}
 	v, err := semantic.Parse(version, family)
 	return parsed{version, v, err}
 }

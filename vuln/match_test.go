@@ -47,6 +47,7 @@ func TestAffects(t *testing.T) {
 		{"epoch", affected("AlmaLinux:8", nil, []Event{from("0"), fixed("1:2.0-1.el8")}), map[string]string{"9.0-1.el8": "affected 1:2.0-1.el8", "1:2.0-1.el8": "not_affected "}},
 		{"tilde", affected("Debian:12", nil, []Event{from("0"), fixed("2.0-1")}), map[string]string{"2.0~rc1-1": "affected 2.0-1", "2.0-1+deb12u1": "not_affected "}},
 		{"unreadable version", affected("Debian:12", nil, []Event{from("0"), fixed("2.0-1")}), map[string]string{strings.Repeat("1", 300): "unknown "}},
+		{"built of a working folder", affected("Go", nil, []Event{from("0"), fixed("1.2.0")}), map[string]string{"(devel)": "unknown ", "1.1.0": "affected 1.2.0", "devel": "unknown "}},
 		{"nothing said", affected("npm", nil), map[string]string{"1.0.0": "unknown "}},
 	}
 	for _, tt := range tests {
@@ -99,6 +100,20 @@ func TestLookups(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, strings.Join(words, ", ")); diff != "" {
 			t.Errorf("%s: %s", purl, diff)
+		}
+	}
+}
+
+// TestRepositoryOfAnEcosystem: Packagist's and Maven's suffixes name repositories,
+// a distribution's its release.
+func TestRepositoryOfAnEcosystem(t *testing.T) {
+	for ecosystem, want := range map[string]string{
+		"Packagist:https://packages.drupal.org/8": "Packagist", "Maven:https://repo.example/maven2": "Maven", "Packagist": "Packagist",
+		"Debian:12": "Debian:12", "Red Hat:enterprise_linux:9::baseos": "Red Hat:9",
+	} {
+		a := affected(ecosystem, nil)
+		if got := a.Key().Ecosystem; got != want {
+			t.Errorf("%s: %s, want %s", ecosystem, got, want)
 		}
 	}
 }
