@@ -13,6 +13,7 @@ import (
 	"assay/inventory"
 	"assay/policy"
 	"assay/source/forge"
+	"assay/verify"
 	"assay/webhook"
 
 	"go.yaml.in/yaml/v3"
@@ -168,6 +169,9 @@ func parseDocument(p strictyaml.Document) (d Document, err error) {
 	case KindPolicy:
 		compiled, err := policy.ParseRequirements(p.Text())
 		if err != nil {
+			return d, err
+		}
+		if err := verify.CheckLayouts(compiled); err != nil {
 			return d, err
 		}
 		d.Name, d.Policy = compiled.Name(), compiled

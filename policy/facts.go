@@ -56,6 +56,7 @@ type Facts struct {
 	Contract     *ContractFact `json:"contract,omitempty"`      // what there is of what the site's contract expects; absent: no contract binds it
 	Runners      []Runner      `json:"runners,omitempty"`       // machines that built it
 	Rebuilds     []Rebuild     `json:"rebuilds,omitempty"`      // builds of it by others
+	Layouts      []LayoutFact  `json:"layouts,omitempty"`       // whether it came about as layouts demand that the policy names
 	// Vulnerabilities are its flaws, as far as this site knows; absent: it knows
 	// nothing of them.
 	Vulnerabilities *Vulnerabilities `json:"vulnerabilities,omitempty"`

@@ -56,13 +56,14 @@ type Result struct {
 
 // Policy is a compiled policy. It is immutable and safe for concurrent use.
 type Policy struct {
-	name  string
-	mode  Mode
-	scope *selector
-	hash  string
-	units []*unit // all must hold
-	paths map[string][]Path
-	time  time.Duration // budget of one Rego module; 0: RegoTime
+	name    string
+	mode    Mode
+	scope   *selector
+	hash    string
+	units   []*unit // all must hold
+	paths   map[string][]Path
+	layouts []*Layout
+	time    time.Duration // budget of one Rego module; 0: RegoTime
 }
 
 // unit is what one document compiles to.
@@ -105,6 +106,7 @@ func compile(d *Document) (*Policy, error) {
 		if u.reqs, err = d.Spec.Requirements.compile(); err != nil {
 			return nil, fmt.Errorf("spec.requirements: %w", err)
 		}
+		p.layouts = u.reqs.layouts
 		for _, a := range u.reqs.attestations {
 			for _, f := range a.fields {
 				p.want(a.predicateType, f.path)
@@ -190,6 +192,11 @@ func Combine(ps ...*Policy) *Policy {
 		fmt.Fprintf(h, "assay combined policy\n%s\n", p.hash)
 		names = append(names, p.name)
 		out.units = append(out.units, p.units...)
+		for _, l := range p.layouts {
+			if !slices.ContainsFunc(out.layouts, func(o *Layout) bool { return o.ID == l.ID }) {
+				out.layouts = append(out.layouts, l)
+			}
+		}
 		out.time = max(out.time, p.time)
 		if p.mode.strictness() > out.mode.strictness() {
 			out.mode = p.mode

@@ -2,7 +2,8 @@ package policy
 
 import "slices"
 
-// Lacks names the members of predicates, as "path of type", that this policy
+// Lacks names the members of predicates, as "path of type", and the layouts, as
+// "layout name", that this policy
 // reads and that recorded facts may not hold, though the evidence does: facts
 // hold of a predicate its plain members at the top, and what the policy read
 // for which they were gathered. What is lacking here is unknown, not absent:
@@ -21,6 +22,11 @@ func (p *Policy) Lacks(f *Facts) []string {
 			if name := path.text + " of " + a.PredicateType; !slices.Contains(out, name) {
 				out = append(out, name)
 			}
+		}
+	}
+	for _, l := range p.layouts {
+		if !slices.ContainsFunc(f.Layouts, func(o LayoutFact) bool { return o.ID == l.ID }) {
+			out = append(out, "layout "+l.Name)
 		}
 	}
 	slices.Sort(out)

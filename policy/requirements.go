@@ -21,6 +21,7 @@ type requirements struct {
 	runner       *runnerRule
 	builders     *buildersRule
 	vuln         *vulnRule
+	layouts      []*Layout
 	quality      quality
 }
 
@@ -73,7 +74,10 @@ func (r *Requirements) compile() (*requirements, error) {
 			return nil, fmt.Errorf("builders: %w", err)
 		}
 	}
-	if len(r.Signatures)+len(r.Attestations)+len(out.reports) == 0 && r.Provenance == nil && r.Build == nil && r.Source == nil && r.Contract == "" && r.Runner == nil && r.Builders == nil && r.Vulnerabilities == nil {
+	if out.layouts, err = compileLayouts(r.Layouts, out.quality); err != nil {
+		return nil, err
+	}
+	if len(r.Signatures)+len(r.Attestations)+len(out.reports)+len(out.layouts) == 0 && r.Provenance == nil && r.Build == nil && r.Source == nil && r.Contract == "" && r.Runner == nil && r.Builders == nil && r.Vulnerabilities == nil {
 		return nil, fault.Newf(fault.Invalid, "requirements name nothing that must be there: want signatures, attestations, provenance, build, source, contract, vulnerabilities or reports such as tests")
 	}
 	names := map[string]bool{}
@@ -347,6 +351,9 @@ func (r *requirements) evaluate(ev *evaluation) {
 	}
 	if r.builders != nil {
 		r.builders.evaluate(ev, &r.quality)
+	}
+	for _, l := range r.layouts {
+		l.evaluate(ev)
 	}
 	for _, p := range r.reports {
 		p.evaluate(ev, &r.quality)

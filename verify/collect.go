@@ -40,6 +40,7 @@ type gathering struct {
 	epoch    int64
 	runners  RunnerSource    // nil: nothing was compared
 	flaws    FlawSource      // nil: nothing is known of vulnerabilities
+	links    []linked        // for the layouts that the policy names
 	never    map[string]bool // fingerprints of the own decision keys, which are no evidence
 	facts    *policy.Facts
 	// For contracts, and the bills of materials that they ask for.
@@ -258,6 +259,7 @@ func (g *gathering) enter(c collected, it *Item, id string) error {
 	if err := g.enterTarball(c, it, id); err != nil {
 		return refuse("predicate.invalid", "%w", err)
 	}
+	g.keepLink(&c, &a.Evidence, 0, nil)
 	g.keepSBOM(id, c.predicateType, c.predicate)
 	g.facts.Attestations = append(g.facts.Attestations, a)
 	return nil

@@ -45,6 +45,9 @@ func (g *gathering) gather(ctx context.Context, src EvidenceSource, scope policy
 	if err := g.enterSources(ctx, src); err != nil {
 		return err
 	}
+	if err := g.enterLayouts(ctx, src, now); err != nil {
+		return err
+	}
 	if err := g.linkRunners(ctx, g.runners); err != nil {
 		return err
 	}

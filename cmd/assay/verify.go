@@ -161,6 +161,9 @@ func (f *verifyFlags) policy(a *app) (*policy.Policy, []trust.Key, error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", f.policyFile, err)
 		}
+		if err := verify.CheckLayouts(p); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", f.policyFile, err)
+		}
 		return p, keys, nil
 	case keyless:
 		if (f.identity == "") == (f.identityRegexp == "") || (f.issuer == "") == (f.issuerRegexp == "") {
