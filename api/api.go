@@ -37,6 +37,7 @@ import (
 	"assay/tlog"
 	"assay/trust"
 	"assay/verify"
+	"assay/vuln/risk"
 	"assay/webhook"
 )
 
@@ -81,6 +82,7 @@ type Options struct {
 	Bundles         Bundles // between sites; nil: none here
 	Vulnerabilities Vulnerabilities
 	Inventory       *inventory.Store
+	Risk            *risk.Scorer
 	SiteServices    []inventory.Spec // of the configuration file
 }
 

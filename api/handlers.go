@@ -75,6 +75,7 @@ func (a *API) table() []Route {
 		a.sbomRoutes(),
 		a.feedRoutes(),
 		a.inventoryRoutes(),
+		a.riskRoutes(),
 		a.gateRoutes(),
 		a.webhookRoutes(),
 		a.sourceRoutes(),

@@ -1,6 +1,13 @@
 package api_test
 
-import "assay/client"
+import (
+	"time"
+
+	"assay/attestation"
+	"assay/client"
+
+	"google.golang.org/protobuf/encoding/protojson"
+)
 
 const servicesDoc = `apiVersion: assay/v1
 kind: Services
@@ -21,11 +28,35 @@ func (s *site) serviced() {
 		s.t.Fatal(err)
 	}
 	s.ids["/api/v1/inventory/services/{name}"] = "checkout"
+	// A bill of materials in which an advisory affects something.
+	st := []byte(`{"_type":"https://in-toto.io/Statement/v1","subject":[{"name":"app","digest":{"sha256":"` + s.digest.Hex() + `"}}],"predicateType":"https://cyclonedx.org/bom","predicate":
+		{"bomFormat":"CycloneDX","specVersion":"1.6","version":1,"components":[{"type":"library","bom-ref":"a","name":"left-pad","version":"1.0.0","purl":"pkg:npm/left-pad@1.0.0"}]}}`)
+	b, err := s.sig.Statement(ctx, attestation.PayloadType, st, attestation.PAE(attestation.PayloadType, st))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	raw, err := protojson.Marshal(b)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := s.admin.Ingest(ctx, raw, "team/app"); err != nil {
+		s.t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if _, err = s.admin.RiskOfArtifact(ctx, s.digest, ""); err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatal(err)
+		}
+	}
 }
 
 func (s *site) inventoryRequest(method, path string) (query string, header map[string]string, body []byte, ok bool) {
 	switch method + " " + path {
 	case "GET /api/v1/inventory/workloads":
+		return "?digest=" + string(s.digest), nil, nil, true
+	case "GET /api/v1/risk/artifact":
 		return "?digest=" + string(s.digest), nil, nil, true
 	case "POST /api/v1/inventory/report":
 		return "", jsonBody, []byte(`{"cluster":"edge","workloads":[{"digest":"` + string(s.digest) + `"}]}`), true

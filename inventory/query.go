@@ -218,3 +218,11 @@ func (s *Store) Count(ctx context.Context) (out map[string]int, err error) {
 	})
 	return out, err
 }
+
+// Told says whether anybody ever told what runs. Without, that a digest is not
+// seen to run says nothing.
+func (s *Store) Told(ctx context.Context, tx *store.Tx) (bool, error) {
+	n := 0
+	err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM inventory_cluster`).Scan(&n)
+	return n > 0, err
+}

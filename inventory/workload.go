@@ -105,13 +105,13 @@ func (k Key) validate() error {
 }
 
 func (w *Workload) validate() error {
-	if err := w.Key.validate(); err != nil {
-		return err
-	}
 	if w.Digest != "" {
 		if err := w.Digest.Validate(); err != nil {
 			return err
 		}
+	}
+	if err := w.Key.validate(); err != nil {
+		return err
 	}
 	if err := plain(w.Node, 253); err != nil {
 		return err

@@ -47,6 +47,7 @@ import (
 	"assay/vuln/exploit"
 	"assay/vuln/feed"
 	"assay/vuln/finding"
+	"assay/vuln/risk"
 	"assay/webhook"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -70,6 +71,7 @@ type parts struct {
 	vulnerabilities api.Vulnerabilities
 	services        []inventory.Spec // of the configuration
 	inventory       *inventory.Store
+	risk            *risk.Scorer
 	assigned        atomic.Pointer[inventory.Catalogue] // that what runs was brought to
 	evidence        *evidence.Store
 	sboms           *sbom.Store
@@ -326,6 +328,7 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 	if err := s.openVulnerabilities(); err != nil {
 		return err
 	}
+	s.openRisk()
 	s.onClose("evidence", s.evidence.Close)
 	if err := s.openRunners(); err != nil {
 		return err
@@ -391,6 +394,7 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 	s.api = api.New(api.Options{
 		Ledger: s.ledger, Supply: supply.NewStore(s.db),
 		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Vulnerabilities: s.vulnerabilities, Inventory: s.inventory, SiteServices: s.services, Integrity: s.integrity, Collector: s.collector, Holds: s.legal, Retention: s.retention, Runners: s.runners, Webhooks: s.webhooks, Forges: s.forges, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
+		Risk: s.risk,
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
 		Credentials: s.credentials, Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Foreign: foreignTrust{s}, Delegations: delegations{s}, Rotate: s.rotate, Clock: s.clock, Logger: s.log,

@@ -16,12 +16,13 @@ func (a *app) vulnCommand() *cobra.Command {
 		Short:   "What advisories affect, by the stored bills of materials",
 		Example: "  assay vuln list 127.0.0.1:8484/team/app:v1\n  assay vuln where CVE-2021-44228",
 	}
-	cmd.AddCommand(a.vulnListCommand(), a.vulnWhereCommand())
+	cmd.AddCommand(a.vulnListCommand(), a.vulnWhereCommand(), a.vulnRiskCommand(), a.fixFirstCommand())
 	return cmd
 }
 
 func (a *app) vulnListCommand() *cobra.Command {
-	var as string
+	var as, order, service string
+	var most int
 	cmd := &cobra.Command{
 		Use:   "list TARGET",
 		Short: "List the flaws of an artifact's components, and what is not known",
@@ -30,11 +31,23 @@ its signed bills of materials name them. What is not known stands apart: no bill
 of materials, components that no feed knows, feeds that are missing or stale.
 
 Ends with 0 when nothing is found and nothing is left to know, with 1 when there
-are findings, with 2 when there are none but something is unknown.`,
+are findings, with 2 when there are none but something is unknown.
+
+With --sort risk findings come by their risk, each in its parts; and without TARGET
+all artifacts do, or those of a --service.`,
 		Example: `  assay vuln list 127.0.0.1:8484/team/app:v1
-  assay vuln list sha256:3f… -o json`,
-		Args: cobra.ExactArgs(1),
+  assay vuln list sha256:3f… -o json
+  assay vuln list --sort risk --service checkout`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case order == "risk":
+				return a.listByRisk(cmd, as, service, most, args)
+			case order != "" && order != "severity":
+				return usagef("--sort %.40q: want severity or risk", order)
+			case len(args) == 0 || service != "":
+				return usagef("want a TARGET; or --sort risk, which ranks all artifacts, or those of a --service")
+			}
 			s, err := a.connect(cmd.Context(), as, "", true)
 			if err != nil {
 				return err
@@ -64,6 +77,10 @@ are findings, with 2 when there are none but something is unknown.`,
 		},
 	}
 	cmd.Flags().StringVar(&as, "subject", "", "with --data: the local identity to ask as")
+	cmd.Flags().StringVar(&order, "sort", "", "severity (the default) or risk")
+	cmd.Flags().StringVar(&service, "service", "", "with --sort risk: of this service alone")
+	cmd.Flags().IntVar(&most, "limit", 20, "with --sort risk: at most so many artifacts")
+	_ = cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions([]string{"severity", "risk"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
