@@ -21,6 +21,9 @@ type Package struct {
 type Candidate struct {
 	Package
 	Version string
+	// Platform is GOOS/GOARCH that a Go module was built for, as its package URL
+	// says ("linux/amd64"); "" when that is not known, and part of it may be.
+	Platform string
 }
 
 // plain are the ecosystems whose names are a package URL's, by its type.
@@ -41,13 +44,17 @@ func Lookups(p artifact.PURL, version, sourceName, sourceVersion string) (all []
 		path = p.Namespace + "/" + p.Name
 	}
 	one := func(ecosystem, name, version string) []Candidate {
-		return []Candidate{{Package{ecosystem, normalName(ecosystem, name)}, version}}
+		return []Candidate{{Package: Package{ecosystem, normalName(ecosystem, name)}, Version: version}}
 	}
 	switch p.Type {
 	case "npm":
 		return one("npm", path, version), false
 	case "golang":
-		return one("Go", path, strings.TrimPrefix(strings.TrimPrefix(version, "v"), "go")), false
+		all = one("Go", path, strings.TrimPrefix(strings.TrimPrefix(version, "v"), "go"))
+		if os, arch := p.Qualifier("goos"), p.Qualifier("goarch"); os != "" || arch != "" {
+			all[0].Platform = os + "/" + arch
+		}
+		return all, false
 	case "maven":
 		return one("Maven", p.Namespace+":"+p.Name, version), false
 	case "composer":
@@ -80,10 +87,10 @@ func distribution(p artifact.PURL, version, sourceName, sourceVersion string) (a
 	}
 	for _, e := range ecosystems {
 		if sourceName != "" && sourceName != p.Name && p.Type != "rpm" {
-			all = append(all, Candidate{Package{e, normalName(e, sourceName)}, sourceVersion})
+			all = append(all, Candidate{Package: Package{e, normalName(e, sourceName)}, Version: sourceVersion})
 			continue
 		}
-		all = append(all, Candidate{Package{e, normalName(e, p.Name)}, version})
+		all = append(all, Candidate{Package: Package{e, normalName(e, p.Name)}, Version: version})
 	}
 	return all, false
 }

@@ -53,9 +53,10 @@ func (e *entry) parsed(i int) parsed {
 
 // version is one component.
 type version struct {
-	id   int64
-	text string
-	docs []uint32
+	id       int64
+	text     string
+	platform string
+	docs     []uint32
 }
 
 // docs are the documents by number, and the numbers by document.
@@ -89,7 +90,7 @@ func (x *Index) Add(all ...Component) {
 		default:
 			x.also[c.ID] = append(x.also[c.ID], e)
 		}
-		e.versions = append(e.versions, version{id: c.ID, text: c.Version})
+		e.versions = append(e.versions, version{id: c.ID, text: c.Version, platform: c.Platform})
 		x.unsorted[e], e.read = true, nil
 		x.components++
 	}
@@ -247,6 +248,9 @@ func (x *Index) of(hits []Hit, f *Affected, list func([]uint32) []int64) []Hit {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	hit := func(v *version, verdict Verdict) {
+		if !f.For(v.platform) {
+			return
+		}
 		h := Hit{Component: v.id, Package: key, Version: v.text, Verdict: verdict}
 		if list != nil {
 			h.Documents = list(v.docs)

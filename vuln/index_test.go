@@ -89,7 +89,7 @@ func TestIndexAgrees(t *testing.T) {
 				for _, v := range vs {
 					id++
 					versions[key][v] = id
-					x.Add(Component{id, Candidate{key, v}})
+					x.Add(Component{id, Candidate{Package: key, Version: v}})
 					x.Occur(id%97, id)
 				}
 			}
@@ -144,15 +144,15 @@ func TestIndexFollows(t *testing.T) {
 		slices.Sort(all)
 		return all
 	}
-	x.Add(Component{1, Candidate{key, "1.0.0"}}, Component{2, Candidate{key, "2.0.0"}})
+	x.Add(Component{1, Candidate{Package: key, Version: "1.0.0"}}, Component{2, Candidate{Package: key, Version: "2.0.0"}})
 	x.Occur(10, 1, 2)
 	x.Load(1, []int64{11, 12})
-	x.Add(Component{1, Candidate{key, "1.0.0"}}) // again
+	x.Add(Component{1, Candidate{Package: key, Version: "1.0.0"}}) // again
 	if diff := cmp.Diff([]int64{10, 11, 12}, docs()); diff != "" {
 		t.Error(diff)
 	}
 	x.Forget(11)
-	x.Add(Component{3, Candidate{key, "0.5.0"}})
+	x.Add(Component{3, Candidate{Package: key, Version: "0.5.0"}})
 	x.Occur(13, 3)
 	if diff := cmp.Diff([]int64{10, 12, 13}, docs()); diff != "" {
 		t.Error(diff)
@@ -206,7 +206,7 @@ func BenchmarkAffected(b *testing.B) {
 	for key, vs := range mentioned(all) {
 		for _, v := range vs[:min(len(vs), 10)] {
 			id++
-			x.Add(Component{id, Candidate{key, v}})
+			x.Add(Component{id, Candidate{Package: key, Version: v}})
 		}
 	}
 	rnd := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a benchmark's

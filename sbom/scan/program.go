@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"io"
+	"maps"
 	"path"
 	"runtime/debug"
 	"strings"
@@ -120,6 +121,16 @@ func goModules(f *finding, info *debug.BuildInfo) {
 			d = d.Replace
 		}
 		f.pkgs = append(f.pkgs, goModule(d.Path, d.Version))
+	}
+	// As cyclonedx-gomod names it: some flaws are of one system alone.
+	quals := map[string]string{}
+	for _, s := range info.Settings {
+		if s.Key == "GOOS" || s.Key == "GOARCH" {
+			quals[strings.ToLower(s.Key)] = s.Value
+		}
+	}
+	for i := range f.pkgs {
+		f.pkgs[i].quals = maps.Clone(quals)
 	}
 }
 

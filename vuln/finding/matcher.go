@@ -52,7 +52,7 @@ func (m *Matcher) load(ctx context.Context) error {
 	}
 	m.index = vuln.NewIndex()
 	err := m.db.View(ctx, func(tx *store.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT component, ecosystem, package, version FROM finding_component WHERE state = ?`, lookedUp)
+		rows, err := tx.Query(ctx, `SELECT component, ecosystem, package, version, platform FROM finding_component WHERE state = ?`, lookedUp)
 		if err != nil {
 			return err
 		}
@@ -60,7 +60,7 @@ func (m *Matcher) load(ctx context.Context) error {
 		batch := make([]vuln.Component, 0, 4096)
 		for rows.Next() {
 			var c vuln.Component
-			if err := rows.Scan(&c.ID, &c.Ecosystem, &c.Name, &c.Version); err != nil {
+			if err := rows.Scan(&c.ID, &c.Ecosystem, &c.Name, &c.Version, &c.Platform); err != nil {
 				return err
 			}
 			if batch = append(batch, c); len(batch) == cap(batch) {
@@ -233,7 +233,7 @@ func judge(r feed.Record, c vuln.Candidate) (out []match) {
 		return nil
 	}
 	for i := range r.Affected {
-		if f := &r.Affected[i]; f.Key() == c.Package {
+		if f := &r.Affected[i]; f.Key() == c.Package && f.For(c.Platform) {
 			if v := f.Affects(c.Version); v.Status != vuln.NotAffected {
 				out = append(out, match{r.ID, feedKey(r.Name, r.Ecosystem), v})
 			}
@@ -269,8 +269,8 @@ func (m *Matcher) enter(ctx context.Context, fresh []newComponent, matches map[i
 				}
 			}
 			for _, cand := range c.candidates {
-				if _, err := tx.Exec(ctx, `INSERT INTO finding_component (component, ecosystem, package, version, state) VALUES (?, ?, ?, ?, ?) ON CONFLICT (component, ecosystem, package) DO NOTHING`,
-					c.id, cand.Ecosystem, cand.Name, cand.Version, lookedUp); err != nil {
+				if _, err := tx.Exec(ctx, `INSERT INTO finding_component (component, ecosystem, package, version, state, platform) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (component, ecosystem, package) DO NOTHING`,
+					c.id, cand.Ecosystem, cand.Name, cand.Version, lookedUp, cand.Platform); err != nil {
 					return err
 				}
 			}

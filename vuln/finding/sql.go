@@ -52,7 +52,8 @@ CREATE TABLE finding_pending (
 	tries BIGINT NOT NULL,
 	PRIMARY KEY (kind, id)
 );`, `
-CREATE INDEX finding_component_package ON finding_component (ecosystem, package);`}}
+CREATE INDEX finding_component_package ON finding_component (ecosystem, package);`, `
+ALTER TABLE finding_component ADD COLUMN platform TEXT NOT NULL DEFAULT '';`}}
 
 // The states of a component.
 const (

@@ -68,13 +68,14 @@ func storedOf(ctx context.Context, tx *store.Tx, about map[vuln.Package][]*vuln.
 	for ecosystem, names := range byEcosystem {
 		for part := range slices.Chunk(names, most) {
 			marks, args := in(part)
-			rows, err := tx.Query(ctx, `SELECT component, package, version FROM finding_component WHERE ecosystem = ? AND state = 0 AND package IN `+marks, append([]any{ecosystem}, args...)...)
+			rows, err := tx.Query(ctx, `SELECT component, package, version, platform FROM finding_component WHERE ecosystem = ? AND state = 0 AND package IN `+marks, append([]any{ecosystem}, args...)...)
 			if err != nil {
 				return nil, err
 			}
 			for rows.Next() {
 				h := vuln.Hit{Package: vuln.Package{Ecosystem: ecosystem}}
-				if err := rows.Scan(&h.Component, &h.Package.Name, &h.Version); err != nil {
+				var platform string
+				if err := rows.Scan(&h.Component, &h.Package.Name, &h.Version, &platform); err != nil {
 					rows.Close()
 					return nil, err
 				}
@@ -82,7 +83,7 @@ func storedOf(ctx context.Context, tx *store.Tx, about map[vuln.Package][]*vuln.
 					if judges[f] == nil { // most advisories are about nothing that is stored
 						judges[f] = f.Judge()
 					}
-					if h.Verdict = judges[f](h.Version); h.Status != vuln.NotAffected {
+					if h.Verdict = judges[f](h.Version); h.Status != vuln.NotAffected && f.For(platform) {
 						hits = append(hits, h)
 					}
 				}
