@@ -86,6 +86,10 @@ type Finding struct {
 	KEV       string          `json:"kev,omitempty"`  // since when it is known to be exploited (CISA)
 	EPSS      float64         `json:"epss,omitempty"` // probability of exploitation within 30 days; absent: no score
 	Records   []FindingRecord `json:"records"`
+	// Reachability is what govulncheck says of a Go module's flaw, where it was
+	// asked: called, imported (not called) or required (not imported).
+	Reachability string   `json:"reachability,omitempty"`
+	Trace        []string `json:"trace,omitempty"` // from the program's own code to the symbol
 }
 
 // ScanRequest asks what advisories say about components that are not stored:

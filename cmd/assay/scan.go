@@ -31,6 +31,8 @@ type gateFlags struct {
 	scan   scanFlags
 	failOn []string
 	fixed  bool // --ignore-unfixed
+	reach  bool // --reachability
+	called bool // --ignore-uncalled
 	maxAge time.Duration
 	format string
 }
@@ -67,6 +69,8 @@ always fail.`,
 	fl := c.Flags()
 	fl.StringSliceVar(&f.failOn, "fail-on", []string{"low"}, "what fails: the least severity (critical, high, medium, low, none), kev, epss>0.5, and unknown for what is not known")
 	fl.BoolVar(&f.fixed, "ignore-unfixed", false, "leave out what no version mends")
+	fl.BoolVar(&f.reach, "reachability", false, "with --data: have govulncheck say which flaws of Go modules TARGET's code comes to")
+	fl.BoolVar(&f.called, "ignore-uncalled", false, "with --reachability: leave out what is known not to be called")
 	fl.DurationVar(&f.maxAge, "max-age", 48*time.Hour, "with --data and no server: how old a feed may be")
 	fl.StringVarP(&f.format, "output", "o", "", "table, json, yaml, sarif or github (default table)")
 	fl.StringVar(&f.scan.platform, "platform", "", "of an index: OS/ARCHITECTURE[/VARIANT] (default linux and this machine's)")
@@ -150,6 +154,17 @@ func (a *app) gate(ctx context.Context, f *gateFlags, text string) error {
 	got, err := a.judged(ctx, f, d)
 	if err != nil {
 		return err
+	}
+	if f.called && !f.reach {
+		return usagef("--ignore-uncalled goes with --reachability: without it nobody knows what is called")
+	}
+	if f.reach {
+		if err := a.reachability(ctx, text, got); err != nil {
+			return err
+		}
+		if f.called {
+			got.Items = slices.DeleteFunc(got.Items, unreached)
+		}
 	}
 	if f.fixed {
 		got.Items = slices.DeleteFunc(got.Items, func(i client.Finding) bool { return i.Fixed == "" && !i.Malicious })

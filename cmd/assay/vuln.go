@@ -110,6 +110,9 @@ func tableOfFindings(w io.Writer, got *client.Findings) {
 		if f.Reason != "" {
 			status += ": " + f.Reason
 		}
+		if f.Reachability != "" {
+			status += ", " + f.Reachability
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", line(f.Name), line(severity), line(status), line(f.Component), dash(f.Fixed), line(f.Direct), f.FirstSeen.Format("2006-01-02"), line(strings.Join(records, " ")))
 	}
 	c := got.Coverage
