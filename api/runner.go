@@ -176,7 +176,7 @@ func (a *API) acceptRunner(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, err)
 		return
 	}
-	found, err := a.o.Runners.Accept(r.Context(), baseline.Accept{ID: q.ID, Pattern: q.Pattern, Reason: q.Reason, By: identity.FromContext(r.Context()).Actor()})
+	found, err := a.o.Runners.Accept(r.Context(), baseline.Accept{ID: q.ID, Pattern: q.Pattern, Reason: q.Reason, All: q.All, By: identity.FromContext(r.Context()).Actor()})
 	if err != nil {
 		a.fail(w, r, err)
 		return

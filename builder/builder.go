@@ -87,11 +87,13 @@ func Build(ctx context.Context, o Options) (*Run, error) {
 		return nil, err
 	}
 	program, err := lookProgram(run.dir, o.Command[0])
-	if err != nil {
-		return nil, fault.Newf(fault.Invalid, "command %q: %w", o.Command[0], err)
+	if err == nil {
+		run.Tool, err = HashFile(filepath.Dir(program), filepath.Base(program))
 	}
-	if run.Tool, err = HashFile(filepath.Dir(program), filepath.Base(program)); err != nil {
-		return nil, err
+	if err != nil { // a build that cannot begin is a failed one, and is missed when nobody is told
+		run.StartedOn = o.Clock().UTC()
+		run.FinishedOn, run.ExitCode = run.StartedOn, -1
+		return run, run.fail(FailedStart, "the build did not run: command %q: %w", o.Command[0], err)
 	}
 	var expected *declared
 	if o.Trace {

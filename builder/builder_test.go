@@ -100,7 +100,7 @@ func TestBuildRefuses(t *testing.T) {
 		{"an empty product", "true", func(_ string, o *Options) { o.Products = []string{""} }, fault.Invalid, "relative to the build's folder", 0},
 		{"a product named twice", "true", func(_ string, o *Options) { o.Products = []string{"out", "./out"} }, fault.Invalid, "named twice", 0},
 		{"no command", "", func(_ string, o *Options) { o.Command = nil }, fault.Invalid, "no command", 0},
-		{"no such command", "", func(_ string, o *Options) { o.Command = []string{"no-such-command-here"} }, fault.Invalid, "no-such-command-here", 0},
+		{"no such command", "", func(_ string, o *Options) { o.Command = []string{"no-such-command-here"} }, fault.Denied, "no-such-command-here", -1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -180,7 +180,7 @@ func TestBuildRelativeProgram(t *testing.T) {
 	}
 	t.Setenv("PATH", ".:"+os.Getenv("PATH"))
 	o.Command = []string{"tool.sh"}
-	if _, err := Build(t.Context(), o); !errors.Is(err, fault.Invalid) {
+	if _, err := Build(t.Context(), o); !errors.Is(err, fault.Denied) {
 		t.Errorf("a program by way of a relative folder in PATH: %v, want a refusal", err)
 	}
 }

@@ -73,6 +73,7 @@ type RunnerAccept struct {
 	ID      string `json:"id"`                // ano_…, or run_… of a first build
 	Pattern string `json:"pattern,omitempty"` // in place of the anomaly's own value
 	Reason  string `json:"reason"`
+	All     bool   `json:"all,omitempty"` // with run_…: all that is open of the build
 }
 
 // RunnerBeat is what a machine says of its health: POST

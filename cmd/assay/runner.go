@@ -208,9 +208,10 @@ func (a *app) runnerAccept() *cobra.Command {
 		Long: `Accept takes what was new into what is usual for the source: later builds do not
 tell of it again, and decisions about what the build made are made again. With
 --pattern more than the one value is usual from now on. A run_… says that a
-first build was looked at; its anomalies are accepted one by one, by ano_….
+first build was looked at; its anomalies are accepted one by one, by ano_…, or with
+--all together with the build. What is still open of the build is listed.
 It takes the role approver.`,
-		Example: "  assay runner accept ano_3f… --reason 'the new compiler, see change 812'\n  assay runner accept ano_3f… --pattern '198.51.*/24 443' --reason 'the mirror'\n  assay runner accept run_3f… --reason 'looked at the first build'",
+		Example: "  assay runner accept ano_3f… --reason 'the new compiler, see change 812'\n  assay runner accept ano_3f… --pattern '198.51.*/24 443' --reason 'the mirror'\n  assay runner accept run_3f… --reason 'looked at the first build'\n  assay runner accept run_3f… --all --reason 'the new image of the builders, change 813'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if strings.TrimSpace(q.Reason) == "" {
@@ -225,20 +226,41 @@ It takes the role approver.`,
 			if err != nil {
 				return err
 			}
-			return a.print(got, func(w io.Writer) {
+			if err := a.print(got, func(w io.Writer) {
 				if len(got) == 0 {
 					fmt.Fprintf(w, "accepted\t%s\n", line(q.ID))
 				}
 				for _, x := range got {
 					fmt.Fprintf(w, "accepted\t%s\t%s %s: %s\n", line(x.ID), line(x.Kind), line(x.Name), line(x.After))
 				}
-			})
+			}); err != nil || strings.HasPrefix(q.ID, "ano_") {
+				return err
+			}
+			return a.sayOpen(cmd.Context(), s, q.ID)
 		},
 	}
+	c.Flags().BoolVar(&q.All, "all", false, "with a build, run_…: all that is open of it")
 	c.Flags().StringVar(&q.Reason, "reason", "", "why; required")
 	c.Flags().StringVar(&q.Pattern, "pattern", "", "a glob that the anomaly's value matches: all that does is usual")
 	c.Flags().StringVar(&as, "subject", "", "with --data: the local identity to ask as")
 	return c
+}
+
+// sayOpen tells what of a build nobody has accepted yet.
+func (a *app) sayOpen(ctx context.Context, s *session, build string) error {
+	d, err := s.api().RunnerBuild(ctx, build)
+	if err != nil {
+		return err
+	}
+	for _, x := range d.Anomalies {
+		if x.AcceptedBy == "" {
+			a.notef("open: %s %s %s: %s\n", clean(x.ID), clean(x.Kind), clean(x.Name), clean(x.After))
+		}
+	}
+	if d.Build.Open > 0 {
+		a.notef("assay: %d anomalies of this build are open: assay runner accept %s --all --reason TEXT\n", d.Build.Open, clean(d.Build.ID))
+	}
+	return nil
 }
 
 // beatOf is this machine's health now. It leaves no mark.

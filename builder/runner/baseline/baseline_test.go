@@ -452,6 +452,43 @@ func TestAcceptFirst(t *testing.T) {
 	}
 }
 
+// All that is open of a build is accepted at once, and with it what is the same
+// elsewhere; what other builds have beside stays open.
+func TestAcceptAllOfABuild(t *testing.T) {
+	s := open(t, storetest.Open(t, store.SQLite))
+	first, _ := s.run(t, usual("bld_1"))
+	b := usual("bld_2")
+	b.egress = []string{"198.51.100.1 443", "192.0.2.1 443"}
+	two, _ := s.run(t, b)
+	b.id, b.egress = "bld_3", []string{"192.0.2.1 443", "8.8.8.8 443"}
+	three, _ := s.run(t, b)
+	if two.Open != 2 || three.Open != 2 {
+		t.Fatalf("%d and %d are open", two.Open, three.Open)
+	}
+	if _, err := s.Accept(t.Context(), baseline.Accept{ID: two.ID, By: "a", Reason: "r"}); !errors.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "2 are open") {
+		t.Errorf("a later build as a whole: %v", err)
+	}
+	if _, err := s.Accept(t.Context(), baseline.Accept{ID: two.ID, All: true, Pattern: "**", By: "a", Reason: "r"}); !errors.Is(err, fault.Invalid) {
+		t.Errorf("all by a pattern: %v", err)
+	}
+	got, err := s.Accept(t.Context(), baseline.Accept{ID: two.ID, All: true, By: "a", Reason: "the mirrors"})
+	if err != nil || len(got) != 3 {
+		t.Errorf("%d accepted, want two and the same in another build: %v", len(got), err)
+	}
+	if _, err := s.Accept(t.Context(), baseline.Accept{ID: two.ID, All: true, By: "a", Reason: "again"}); !errors.Is(err, fault.Conflict) {
+		t.Errorf("again: %v", err)
+	}
+	if left, _, err := s.Anomalies(t.Context(), baseline.Filter{Source: repo, Open: true}); err != nil || len(left) != 1 || left[0].Build != three.ID {
+		t.Errorf("%+v is open: %v", left, err)
+	}
+	if _, err := s.Accept(t.Context(), baseline.Accept{ID: first.ID, All: true, By: "a", Reason: "the first"}); err != nil {
+		t.Errorf("the first build with nothing open: %v", err)
+	}
+	if _, err := s.Accept(t.Context(), baseline.Accept{ID: "run_none", All: true, By: "a", Reason: "r"}); !errors.Is(err, fault.NotFound) {
+		t.Errorf("no such build: %v", err)
+	}
+}
+
 // Another signer who names the same invocation makes another build, and changes
 // nothing of the first.
 func TestThreat_Runner_AnotherSignersWord(t *testing.T) {

@@ -185,6 +185,7 @@ type Accept struct {
 	Pattern string // in place of the anomaly's own value: a glob that it matches
 	By      string
 	Reason  string
+	All     bool // with a build: all that is open of it
 }
 
 // Accept takes an anomaly into what is usual for its source: it, and what is the
@@ -197,6 +198,10 @@ func (s *Store) Accept(ctx context.Context, a Accept) (accepted []*Anomaly, err 
 	}
 	err = s.db.Update(ctx, func(tx *store.Tx) error {
 		accepted = nil
+		if a.All {
+			accepted, err = s.acceptAll(ctx, tx, a)
+			return err
+		}
 		if !strings.HasPrefix(a.ID, "ano_") {
 			return s.acceptBuild(ctx, tx, a)
 		}
@@ -208,35 +213,8 @@ func (s *Store) Accept(ctx context.Context, a Accept) (accepted []*Anomaly, err 
 			return fault.Newf(fault.NotFound, "no anomaly %.100q: list them with: assay runner anomalies", a.ID)
 		}
 		one := found[0]
-		if one.Kind == KindMore {
-			return fault.Newf(fault.Invalid, "build %s has more anomalies than are kept: it cannot be accepted as usual; build again", one.Build)
-		}
-		k := known{value: one.After}
-		if a.Pattern != "" {
-			if _, err := glob.Parse(a.Pattern); err != nil {
-				return fault.Newf(fault.Invalid, "pattern: %w", err)
-			}
-			if k = (known{a.Pattern, true}); !k.matches(one.After) {
-				return fault.Newf(fault.Invalid, "pattern %.100q does not match %.100q", a.Pattern, one.After)
-			}
-		}
-		if _, err := tx.Exec(ctx, `INSERT INTO runner_known (source, kind, name, value, pattern, build, since) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (source, kind, name, value) DO NOTHING`,
-			one.Source, one.Kind, one.Name, k.value, flag(k.pattern), one.Build, store.Micros(tx.Now())); err != nil {
+		if accepted, err = acceptOne(ctx, tx, a, one); err != nil {
 			return err
-		}
-		open, err := selectAnomalies(ctx, tx, `a.accepted = 0 AND a.source = ? AND a.kind = ? AND a.name = ? ORDER BY a.time, a.id LIMIT 10000`, one.Source, one.Kind, one.Name)
-		if err != nil {
-			return err
-		}
-		for _, o := range open {
-			if !k.matches(o.After) {
-				continue
-			}
-			if _, err := tx.Exec(ctx, `UPDATE runner_anomaly SET accepted = ?, accepted_by = ?, reason = ? WHERE id = ?`, store.Micros(tx.Now()), a.By, a.Reason, o.ID); err != nil {
-				return err
-			}
-			o.Accepted = &Acceptance{By: a.By, Reason: a.Reason, Time: tx.Now()}
-			accepted = append(accepted, o)
 		}
 		if len(accepted) == 0 {
 			return fault.Newf(fault.Conflict, "anomaly %s was accepted already, by %s", one.ID, one.Accepted.By)
@@ -244,6 +222,83 @@ func (s *Store) Accept(ctx context.Context, a Accept) (accepted []*Anomaly, err 
 		return tellAccepted(ctx, tx, a, accepted)
 	})
 	return accepted, err
+}
+
+// acceptOne takes one anomaly into what is usual, with all that are like it.
+func acceptOne(ctx context.Context, tx *store.Tx, a Accept, one *Anomaly) (accepted []*Anomaly, err error) {
+	if one.Kind == KindMore {
+		return nil, fault.Newf(fault.Invalid, "build %s has more anomalies than are kept: it cannot be accepted as usual; build again", one.Build)
+	}
+	k := known{value: one.After}
+	if a.Pattern != "" {
+		if _, err := glob.Parse(a.Pattern); err != nil {
+			return nil, fault.Newf(fault.Invalid, "pattern: %w", err)
+		}
+		if k = (known{a.Pattern, true}); !k.matches(one.After) {
+			return nil, fault.Newf(fault.Invalid, "pattern %.100q does not match %.100q", a.Pattern, one.After)
+		}
+	}
+	if _, err := tx.Exec(ctx, `INSERT INTO runner_known (source, kind, name, value, pattern, build, since) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (source, kind, name, value) DO NOTHING`,
+		one.Source, one.Kind, one.Name, k.value, flag(k.pattern), one.Build, store.Micros(tx.Now())); err != nil {
+		return nil, err
+	}
+	open, err := selectAnomalies(ctx, tx, `a.accepted = 0 AND a.source = ? AND a.kind = ? AND a.name = ? ORDER BY a.time, a.id LIMIT 10000`, one.Source, one.Kind, one.Name)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range open {
+		if !k.matches(o.After) {
+			continue
+		}
+		if _, err := tx.Exec(ctx, `UPDATE runner_anomaly SET accepted = ?, accepted_by = ?, reason = ? WHERE id = ?`, store.Micros(tx.Now()), a.By, a.Reason, o.ID); err != nil {
+			return nil, err
+		}
+		o.Accepted = &Acceptance{By: a.By, Reason: a.Reason, Time: tx.Now()}
+		accepted = append(accepted, o)
+	}
+	return accepted, nil
+}
+
+// acceptAll takes all that is open of a build into what is usual, and the build
+// itself when it is the first of its source.
+func (s *Store) acceptAll(ctx context.Context, tx *store.Tx, a Accept) (accepted []*Anomaly, err error) {
+	if a.Pattern != "" {
+		return nil, fault.Newf(fault.Invalid, "a pattern goes with one anomaly, ano_…, and not with all of a build")
+	}
+	b, err := findBuild(ctx, tx, a.ID)
+	if errors.Is(err, fault.NotFound) {
+		return nil, fault.Newf(fault.NotFound, "no build %.100q: want run_… for all that is open of it", a.ID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	open, err := selectAnomalies(ctx, tx, `a.accepted = 0 AND a.build = ? ORDER BY a.time, a.id LIMIT 10000`, b.ID)
+	if err != nil {
+		return nil, err
+	}
+	if len(open) == 0 && b.State != StateFirst {
+		return nil, fault.Newf(fault.Conflict, "build %s has nothing that is open", b.ID)
+	}
+	done := map[string]bool{}
+	for _, one := range open {
+		if done[one.ID] {
+			continue // like another one
+		}
+		got, err := acceptOne(ctx, tx, a, one)
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range got {
+			done[o.ID] = true
+		}
+		accepted = append(accepted, got...)
+	}
+	if b.State == StateFirst {
+		if err := s.acceptBuild(ctx, tx, a); err != nil {
+			return nil, err
+		}
+	}
+	return accepted, tellAccepted(ctx, tx, a, accepted)
 }
 
 // tellAccepted writes one event for each artifact, so that what was decided
@@ -275,7 +330,11 @@ func (s *Store) acceptBuild(ctx context.Context, tx *store.Tx, a Accept) error {
 		return err
 	}
 	if b.State != StateFirst {
-		return fault.Newf(fault.Conflict, "build %s is %s: a build as a whole is accepted when it is the first of its source; accept its anomalies one by one", b.ID, b.State)
+		open, err := selectAnomalies(ctx, tx, `a.accepted = 0 AND a.build = ? LIMIT 10000`, b.ID)
+		if err != nil {
+			return err
+		}
+		return fault.Newf(fault.Conflict, "build %s is %s: a build as a whole is accepted when it is the first of its source; accept its anomalies, of which %d are open, one by one or with all", b.ID, b.State, len(open))
 	}
 	if _, err := tx.Exec(ctx, `UPDATE runner_build SET state = ? WHERE id = ?`, string(StateAccepted), b.ID); err != nil {
 		return err
