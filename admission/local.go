@@ -129,7 +129,13 @@ func (l *Local) judge(ctx context.Context, repository string, d artifact.Digest,
 			return &Answer{Digest: d}, undecided(err)
 		}
 	}
-	return answerOf(dec), nil
+	a := answerOf(dec)
+	// For whom it is to be mended the registry has a name.
+	short := t.Subject().Target()
+	for i, c := range a.Failed {
+		a.Failed[i].Mend = strings.Replace(c.Mend, " "+short, " "+l.o.Host()+"/"+short, 1)
+	}
+	return a, nil
 }
 
 func answerOf(d *verify.Decision) *Answer {
