@@ -13,6 +13,7 @@ const (
 	Audit  Class = "audit"  // who did or tried what; kept for auditors
 	Domain Class = "domain" // a change that other parts act upon
 	Alert  Class = "alert"  // something that a person must look at
+	Page   Class = "page"   // something that a person must look at now, whatever the hour
 )
 
 // The kinds. Their meaning stands in [Kinds], once, and in docs/events.md.
@@ -47,6 +48,13 @@ const (
 	SBOMRefused         Kind = "sbom.refused"
 	FeedImported        Kind = "feed.imported"
 	FeedRefused         Kind = "feed.refused"
+	FeedFailed          Kind = "feed.failed"
+	FeedStale           Kind = "feed.stale"
+	FeedAccepted        Kind = "feed.accepted"
+	FeedConfigured      Kind = "feed.configured"
+	CanaryChanged       Kind = "canary.changed"
+	CanaryFailed        Kind = "canary.failed"
+	MalwareFound        Kind = "malware.found"
 	RunnerAnomaly       Kind = "runner.anomaly"
 	RunnerAccepted      Kind = "runner.accepted"
 	InventoryScanned    Kind = "inventory.scanned"
@@ -234,9 +242,24 @@ func Kinds() []KindInfo {
 		{FeedImported, Domain, "An operation of an advisory feed came into force.", []Field{
 			{"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "its number"}, {"records", "how many are in force"},
 			{"added", "records"}, {"changed", "records, withdrawn ones among them"}, {"withdrawn", "records"}, {"removed", "records"},
-			{"skipped", "records that could not be read"}, {"archive", "digest of the bytes"}}},
+			{"skipped", "records that could not be read"}, {"archive", "digest of the bytes"}, {"partial", "only what changed was fetched"}, {"reason", "why an older or suspect one was taken"}}},
 		{FeedRefused, Alert, "An advisory feed was refused; what was in force stays, and grows old.", []Field{
-			{"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "its number"}, {"reason", "why"}, {"archive", "digest of the bytes"}}},
+			{"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "its number; 0: it did not come that far"}, {"reason", "why"}, {"archive", "digest of the bytes"}, {"blocked", "it is all there, and waits to be accepted"}}},
+		{FeedFailed, Alert, "An advisory feed could not be fetched; it is tried again, and what was in force stays. Told when it begins.", []Field{
+			{"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"reason", "why"}}},
+		{FeedStale, Alert, "An advisory feed was not looked at with success for longer than vuln.max_age: what depends on it is unknown from now on.", []Field{
+			{"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "in force"}, {"checked", "RFC 3339"}, {"seconds", "since then"}, {"reason", "why it could not be renewed"}}},
+		{FeedAccepted, Audit, "An operation of an advisory feed that was blocked was accepted by a person.", []Field{
+			{"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "its number"}, {"problem", "for which it was blocked"}, {"reason", "that was given"}}},
+		{FeedConfigured, Audit, "Where an advisory feed is fetched was set or taken away, or a fetch was asked for that may go back.", []Field{
+			{"feed", "its name"}, {"what", "added, changed, removed or downgrade"}, {"url", "whence"}, {"reason", "of a downgrade"}}},
+		{CanaryChanged, Audit, "A canary was added or removed.", []Field{
+			{"canary", "its name"}, {"what", "added or removed"}, {"feed", "that must find it; empty: any that found it once"}}},
+		{CanaryFailed, Alert, "What is known to be vulnerable comes out clean, or a feed finds less than half of what it found: the feed's operation is not used.", []Field{
+			{"canary", "its name; density: the feed finds less than half"}, {"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "that is blocked"},
+			{"missing", "what is no longer found"}, {"matcher", "its version"}, {"reason", "why"}}},
+		{MalwareFound, Page, "An artifact holds a malicious package; it is quarantined. The event's digest is the artifact's.", []Field{
+			{"advisory", "MAL-..."}, {"component", "package URL"}, {"feed", "that says so"}, {"quarantine", "it is quarantined; false: no registry is here to do that"}}},
 		{RunnerAnomaly, Alert, "A build was not as earlier builds of its source. The event's digest is the first of what it made.", []Field{
 			{"id", "anomaly, ano_..."}, {"what", "egress, domain, tool, program, command, trace, reuse, hidden, cache or more"}, {"name", "of the tool, cache or protocol"},
 			{"before", "what was usual"}, {"after", "what is new"}, {"build", "invocation id"}, {"identity", "who signed"}, {"source", "repository"},

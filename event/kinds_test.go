@@ -25,7 +25,7 @@ func TestKinds(t *testing.T) {
 			t.Errorf("%s: twice, not subject.verb, or unknown to itself", k.Kind)
 		}
 		seen[k.Kind] = true
-		if k.Class != event.Audit && k.Class != event.Domain && k.Class != event.Alert {
+		if k.Class != event.Audit && k.Class != event.Domain && k.Class != event.Alert && k.Class != event.Page {
 			t.Errorf("%s: class %q", k.Kind, k.Class)
 		}
 		if !strings.HasSuffix(k.Meaning, ".") {

@@ -231,7 +231,7 @@ func TestThreat_Feed_Refused(t *testing.T) {
 				}
 			})
 		}
-		if op, err := bring(t, s, archive(t, old), Options{AllowOlder: true}); err != nil || op.Changed != 20 {
+		if op, err := bring(t, s, archive(t, old), Options{AllowDowngrade: true, Reason: "test"}); err != nil || op.Changed != 20 {
 			t.Errorf("allowed: %s, %v", counts(op), err)
 		}
 		// Cut short anywhere.
@@ -255,7 +255,7 @@ func TestThreat_Feed_Refused(t *testing.T) {
 		if err := os.WriteFile(path, flipped, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if op, err := bring(t, s, path, Options{AllowOlder: true}); err == nil && len(op.Skipped) == 0 {
+		if op, err := bring(t, s, path, Options{AllowDowngrade: true, Reason: "test"}); err == nil && len(op.Skipped) == 0 {
 			t.Errorf("a flipped bit: %s", counts(op))
 		}
 	})

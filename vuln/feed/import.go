@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"path"
 	"slices"
 	"strings"
@@ -23,9 +24,13 @@ type Options struct {
 	Ecosystem string // "" when the archive holds several
 	Actor     string // who imports, for the event
 	ETag      string // to ask with the next time
-	// AllowOlder takes an archive that is older than what is in force, or has
-	// lost most of its records.
-	AllowOlder bool
+	// Partial says that the archive holds only what changed: what it does not
+	// name stays in force.
+	Partial bool
+	// AllowDowngrade takes an archive that is older than what is in force, or has
+	// lost many of its records; Reason says why, and stands in the event.
+	AllowDowngrade bool
+	Reason         string
 }
 
 const (
@@ -35,6 +40,8 @@ const (
 	// taken for corrupt: one in a thousand, and never more than this.
 	maxSkipped = 20
 	leaseTTL   = 30 * time.Second
+	// maxReason is the longest reason that is kept, in bytes.
+	maxReason = 500
 )
 
 // Import brings an archive into force, or refuses it (fault.Invalid, TooLarge,
@@ -45,6 +52,10 @@ func (s *Store) Import(ctx context.Context, a Archive, o Options) (Operation, er
 	if o.Name == "" || len(o.Name) > 100 || len(o.Ecosystem) > 100 {
 		return Operation{}, fault.Newf(fault.Invalid, "import: want the feed's name, of at most 100 bytes")
 	}
+	if o.AllowDowngrade && strings.TrimSpace(o.Reason) == "" {
+		return Operation{}, fault.Newf(fault.Invalid, "import: a downgrade is allowed with a reason alone (--reason)")
+	}
+	o.Reason = clip(o.Reason, maxReason)
 	fence, release, err := s.lease(ctx, o)
 	if err != nil {
 		return Operation{}, err
@@ -55,15 +66,27 @@ func (s *Store) Import(ctx context.Context, a Archive, o Options) (Operation, er
 		return op, err
 	}
 	in := &importing{s: s, op: &op, o: o, fence: fence}
-	err = in.run(ctx, a)
-	if err == nil {
-		err = in.judge(ctx)
+	again := op.State == stateNames[blocked] // the same bytes: their rows are there
+	if again {
+		in.before = op.before
+	} else {
+		err = in.run(ctx, a)
+		if err == nil {
+			err = in.judge(ctx)
+		}
 	}
 	if err == nil && s.Before != nil {
 		err = s.Before(ctx, op)
 	}
-	if err == nil {
+	var why *BlockError
+	switch {
+	case err == nil:
 		return op, in.finish(ctx)
+	case errors.As(err, &why) && ctx.Err() == nil:
+		if e := in.block(ctx, why, again); e != nil {
+			return op, e
+		}
+		return op, err
 	}
 	if isRefusal(err) && ctx.Err() == nil {
 		if e := s.refuse(ctx, &op, o, err); e != nil {
@@ -127,10 +150,13 @@ func (s *Store) begin(ctx context.Context, a Archive, o Options) (op Operation, 
 		}
 		if op.Archive != "" && src.Archive == op.Archive && src.Operation != 0 {
 			op.State, op.ID, op.Unchanged = stateNames[inForce], src.Operation, src.Records
-			_, err := tx.Exec(ctx, `UPDATE feed_source SET checked = ?, etag = ?, problem = '', failed = 0 WHERE name = ? AND ecosystem = ?`, now, o.ETag, o.Name, o.Ecosystem)
+			return renew(ctx, tx, o.Name, o.Ecosystem, o.ETag)
+		}
+		if is, err := s.blockedAs(ctx, tx, &op); err != nil || is {
+			op.before = src.Records
 			return err
 		}
-		rows, err := tx.Query(ctx, `SELECT id FROM feed_operation WHERE name = ? AND ecosystem = ? AND state = ?`, o.Name, o.Ecosystem, reading)
+		rows, err := tx.Query(ctx, `SELECT id FROM feed_operation WHERE name = ? AND ecosystem = ? AND state IN (?, ?)`, o.Name, o.Ecosystem, reading, blocked)
 		if err != nil {
 			return err
 		}
@@ -190,23 +216,15 @@ func (s *Store) refuse(ctx context.Context, op *Operation, o Options, why error)
 		return err
 	}
 	return s.db.Update(ctx, func(tx *store.Tx) error {
-		if err := fail(ctx, tx, o.Name, o.Ecosystem, op.Problem); err != nil {
+		// An upstream that goes on to give the same is told of once.
+		if src, err := source(ctx, tx, o.Name, o.Ecosystem); err != nil {
+			return err
+		} else if err := fail(ctx, tx, o.Name, o.Ecosystem, op.Problem); err != nil || src.Problem == op.Problem {
 			return err
 		}
 		return event.Append(ctx, tx, event.Event{Kind: event.FeedRefused, Actor: o.Actor, Body: map[string]any{
 			"feed": o.Name, "ecosystem": o.Ecosystem, "operation": op.ID, "reason": op.Problem, "archive": op.Archive,
 		}})
-	})
-}
-
-// Failed notes that a feed could not even be fetched.
-func (s *Store) Failed(ctx context.Context, name, ecosystem string, why error) error {
-	return s.db.Update(ctx, func(tx *store.Tx) error {
-		if _, err := tx.Exec(ctx, `INSERT INTO feed_source (name, ecosystem, operation, checked, changed, records, archive, etag, problem, failed)
-			VALUES (?, ?, 0, 0, 0, 0, '', '', '', 0) ON CONFLICT (name, ecosystem) DO NOTHING`, name, ecosystem); err != nil {
-			return err
-		}
-		return fail(ctx, tx, name, ecosystem, clip(why.Error(), 1000))
 	})
 }
 
@@ -270,7 +288,7 @@ func (in *importing) run(ctx context.Context, a Archive) error {
 		return err
 	}
 	for id, h := range in.known {
-		if h.seen {
+		if h.seen || in.o.Partial {
 			continue
 		}
 		in.op.Removed++
@@ -407,19 +425,43 @@ func insert(ctx context.Context, tx *store.Tx, into string, columns int, rows []
 }
 
 // judge refuses what cannot be a newer state of the feed.
-func (in *importing) judge(context.Context) error {
+func (in *importing) judge(ctx context.Context) error {
 	switch {
 	case in.total == 0:
 		return fault.Newf(fault.Invalid, "the archive holds no record")
 	case int64(len(in.op.Skipped))*1000 > in.total && len(in.op.Skipped) > 1:
 		return fault.Newf(fault.Invalid, "%d of %d records cannot be read, first %s", len(in.op.Skipped), in.total, in.op.Skipped[0])
-	case in.o.AllowOlder:
-	case in.op.Removed*2 > in.before && in.before >= 10:
-		return fault.Newf(fault.Conflict, "the archive lacks %d of the %d records in force; if that is right, allow it (--allow-older)", in.op.Removed, in.before)
-	case in.back > in.forward && in.back >= 3:
-		return fault.Newf(fault.Conflict, "the archive is older than what is in force: %d of %d changed records went back; if that is right, allow it (--allow-older)", in.back, in.back+in.forward)
+	case in.o.AllowDowngrade:
+	case in.op.Removed*4 > in.before && in.before >= 10:
+		return fault.Newf(fault.Conflict, "the archive lacks %d of the %d records in force; if that is right, "+howToAllow, in.op.Removed, in.before)
+	case in.back > in.forward && in.back >= 3, in.back > 0 && in.forward == 0 && in.op.Added == 0 && int64(in.back)+in.op.Removed >= 3:
+		return fault.Newf(fault.Conflict, "the archive is older than what is in force: %d of %d changed records went back, and %d are not there yet; if that is right, "+howToAllow, in.back, in.back+in.forward, in.op.Removed)
+	default:
+		return in.seenBefore(ctx)
 	}
 	return nil
+}
+
+const howToAllow = "allow it (--allow-downgrade --reason WHY)"
+
+// seenBefore refuses the very bytes that were in force once and were followed by
+// others: a snapshot that somebody plays back.
+func (in *importing) seenBefore(ctx context.Context) error {
+	if in.op.Archive == "" || in.o.Partial {
+		return nil
+	}
+	return in.s.db.View(ctx, func(tx *store.Tx) error {
+		var id int64
+		err := tx.QueryRow(ctx, `SELECT id FROM feed_operation WHERE name = ? AND ecosystem = ? AND state = ? AND archive = ? ORDER BY id DESC LIMIT 1`,
+			in.o.Name, in.o.Ecosystem, superseded, in.op.Archive).Scan(&id)
+		switch {
+		case errors.Is(err, fault.NotFound):
+			return nil
+		case err != nil:
+			return err
+		}
+		return fault.Newf(fault.Conflict, "the archive is older than what is in force: it is that of operation %d, which others followed; if that is right, "+howToAllow, id)
+	})
 }
 
 // finish brings the operation into force, in one transaction.
@@ -439,17 +481,17 @@ func (in *importing) finish(ctx context.Context) error {
 		if _, err := tx.Exec(ctx, `UPDATE feed_operation SET state = ? WHERE name = ? AND ecosystem = ? AND state = ?`, superseded, o.Name, o.Ecosystem, inForce); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `UPDATE feed_operation SET state = ?, finished = ?, added = ?, changed = ?, withdrawn = ?, removed = ?, skipped = ? WHERE id = ?`,
-			inForce, now, op.Added, op.Changed, op.Withdrawn, op.Removed, strings.Join(op.Skipped, "\n"), op.ID); err != nil {
+		op.Problem, op.Reason = "", o.Reason
+		if err := op.write(ctx, tx, inForce); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `UPDATE feed_source SET operation = ?, checked = ?, changed = ?, records = ?, archive = ?, etag = ?, problem = '', failed = 0 WHERE name = ? AND ecosystem = ?`,
+		if _, err := tx.Exec(ctx, `UPDATE feed_source SET operation = ?, checked = ?, changed = ?, records = ?, archive = ?, etag = ?, problem = '', failed = 0, told = 0, blocked = '' WHERE name = ? AND ecosystem = ?`,
 			op.ID, now, now, count, op.Archive, o.ETag, o.Name, o.Ecosystem); err != nil {
 			return err
 		}
 		return event.Append(ctx, tx, event.Event{Kind: event.FeedImported, Actor: o.Actor, Body: map[string]any{
 			"feed": o.Name, "ecosystem": o.Ecosystem, "operation": op.ID, "records": count, "added": op.Added, "changed": op.Changed,
-			"withdrawn": op.Withdrawn, "removed": op.Removed, "skipped": len(op.Skipped), "archive": op.Archive,
+			"withdrawn": op.Withdrawn, "removed": op.Removed, "skipped": len(op.Skipped), "archive": op.Archive, "partial": o.Partial, "reason": o.Reason,
 		}})
 	})
 }

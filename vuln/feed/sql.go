@@ -6,9 +6,11 @@ import "assay/store"
 //
 //   - feed_source: one row for each feed and ecosystem: which operation is in
 //     force (0: none yet), when it was last looked at with success, what the
-//     archive was, and why the last attempt failed ("" when it did not).
+//     archive was, and why the last attempt failed ("" when it did not). told: that
+//     it is stale was told; blocked: why what is in force is not believed.
 //   - feed_operation: every import, also refused ones (state: 0 reading, 1 in
-//     force, 2 refused, 3 superseded).
+//     force, 2 refused, 3 superseded, 4 blocked: all there, and held back until it
+//     is accepted); reason: why it was taken all the same.
 //   - feed_record: versions of records. One is in force from its operation on,
 //     if that ever came into force, until the one in until (0: still). A removed
 //     record has an empty body; bodies are OSV's JSON under zstd.
@@ -72,7 +74,10 @@ CREATE TABLE feed_alias (
 	id        TEXT   NOT NULL,
 	PRIMARY KEY (alias, operation, id)
 );
-CREATE INDEX feed_alias_operation ON feed_alias (operation);`}}
+CREATE INDEX feed_alias_operation ON feed_alias (operation);`, `
+ALTER TABLE feed_source ADD COLUMN told BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE feed_source ADD COLUMN blocked TEXT NOT NULL DEFAULT '';
+ALTER TABLE feed_operation ADD COLUMN reason TEXT NOT NULL DEFAULT '';`}}
 
 // The states of an operation.
 const (
@@ -80,4 +85,5 @@ const (
 	inForce    = 1
 	refused    = 2
 	superseded = 3
+	blocked    = 4
 )

@@ -23,7 +23,8 @@ type Store struct {
 	unpack *zstd.Decoder
 
 	// Before is asked before an operation comes into force, with its records
-	// readable through [Store.Changed]; its error refuses the operation.
+	// readable through [Store.Changed] and [Store.Preview]. A [BlockError] holds
+	// the operation back until it is accepted, any other error refuses it.
 	Before func(ctx context.Context, op Operation) error
 }
 
@@ -56,6 +57,9 @@ type Source struct {
 	ETag      string    `json:"etag,omitempty"`
 	Problem   string    `json:"problem,omitempty"` // why the last attempt failed; "" when it did not
 	Failed    time.Time `json:"failed,omitzero"`
+	// Blocked is why what is in force is not believed any longer: it counts as
+	// stale until the operation is accepted, or followed by another.
+	Blocked string `json:"blocked,omitempty"`
 }
 
 // Sources lists the feeds.
@@ -88,7 +92,7 @@ func source(ctx context.Context, tx *store.Tx, name, ecosystem string) (Source, 
 }
 
 func sources(ctx context.Context, tx *store.Tx, where string, args ...any) (all []Source, err error) {
-	rows, err := tx.Query(ctx, `SELECT name, ecosystem, operation, checked, changed, records, archive, etag, problem, failed FROM feed_source `+where, args...)
+	rows, err := tx.Query(ctx, `SELECT name, ecosystem, operation, checked, changed, records, archive, etag, problem, failed, blocked FROM feed_source `+where, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +100,7 @@ func sources(ctx context.Context, tx *store.Tx, where string, args ...any) (all 
 	for rows.Next() {
 		var s Source
 		var checked, changed, failed int64
-		if err := rows.Scan(&s.Name, &s.Ecosystem, &s.Operation, &checked, &changed, &s.Records, &s.Archive, &s.ETag, &s.Problem, &failed); err != nil {
+		if err := rows.Scan(&s.Name, &s.Ecosystem, &s.Operation, &checked, &changed, &s.Records, &s.Archive, &s.ETag, &s.Problem, &failed, &s.Blocked); err != nil {
 			return nil, err
 		}
 		s.Checked, s.Changed, s.Failed = at(checked), at(changed), at(failed)
@@ -263,7 +267,7 @@ type Operation struct {
 	ID        int64     `json:"id"`
 	Name      string    `json:"name"`
 	Ecosystem string    `json:"ecosystem"`
-	State     string    `json:"state"` // reading, in_force, refused, superseded
+	State     string    `json:"state"` // reading, in_force, refused, superseded, blocked
 	Started   time.Time `json:"started"`
 	Finished  time.Time `json:"finished,omitzero"`
 	Added     int64     `json:"added"`
@@ -274,52 +278,58 @@ type Operation struct {
 	Skipped   []string  `json:"skipped,omitempty"`   // records that could not be read, where they were few
 	Archive   string    `json:"archive,omitempty"`
 	Problem   string    `json:"problem,omitempty"`
+	Reason    string    `json:"reason,omitempty"` // why it was taken all the same
+
+	before int64 // records in force before, of one that was blocked
 }
 
-var stateNames = map[int64]string{reading: "reading", inForce: "in_force", refused: "refused", superseded: Superseded}
+var stateNames = map[int64]string{reading: "reading", inForce: "in_force", refused: "refused", superseded: Superseded, blocked: Blocked}
 
 // Operations lists the imports of a feed, newest first.
 func (s *Store) Operations(ctx context.Context, name, ecosystem string, limit int) (all []Operation, err error) {
 	err = s.db.View(ctx, func(tx *store.Tx) error {
-		all = nil
-		rows, err := tx.Query(ctx, `SELECT id, state, started, finished, added, changed, withdrawn, removed, skipped, archive, problem FROM feed_operation
-			WHERE name = ? AND ecosystem = ? ORDER BY id DESC LIMIT ?`, name, ecosystem, limit)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			op := Operation{Name: name, Ecosystem: ecosystem}
-			var state, started, finished int64
-			var skipped string
-			if err := rows.Scan(&op.ID, &state, &started, &finished, &op.Added, &op.Changed, &op.Withdrawn, &op.Removed, &skipped, &op.Archive, &op.Problem); err != nil {
-				return err
-			}
-			op.State, op.Started, op.Finished, op.Skipped = stateNames[state], at(started), at(finished), lines(skipped)
-			all = append(all, op)
-		}
-		return rows.Err()
+		all, err = operations(ctx, tx, `WHERE name = ? AND ecosystem = ? ORDER BY id DESC LIMIT ?`, name, ecosystem, limit)
+		return err
 	})
 	return all, err
 }
 
+func operation(ctx context.Context, tx *store.Tx, id int64) (Operation, error) {
+	all, err := operations(ctx, tx, `WHERE id = ?`, id)
+	if err == nil && len(all) == 0 {
+		err = fault.Newf(fault.NotFound, "no import of a feed has the number %d", id)
+	}
+	if err != nil {
+		return Operation{}, err
+	}
+	return all[0], nil
+}
+
+func operations(ctx context.Context, tx *store.Tx, where string, args ...any) (all []Operation, err error) {
+	rows, err := tx.Query(ctx, `SELECT id, name, ecosystem, state, started, finished, added, changed, withdrawn, removed, skipped, archive, problem, reason FROM feed_operation `+where, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var op Operation
+		var state, started, finished int64
+		var skipped string
+		if err := rows.Scan(&op.ID, &op.Name, &op.Ecosystem, &state, &started, &finished, &op.Added, &op.Changed, &op.Withdrawn, &op.Removed, &skipped, &op.Archive, &op.Problem, &op.Reason); err != nil {
+			return nil, err
+		}
+		op.State, op.Started, op.Finished, op.Skipped = stateNames[state], at(started), at(finished), lines(skipped)
+		all = append(all, op)
+	}
+	return all, rows.Err()
+}
+
 // Operation is one import; fault.NotFound when there is none of this number.
 func (s *Store) Operation(ctx context.Context, id int64) (op Operation, err error) {
-	var name, ecosystem string
-	if err := s.db.View(ctx, func(tx *store.Tx) error {
-		return tx.QueryRow(ctx, `SELECT name, ecosystem FROM feed_operation WHERE id = ?`, id).Scan(&name, &ecosystem)
-	}); err != nil {
-		return op, err
-	}
-	all, err := s.Operations(ctx, name, ecosystem, 1000)
-	for _, o := range all {
-		if o.ID == id {
-			return o, nil
-		}
-	}
-	if err == nil {
-		err = fault.Newf(fault.NotFound, "operation %d of feed %s %s is too long ago", id, name, ecosystem)
-	}
+	err = s.db.View(ctx, func(tx *store.Tx) error {
+		op, err = operation(ctx, tx, id)
+		return err
+	})
 	return op, err
 }
 

@@ -94,7 +94,7 @@ func (s *site) bring(name, ecosystem string, records ...string) {
 		s.t.Fatal(err)
 	}
 	defer a.Close()
-	op, err := s.feeds.Import(s.t.Context(), a, feed.Options{Name: name, Ecosystem: ecosystem, Actor: "system:test", AllowOlder: true})
+	op, err := s.feeds.Import(s.t.Context(), a, feed.Options{Name: name, Ecosystem: ecosystem, Actor: "system:test", AllowDowngrade: true, Reason: "test"})
 	if err != nil {
 		s.t.Fatal(err)
 	}

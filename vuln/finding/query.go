@@ -211,6 +211,9 @@ func (st *State) feeds(all []feed.Source, ecosystem string, now time.Time, maxAg
 			continue
 		}
 		there = true
+		if f.Blocked != "" {
+			continue // what is in doubt is as good as old
+		}
 		fresh = fresh || now.Sub(f.Checked) <= maxAge
 		if end := f.Checked.Add(maxAge); end.After(until) {
 			until = end
