@@ -22,6 +22,7 @@ import (
 	"assay/internal/keyring"
 	"assay/internal/strictyaml"
 	"assay/policy"
+	"assay/vuln/feed/upstream"
 )
 
 // APIVersion is the version of every document that Assay reads.
@@ -237,6 +238,23 @@ type Vuln struct {
 	// MaxAge is how long after it was last looked at an advisory feed counts as
 	// fresh. A stale one is unknown, and never clean.
 	MaxAge time.Duration `yaml:"max_age"`
+	// Feeds are fetched from elsewhere. None by default: nothing is asked of
+	// anybody that is not named here, or by `assay feed add`.
+	Feeds []upstream.Spec `yaml:"feeds"`
+}
+
+func (v *Vuln) validate() error {
+	names := map[string]bool{}
+	for i := range v.Feeds {
+		if err := v.Feeds[i].Validate(); err != nil {
+			return fmt.Errorf("vuln.feeds: %w", err)
+		}
+		if names[v.Feeds[i].Name] {
+			return fault.Newf(fault.Invalid, "vuln.feeds: two are called %s", v.Feeds[i].Name)
+		}
+		names[v.Feeds[i].Name] = true
+	}
+	return nil
 }
 
 // Log configures Assay's own log lines.
@@ -436,6 +454,9 @@ func (c *Config) Validate() error {
 		if err := i.Validate(); err != nil {
 			return fmt.Errorf("identity.issuers: %w", err)
 		}
+	}
+	if err := c.Vuln.validate(); err != nil {
+		return err
 	}
 	switch c.Log.Level {
 	case "debug", "info", "warn", "error":

@@ -24,6 +24,7 @@ import (
 type Guard struct {
 	CABundle     string // PEM file; empty: the system's authorities
 	AllowPrivate bool   // addresses of private networks, too
+	Proxy        string // URL of a proxy; empty: the environment's; "none": none
 }
 
 // NewTransport makes a transport for a registry that a configuration names, and
@@ -43,9 +44,20 @@ func NewTransport(g Guard) (http.RoundTripper, error) {
 			return nil, fault.Newf(fault.Invalid, "caBundle %s holds no PEM certificate", g.CABundle)
 		}
 	}
-	t := &guarded{private: g.AllowPrivate}
+	t := &guarded{private: g.AllowPrivate, proxy: http.ProxyFromEnvironment}
+	switch g.Proxy {
+	case "":
+	case "none":
+		t.proxy = func(*http.Request) (*url.URL, error) { return nil, nil } //nolint:nilnil // no proxy is an answer
+	default:
+		u, err := url.Parse(g.Proxy)
+		if err != nil || u.Host == "" {
+			return nil, fault.Newf(fault.Invalid, "proxy %.200q: want http://HOST:PORT", g.Proxy)
+		}
+		t.proxy = http.ProxyURL(u)
+	}
 	t.next = &http.Transport{
-		DialContext: t.dial, Proxy: http.ProxyFromEnvironment, TLSClientConfig: conf, TLSHandshakeTimeout: 10 * time.Second,
+		DialContext: t.dial, Proxy: t.proxy, TLSClientConfig: conf, TLSHandshakeTimeout: 10 * time.Second,
 		ResponseHeaderTimeout: 30 * time.Second, MaxIdleConns: 64, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute,
 		MaxResponseHeaderBytes: 64 << 10, ForceAttemptHTTP2: true, DisableCompression: true,
 	}
@@ -56,11 +68,12 @@ type viaKey struct{}
 
 type guarded struct {
 	private bool
+	proxy   func(*http.Request) (*url.URL, error)
 	next    *http.Transport
 }
 
 func (t *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
-	via, err := http.ProxyFromEnvironment(req)
+	via, err := t.proxy(req)
 	if err != nil {
 		return nil, err
 	}
