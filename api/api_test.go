@@ -148,9 +148,10 @@ func (s *site) fill(st client.Status) {
 		}
 	}
 	s.ids["/api/v1/robots/{name}/rotate"], s.ids["/api/v1/robots/{name}"], s.ids["/api/v1/documents/{kind}/{name}"] = "rotated/rotate", "deleted", "Grant/team"
-	if _, err := s.admin.ImportFeed(ctx, "osv", "npm", false, bytes.NewReader(s.feed())); err != nil {
+	if _, err := s.admin.ImportFeed(ctx, "osv", "npm", "", bytes.NewReader(s.feed())); err != nil {
 		s.t.Fatal(err)
 	}
+	s.guarded()
 	s.ids["/api/v1/vulnerabilities/{id}/artifacts"] = "GHSA-jfh8-c2jp-5v3q/artifacts"
 	s.ids["/api/v1/keys/{role}/rotate"] = "audit/rotate"
 	s.ids["/api/v1/decisions/{id}/facts"], s.ids["/api/v1/policies/{name}/mode"] = report.DecisionID+"/facts", "signed/mode"
@@ -317,7 +318,9 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"post /api/v1/keys/{role}/rotate": "admin",
 		"get /api/v1/registry/status":     "viewer", "get /api/v1/registry/history": "viewer", "post /api/v1/registry/promote": "approver",
 		"get /api/v1/registry/damage": "operator", "post /api/v1/registry/repair": "operator", "put /api/v1/registry/repair/{digest}": "operator",
-		"post /api/v1/registry/scrub": "operator", "get /api/v1/feeds": "viewer", "get /api/v1/feeds/operations": "viewer", "post /api/v1/feeds": "operator", "get /api/v1/findings": "viewer", "post /api/v1/scan": "viewer", "get /api/v1/exploits": "viewer", "post /api/v1/exploits": "operator",
+		"post /api/v1/registry/scrub": "operator", "get /api/v1/feeds": "viewer", "get /api/v1/feeds/upstreams": "viewer", "put /api/v1/feeds/upstreams": "admin", "delete /api/v1/feeds/upstreams": "admin",
+		"post /api/v1/feeds/upstreams/sync": "operator", "post /api/v1/feeds/accept": "admin", "get /api/v1/canaries": "viewer", "put /api/v1/canaries": "operator", "delete /api/v1/canaries": "admin",
+		"get /api/v1/feeds/operations": "viewer", "post /api/v1/feeds": "operator", "get /api/v1/findings": "viewer", "post /api/v1/scan": "viewer", "get /api/v1/exploits": "viewer", "post /api/v1/exploits": "operator",
 		"get /api/v1/vulnerabilities/{id}/artifacts": "viewer", "post /api/v1/registry/gc": "operator",
 		"get /api/v1/retention": "operator", "post /api/v1/retention": "operator",
 		"get /api/v1/holds": "auditor", "post /api/v1/holds": "operator", "delete /api/v1/holds/{hold}": "admin", "post /api/v1/registry/quarantine": "operator", "post /api/v1/registry/release": "operator", "post /api/v1/registry/revoke": "operator",
@@ -704,6 +707,18 @@ func (s *site) feedRequest(method, path string) (query string, header map[string
 		return "?digest=" + string(s.digest), nil, nil, true
 	case "GET /api/v1/feeds/operations":
 		return "?name=osv&ecosystem=npm", nil, nil, true
+	case "PUT /api/v1/feeds/upstreams":
+		return "", jsonBody, []byte(`{"name": "mirror", "url": "file:///nowhere", "ecosystems": ["npm"]}`), true
+	case "DELETE /api/v1/feeds/upstreams":
+		return "?name=leaving", nil, nil, true
+	case "POST /api/v1/feeds/upstreams/sync":
+		return "?name=standing", jsonBody, []byte(`{}`), true
+	case "POST /api/v1/feeds/accept":
+		return "?operation=2", jsonBody, []byte(`{"reason": "a test"}`), true
+	case "PUT /api/v1/canaries":
+		return "", jsonBody, []byte(`{"name": "added", "document": ` + canaryDocument + `, "expect": [{"component": "pkg:npm/left-pad@1.0.0", "advisory": "X-1"}]}`), true
+	case "DELETE /api/v1/canaries":
+		return "?name=leaving", nil, nil, true
 	case "POST /api/v1/exploits":
 		return "", map[string]string{"Content-Type": "application/octet-stream"}, []byte(`{"catalogVersion": "2024.01.01", "vulnerabilities": [{"cveID": "CVE-2024-0001"}]}`), true
 	case "POST /api/v1/scan":
@@ -727,4 +742,25 @@ func (s *site) feed() []byte {
 		s.t.Fatal(err)
 	}
 	return b.Bytes()
+}
+
+const canaryDocument = `{"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "components": [{"type": "library", "bom-ref": "a", "name": "left-pad", "version": "1.0.0", "purl": "pkg:npm/left-pad@1.0.0"}]}`
+
+// guarded makes upstreams, and an operation that a canary holds back: the second.
+func (s *site) guarded() {
+	s.t.Helper()
+	ctx := s.t.Context()
+	for _, name := range []string{"standing", "leaving"} {
+		if _, err := s.admin.AddUpstream(ctx, client.FeedUpstream{Name: name, URL: "file:///nowhere", Ecosystems: []string{"npm"}}); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	for name, feed := range map[string]string{"leaving": "", "guard": "guarded"} {
+		if _, err := s.admin.AddCanary(ctx, client.Canary{Name: name, Feed: feed, Document: []byte(canaryDocument), Expect: []client.CanaryExpect{{Component: "pkg:npm/left-pad@1.0.0", Advisory: "X-1"}}}); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	if _, err := s.admin.ImportFeed(ctx, "guarded", "npm", "", bytes.NewReader(s.feed())); err == nil || !strings.Contains(err.Error(), "operation 2 is blocked") {
+		s.t.Fatalf("the canary did not hold it back: %v", err)
+	}
 }

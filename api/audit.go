@@ -43,7 +43,7 @@ func (a *API) auditRoutes() []Route {
 	}
 }
 
-var auditClasses = []event.Class{event.Audit, event.Alert}
+var auditClasses = []event.Class{event.Audit, event.Alert, event.Page}
 
 // auditFilter reads the filter of a request, and gives it as text for exports.
 func auditFilter(q url.Values) (f event.Filter, text map[string]string, err error) {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"assay/artifact"
@@ -12,8 +13,10 @@ import (
 	"assay/identity"
 	"assay/internal/fault"
 	"assay/internal/strictjson"
+	"assay/vuln/canary"
 	"assay/vuln/exploit"
 	"assay/vuln/feed"
+	"assay/vuln/feed/upstream"
 	"assay/vuln/finding"
 )
 
@@ -22,8 +25,11 @@ type Vulnerabilities struct {
 	Feeds    *feed.Store
 	Exploits *exploit.Store
 	Findings *finding.Matcher
-	MaxAge   time.Duration // of a feed, before it is stale
-	Temp     string        // folder for archives on their way in
+	// Upstreams are where feeds are fetched, Canaries what must be found.
+	Upstreams *upstream.Upstreams
+	Canaries  *canary.Canaries
+	MaxAge    time.Duration // of a feed, before it is stale
+	Temp      string        // folder for archives on their way in
 }
 
 // maxFeed is the largest archive that is taken in, in bytes: some four times the
@@ -41,10 +47,10 @@ func (a *API) feedRoutes() []Route {
 		{Method: "GET", Path: "/api/v1/feeds/operations", Summary: "Imports of a feed, newest first; refused ones with the reason", Action: identity.ActReadEvidence,
 			Query: []Param{{"name", "of the feed"}, {"ecosystem", "of its records"}}, Out: client.List[client.FeedOperation]{}, Status: 200, handle: a.feedOperations},
 		{Method: "POST", Path: "/api/v1/feeds", Summary: "Import a zip of OSV records: it comes into force whole, or not at all", Action: identity.ActOperate,
-			Query: []Param{{"name", "of the feed"}, {"ecosystem", "of its records; empty: several"}, {"allow_older", "true takes an archive that is older, or has lost most records"}},
+			Query: []Param{{"name", "of the feed"}, {"ecosystem", "of its records; empty: several"}, {"downgrade", "why an archive is taken all the same that is older, or has lost many records: for administrators"}},
 			In:    RawBytes{zipType}, Out: client.FeedOperation{}, Status: 200, handle: a.importFeed},
 		{Method: "POST", Path: "/api/v1/exploits", Summary: "Take in CISA's catalog of known exploited vulnerabilities (JSON), or EPSS scores (CSV, also under gzip)", Action: identity.ActOperate,
-			Query: []Param{{"allow_older", "true takes a list that is older, or has lost most records"}}, In: RawBytes{octetType}, Out: client.ExploitList{}, Status: 200, handle: a.importExploits},
+			Query: []Param{{"downgrade", "why a list is taken all the same that is older, or has lost many records: for administrators"}}, In: RawBytes{octetType}, Out: client.ExploitList{}, Status: 200, handle: a.importExploits},
 		{Method: "GET", Path: "/api/v1/exploits", Summary: "The lists of exploited flaws in force", Action: identity.ActReadEvidence, Out: client.List[client.ExploitList]{}, Status: 200, handle: a.exploits},
 		{Method: "GET", Path: "/api/v1/findings", Summary: "What advisories say about an artifact's components, and what is not known", Action: identity.ActReadEvidence,
 			Query: []Param{{"digest", "subject, sha256:…"}, {"repository", "by whose grants it is read"}}, Out: client.Findings{}, Status: 200, handle: a.findings},
@@ -68,7 +74,7 @@ func (a *API) feeds(w http.ResponseWriter, r *http.Request) {
 	out := client.List[client.Feed]{Items: []client.Feed{}}
 	for _, s := range all {
 		out.Items = append(out.Items, client.Feed{Name: s.Name, Ecosystem: s.Ecosystem, Operation: s.Operation, Records: s.Records,
-			Checked: known(s.Checked), Changed: known(s.Changed), Archive: s.Archive, Problem: s.Problem})
+			Checked: known(s.Checked), Changed: known(s.Changed), Archive: s.Archive, Problem: s.Problem, Blocked: s.Blocked})
 	}
 	WriteJSON(w, http.StatusOK, out)
 }
@@ -101,14 +107,11 @@ func (a *API) feedOperations(w http.ResponseWriter, r *http.Request) {
 // WireOperation is an import as it is told.
 func WireOperation(o feed.Operation) client.FeedOperation {
 	return client.FeedOperation{ID: o.ID, Name: o.Name, Ecosystem: o.Ecosystem, State: o.State, Started: known(o.Started), Finished: known(o.Finished),
-		Added: o.Added, Changed: o.Changed, Withdrawn: o.Withdrawn, Removed: o.Removed, Unchanged: o.Unchanged, Skipped: o.Skipped, Archive: o.Archive, Problem: o.Problem}
+		Added: o.Added, Changed: o.Changed, Withdrawn: o.Withdrawn, Removed: o.Removed, Unchanged: o.Unchanged, Skipped: o.Skipped, Archive: o.Archive, Problem: o.Problem, Reason: o.Reason}
 }
 
 func (a *API) importFeed(w http.ResponseWriter, r *http.Request) {
-	older, err := flag(r, "allow_older")
-	if aerr := a.allow(r, identity.ActOperate, identity.ResourceConfig, ""); aerr != nil {
-		err = aerr
-	}
+	downgrade, err := a.downgrade(r)
 	if err == nil {
 		err = wantMedia(r, zipType)
 	}
@@ -118,12 +121,21 @@ func (a *API) importFeed(w http.ResponseWriter, r *http.Request) {
 	}
 	in, _ := unhurried(w, r)
 	q := r.URL.Query()
-	op, err := a.bring(r.Context(), in, feed.Options{Name: q.Get("name"), Ecosystem: q.Get("ecosystem"), Actor: identity.FromContext(r.Context()).Actor(), AllowOlder: older})
+	op, err := a.bring(r.Context(), in, feed.Options{Name: q.Get("name"), Ecosystem: q.Get("ecosystem"), Actor: identity.FromContext(r.Context()).Actor(), AllowDowngrade: downgrade != "", Reason: downgrade})
 	if err != nil {
 		a.fail(w, r, err)
 		return
 	}
 	WriteJSON(w, http.StatusOK, WireOperation(op))
+}
+
+// downgrade is why a feed may go back, which only an administrator may say.
+func (a *API) downgrade(r *http.Request) (string, error) {
+	why := strings.TrimSpace(r.URL.Query().Get("downgrade"))
+	if err := a.allow(r, identity.ActOperate, identity.ResourceConfig, ""); err != nil || why == "" {
+		return "", err
+	}
+	return why, a.allow(r, identity.ActAdmin, identity.ResourceConfig, "")
 }
 
 // bring imports an archive that comes as a stream: a zip is read from its end, so
@@ -253,17 +265,14 @@ func (a *API) affected(w http.ResponseWriter, r *http.Request) {
 
 func (a *API) importExploits(w http.ResponseWriter, r *http.Request) {
 	out, err := func() (l exploit.List, err error) {
-		if err := a.allow(r, identity.ActOperate, identity.ResourceConfig, ""); err != nil {
-			return l, err
-		}
-		older, err := flag(r, "allow_older")
+		downgrade, err := a.downgrade(r)
 		if err == nil {
 			err = wantMedia(r, octetType)
 		}
 		if err != nil {
 			return l, err
 		}
-		return a.o.Vulnerabilities.Exploits.Import(r.Context(), r.Body, identity.FromContext(r.Context()).Actor(), older)
+		return a.o.Vulnerabilities.Exploits.Import(r.Context(), r.Body, identity.FromContext(r.Context()).Actor(), downgrade)
 	}()
 	if err != nil {
 		a.fail(w, r, err)

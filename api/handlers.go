@@ -76,6 +76,8 @@ func (a *API) table() []Route {
 		a.feedRoutes(),
 		a.inventoryRoutes(),
 		a.riskRoutes(),
+		a.upstreamRoutes(),
+		a.canaryRoutes(),
 		a.gateRoutes(),
 		a.webhookRoutes(),
 		a.sourceRoutes(),

@@ -21,6 +21,7 @@ type Feed struct {
 	Changed   *time.Time `json:"changed,omitempty"` // since when the operation is in force
 	Archive   string     `json:"archive,omitempty"` // digest of its bytes
 	Problem   string     `json:"problem,omitempty"` // why the last attempt failed
+	Blocked   string     `json:"blocked,omitempty"` // why what is in force is not believed
 }
 
 // FeedOperation is one import: POST /api/v1/feeds, GET /api/v1/feeds/operations.
@@ -28,7 +29,7 @@ type FeedOperation struct {
 	ID        int64      `json:"id"`
 	Name      string     `json:"name"`
 	Ecosystem string     `json:"ecosystem"`
-	State     string     `json:"state"` // reading, in_force, refused, superseded
+	State     string     `json:"state"` // reading, in_force, refused, superseded, blocked
 	Started   *time.Time `json:"started,omitempty"`
 	Finished  *time.Time `json:"finished,omitempty"`
 	Added     int64      `json:"added"`
@@ -39,6 +40,7 @@ type FeedOperation struct {
 	Skipped   []string   `json:"skipped,omitempty"` // records that could not be read
 	Archive   string     `json:"archive,omitempty"`
 	Problem   string     `json:"problem,omitempty"`
+	Reason    string     `json:"reason,omitempty"` // why it was taken all the same
 }
 
 // Findings is what advisories say about an artifact: GET /api/v1/findings.
@@ -141,11 +143,12 @@ func (c *Client) Exploits(ctx context.Context) (*List[ExploitList], error) {
 	return &out, c.call(ctx, http.MethodGet, "/api/v1/exploits", nil, nil, &out)
 }
 
-// ImportExploits takes in CISA's catalog or EPSS's scores.
-func (c *Client) ImportExploits(ctx context.Context, allowOlder bool, list io.Reader) (*ExploitList, error) {
+// ImportExploits takes in CISA's catalog or EPSS's scores; downgrade is why one is
+// taken that goes back.
+func (c *Client) ImportExploits(ctx context.Context, downgrade string, list io.Reader) (*ExploitList, error) {
 	q := url.Values{}
-	if allowOlder {
-		q.Set("allow_older", "true")
+	if downgrade != "" {
+		q.Set("downgrade", downgrade)
 	}
 	var out ExploitList
 	return &out, c.upload(ctx, "/api/v1/exploits", q, list, "application/octet-stream", &out)
@@ -163,11 +166,12 @@ func (c *Client) FeedOperations(ctx context.Context, name, ecosystem string) (*L
 	return &out, c.call(ctx, http.MethodGet, "/api/v1/feeds/operations", url.Values{"name": {name}, "ecosystem": {ecosystem}}, nil, &out)
 }
 
-// ImportFeed streams a zip of OSV records.
-func (c *Client) ImportFeed(ctx context.Context, name, ecosystem string, allowOlder bool, zip io.Reader) (*FeedOperation, error) {
+// ImportFeed streams a zip of OSV records; downgrade is why one is taken that goes
+// back.
+func (c *Client) ImportFeed(ctx context.Context, name, ecosystem string, downgrade string, zip io.Reader) (*FeedOperation, error) {
 	q := url.Values{"name": {name}, "ecosystem": {ecosystem}}
-	if allowOlder {
-		q.Set("allow_older", "true")
+	if downgrade != "" {
+		q.Set("downgrade", downgrade)
 	}
 	var out FeedOperation
 	return &out, c.upload(ctx, "/api/v1/feeds", q, zip, "application/zip", &out)

@@ -7,6 +7,7 @@ import (
 	"assay/api"
 	"assay/artifact"
 	"assay/verify"
+	"assay/vuln/canary"
 	"assay/vuln/exploit"
 	"assay/vuln/feed"
 	"assay/vuln/finding"
@@ -24,7 +25,15 @@ func (s *Server) openVulnerabilities() error {
 		return err
 	}
 	exploits := exploit.NewStore(s.db)
-	s.vulnerabilities = api.Vulnerabilities{Feeds: feeds, Exploits: exploits, Findings: finding.New(s.db, feeds, exploits), MaxAge: s.cfg.Vuln.MaxAge, Temp: temp}
+	findings := finding.New(s.db, feeds, exploits)
+	canaries := canary.New(s.db, feeds, findings)
+	feeds.Before = canaries.Guard
+	upstreams, err := s.openUpstreams(feeds, exploits)
+	if err != nil {
+		return err
+	}
+	s.reg.MustRegister(feed.NewAges(feeds, exploits.Ages))
+	s.vulnerabilities = api.Vulnerabilities{Feeds: feeds, Exploits: exploits, Findings: findings, Canaries: canaries, Upstreams: upstreams, MaxAge: s.cfg.Vuln.MaxAge, Temp: temp}
 	return nil
 }
 

@@ -18,7 +18,9 @@ import (
 	"assay/sbom"
 	"assay/store"
 	"assay/tlog/rekor"
+	"assay/vuln/canary"
 	"assay/vuln/finding"
+	"assay/vuln/malware"
 )
 
 var errNotReady = errors.New("the server is starting or stopping")
@@ -70,6 +72,9 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 		work["forges"] = s.forges.Run
 		work["runners"] = (&baseline.Follower{Store: s.runners, Events: s.events, Logger: s.log}).Run
 		work["findings"] = (&finding.Follower{Matcher: s.vulnerabilities.Findings, Events: s.events, Logger: s.log}).Run
+		work["feeds"] = s.vulnerabilities.Upstreams.Run
+		work["canaries"] = (&canary.Follower{Canaries: s.vulnerabilities.Canaries, Events: s.events, Logger: s.log}).Run
+		work["malware"] = (&malware.Follower{DB: s.db, Events: s.events, Quarantine: s.quarantine, Logger: s.log}).Run
 		work["sboms"] = (&sbom.Follower{Store: s.sboms, Events: s.events, Evidence: s.evidence, Logger: s.log}).Run
 	}
 	for name, run := range work {

@@ -22,16 +22,16 @@ import (
 func (a *app) feedCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "feed",
-		Short:   "Advisory feeds: bring them in, see how old they are",
+		Short:   "Advisory feeds: bring them in, have them fetched, see how old they are",
 		Example: "  assay feed import ./osv\n  assay feed list",
 	}
-	cmd.AddCommand(a.feedImportCommand(), a.feedListCommand(), a.feedLogCommand())
+	cmd.AddCommand(a.feedImportCommand(), a.feedListCommand(), a.feedLogCommand(), a.feedAddCommand(), a.feedRemoveCommand(), a.feedSyncCommand(), a.feedStatusCommand(), a.feedAcceptCommand())
 	return cmd
 }
 
 func (a *app) feedImportCommand() *cobra.Command {
 	var name, ecosystem, as string
-	var older bool
+	var back downgrade
 	cmd := &cobra.Command{
 		Use:   "import PATH …",
 		Short: "Import OSV records, CISA's KEV catalog, EPSS scores",
@@ -49,6 +49,10 @@ Nothing is fetched: bring the files by whatever way is open to you.`,
   assay feed import known_exploited_vulnerabilities.json epss_scores-current.csv.gz`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			why, err := back.why()
+			if err != nil {
+				return err
+			}
 			var found []feed.Found
 			var lists []string
 			for _, path := range args {
@@ -66,7 +70,7 @@ Nothing is fetched: bring the files by whatever way is open to you.`,
 				return usagef("--ecosystem %s is for one archive, %s holds %d", line(ecosystem), line(strings.Join(args, " ")), len(found))
 			}
 			if a.noServer() {
-				return a.importLocally(cmd.Context(), found, lists, name, ecosystem, older)
+				return a.importLocally(cmd.Context(), found, lists, name, ecosystem, why)
 			}
 			s, err := a.connect(cmd.Context(), as, "", true)
 			if err != nil {
@@ -77,7 +81,7 @@ Nothing is fetched: bring the files by whatever way is open to you.`,
 				if ecosystem != "" {
 					f.Ecosystem = ecosystem
 				}
-				op, err := a.importFeed(cmd.Context(), s, f, name, older)
+				op, err := a.importFeed(cmd.Context(), s, f, name, why)
 				if err != nil {
 					return fmt.Errorf("feed %s %s: %w", line(name), line(f.Ecosystem), err)
 				}
@@ -88,7 +92,7 @@ Nothing is fetched: bring the files by whatever way is open to you.`,
 				if err != nil {
 					return err
 				}
-				l, err := s.api().ImportExploits(cmd.Context(), older, in)
+				l, err := s.api().ImportExploits(cmd.Context(), why, in)
 				in.Close()
 				if err != nil {
 					return fmt.Errorf("%s: %w", line(path), err)
@@ -101,9 +105,27 @@ Nothing is fetched: bring the files by whatever way is open to you.`,
 	f := cmd.Flags()
 	f.StringVar(&name, "name", "osv", "what the feed is called here")
 	f.StringVar(&ecosystem, "ecosystem", "", "of its records, where the path does not say")
-	f.BoolVar(&older, "allow-older", false, "take an archive that is older than what is in force, or lacks most of it")
+	back.flags(cmd)
 	f.StringVar(&as, "subject", "", "with --data: the local identity to import as")
 	return cmd
+}
+
+// downgrade is the word of an administrator that a feed may go back.
+type downgrade struct {
+	allow  bool
+	reason string
+}
+
+func (d *downgrade) flags(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&d.allow, "allow-downgrade", false, "take what is older than what is in force, or lacks much of it; for administrators, with --reason")
+	cmd.Flags().StringVar(&d.reason, "reason", "", "with --allow-downgrade: why, which stands in the events")
+}
+
+func (d *downgrade) why() (string, error) {
+	if d.allow != (strings.TrimSpace(d.reason) != "") {
+		return "", usagef("--allow-downgrade and --reason WHY go together")
+	}
+	return strings.TrimSpace(d.reason), nil
 }
 
 func (a *app) tellImports(out client.List[client.FeedOperation]) error {
@@ -116,7 +138,7 @@ func (a *app) tellImports(out client.List[client.FeedOperation]) error {
 }
 
 // importLocally brings archives into a data folder on which no server runs.
-func (a *app) importLocally(ctx context.Context, found []feed.Found, lists []string, name, ecosystem string, older bool) error {
+func (a *app) importLocally(ctx context.Context, found []feed.Found, lists []string, name, ecosystem, why string) error {
 	feeds, exploits, done, err := a.localFeeds(ctx, true)
 	if err != nil {
 		return err
@@ -128,7 +150,7 @@ func (a *app) importLocally(ctx context.Context, found []feed.Found, lists []str
 		if err != nil {
 			return err
 		}
-		o := feed.Options{Name: name, Ecosystem: or(ecosystem, f.Ecosystem), Actor: "system:admin", AllowOlder: older}
+		o := feed.Options{Name: name, Ecosystem: or(ecosystem, f.Ecosystem), Actor: "system:admin", AllowDowngrade: why != "", Reason: why}
 		op, err := feeds.Import(ctx, archive, o)
 		archive.Close()
 		if err != nil {
@@ -141,7 +163,7 @@ func (a *app) importLocally(ctx context.Context, found []feed.Found, lists []str
 		if err != nil {
 			return err
 		}
-		l, err := exploits.Import(ctx, in, "system:admin", older)
+		l, err := exploits.Import(ctx, in, "system:admin", why)
 		in.Close()
 		if err != nil {
 			return fmt.Errorf("%s: %w", line(path), err)
@@ -172,19 +194,19 @@ func listImport(l *client.ExploitList) client.FeedOperation {
 }
 
 // importFeed sends one archive; a folder becomes a zip on its way.
-func (a *app) importFeed(ctx context.Context, s *session, f feed.Found, name string, older bool) (*client.FeedOperation, error) {
+func (a *app) importFeed(ctx context.Context, s *session, f feed.Found, name, why string) (*client.FeedOperation, error) {
 	if f.Zip {
 		in, err := os.Open(f.Path)
 		if err != nil {
 			return nil, err
 		}
 		defer in.Close()
-		return s.api().ImportFeed(ctx, name, f.Ecosystem, older, in)
+		return s.api().ImportFeed(ctx, name, f.Ecosystem, why, in)
 	}
 	r, w := io.Pipe()
 	go func() { w.CloseWithError(zipFolder(w, f.Path)) }()
 	defer r.Close()
-	return s.api().ImportFeed(ctx, name, f.Ecosystem, older, r)
+	return s.api().ImportFeed(ctx, name, f.Ecosystem, why, r)
 }
 
 func zipFolder(w io.Writer, dir string) error {
@@ -235,7 +257,7 @@ func (a *app) feedListCommand() *cobra.Command {
 			return a.print(all, func(w io.Writer) {
 				fmt.Fprintln(w, "FEED\tECOSYSTEM\tRECORDS\tOPERATION\tCHECKED\tCHANGED\tPROBLEM")
 				for _, f := range all.Items {
-					fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", line(f.Name), dash(f.Ecosystem), f.Records, f.Operation, dashed(f.Checked), dashed(f.Changed), dash(f.Problem))
+					fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", line(f.Name), dash(f.Ecosystem), f.Records, f.Operation, dashed(f.Checked), dashed(f.Changed), dash(or(blockedWord(f.Blocked), f.Problem)))
 				}
 			})
 		},

@@ -106,7 +106,7 @@ unmodified cosign, and ask with "assay verify".`,
 		a.backupCommand(),
 		a.restoreCommand(),
 		a.webhookCommand(),
-		a.feedCommand(),
+		a.feedCommand(), a.canaryCommand(),
 	)
 	add("access",
 		a.loginCommand(),

@@ -19,6 +19,7 @@ import (
 	"assay/internal/fault"
 	"assay/sbom"
 	"assay/store"
+	"assay/vuln/canary"
 	"assay/vuln/exploit"
 	"assay/vuln/feed"
 	vulnfinding "assay/vuln/finding"
@@ -275,10 +276,13 @@ func (a *app) localFeeds(ctx context.Context, write bool) (feeds *feed.Store, ex
 	}
 	db, err := store.Open(ctx, "sqlite:"+abs)
 	if err == nil && write {
-		err = db.Migrate(ctx, event.Migrations, feed.Migrations, exploit.Migrations)
+		err = db.Migrate(ctx, event.Migrations, feed.Migrations, exploit.Migrations, canary.Migrations)
 	}
 	if err == nil {
 		feeds, err = feed.NewStore(db, feed.DefaultLimits(), nil)
+	}
+	if err == nil && write {
+		feeds.Before = canary.New(db, feeds, nil).Guard
 	}
 	done = func() {
 		if db != nil {
