@@ -191,6 +191,9 @@ func harden(w http.ResponseWriter) {
 // never the anonymous principal; cookies are not looked at.
 func (a *API) Principal(r *http.Request) (identity.Principal, error) {
 	values := r.Header.Values("Authorization")
+	if keys := r.Header.Values("X-Api-Key"); len(values) == 0 && len(keys) == 1 && strings.HasPrefix(r.URL.Path, "/api/v1/bom") {
+		values = []string{"Bearer " + keys[0]} // as clients of Dependency-Track send it
+	}
 	switch {
 	case len(values) == 0:
 		return identity.Anonymous(), nil

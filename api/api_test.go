@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -152,6 +153,12 @@ func (s *site) fill(st client.Status) {
 		s.t.Fatal(err)
 	}
 	s.guarded()
+	_, header, put := s.request("PUT", "/api/v1/bom")
+	var uploaded client.BOMToken
+	if status, _, b := s.do("PUT", "/api/v1/bom", s.tokens["signer"], header, put); status != 200 || json.Unmarshal(b, &uploaded) != nil || uploaded.Token == "" {
+		s.t.Fatalf("upload: %d %s", status, b)
+	}
+	s.ids["/api/v1/bom/token/{token}"] = uploaded.Token
 	s.ids["/api/v1/vulnerabilities/{id}/artifacts"] = "GHSA-jfh8-c2jp-5v3q/artifacts"
 	s.ids["/api/v1/keys/{role}/rotate"] = "audit/rotate"
 	s.ids["/api/v1/decisions/{id}/facts"], s.ids["/api/v1/policies/{name}/mode"] = report.DecisionID+"/facts", "signed/mode"
@@ -166,6 +173,8 @@ func (s *site) fill(st client.Status) {
 		s.t.Fatal(err)
 	}
 }
+
+const uploadDoc = `{"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "components": [{"type": "library", "bom-ref": "a", "name": "left-pad", "version": "1.0.0", "purl": "pkg:npm/left-pad@1.0.0"}]}`
 
 var jsonBody = map[string]string{"Content-Type": "application/json"}
 
@@ -209,6 +218,11 @@ func (s *site) request(method, path string) (query string, header map[string]str
 		return "", map[string]string{"Content-Type": "application/json"}, []byte(`{"digest":"` + string(s.digest) + `"}`)
 	case "GET /api/v1/decisions":
 		return "?digest=" + string(s.digest), nil, nil
+	case "PUT /api/v1/bom":
+		return "", jsonBody, []byte(`{"projectName": "team/app", "projectVersion": "1", "autoCreate": true, "bom": "` + base64.StdEncoding.EncodeToString([]byte(uploadDoc)) + `"}`)
+	case "POST /api/v1/bom":
+		return "", map[string]string{"Content-Type": "multipart/form-data; boundary=xx"},
+			[]byte("--xx\r\nContent-Disposition: form-data; name=\"projectName\"\r\n\r\nteam/app\r\n--xx\r\nContent-Disposition: form-data; name=\"bom\"; filename=\"bom.json\"\r\n\r\n" + uploadDoc + "\r\n--xx--\r\n")
 	case "GET /api/v1/sboms":
 		return "?digest=" + string(s.digest), nil, nil
 	case "GET /api/v1/components":
@@ -306,6 +320,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 	needs := map[string]string{
 		"post /api/v1/verify": "viewer", "get /api/v1/decisions": "viewer", "get /api/v1/decisions/{id}": "viewer",
 		"get /api/v1/decisions/{id}/facts": "viewer", "post /api/v1/policies/replay": "auditor", "post /api/v1/policies/{name}/mode": "admin",
+		"put /api/v1/bom": "signer", "post /api/v1/bom": "signer", "get /api/v1/bom/token/{token}": "viewer",
 		"post /api/v1/evidence": "signer", "get /api/v1/evidence": "viewer", "get /api/v1/evidence/{id}": "team",
 		"get /api/v1/contracts": "viewer", "get /api/v1/contracts/check": "viewer", "get /api/v1/coverage": "viewer",
 		"get /api/v1/builds": "viewer", "post /api/v1/builds": "signer", "post /api/v1/builds/{id}/finish": "signer",

@@ -73,6 +73,7 @@ func (a *API) table() []Route {
 		a.revocationRoutes(),
 		a.policyRoutes(),
 		a.sbomRoutes(),
+		a.bomRoutes(),
 		a.feedRoutes(),
 		a.inventoryRoutes(),
 		a.riskRoutes(),

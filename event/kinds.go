@@ -46,6 +46,7 @@ const (
 	EvidenceCompleted   Kind = "evidence.completed"
 	SBOMIndexed         Kind = "sbom.indexed"
 	SBOMRefused         Kind = "sbom.refused"
+	SBOMUploaded        Kind = "sbom.uploaded"
 	FeedImported        Kind = "feed.imported"
 	FeedRefused         Kind = "feed.refused"
 	FeedFailed          Kind = "feed.failed"
@@ -239,6 +240,8 @@ func Kinds() []KindInfo {
 			{"incomplete", "it does not claim, or cannot, to hold everything"}}},
 		{SBOMRefused, Domain, "A signed bill of materials could not be read; it counts as absent. The event's digest is what it describes.", []Field{
 			{"attestation", "record, att_..."}, {"reason", "why"}}},
+		{SBOMUploaded, Domain, "A bill of materials was handed in about a project, unsigned, and took the place of the one before. The event's digest stands for the project's name and version.", []Field{
+			{"project", "name"}, {"version", "of the project"}, {"document", "its number"}, {"replaced", "documents that it took the place of"}}},
 		{FeedImported, Domain, "An operation of an advisory feed came into force.", []Field{
 			{"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "its number"}, {"records", "how many are in force"},
 			{"added", "records"}, {"changed", "records, withdrawn ones among them"}, {"withdrawn", "records"}, {"removed", "records"},

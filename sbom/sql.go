@@ -22,6 +22,7 @@ import (
 //     component it is reached (via; 0 from the root).
 //   - sbom_digest: files and packages by digest.
 //   - sbom_pending: attestations to be read, in order.
+//   - sbom_upload: what was handed in without a signature, about a project.
 var Migrations = store.Migrations{Name: "sbom", Steps: []string{`
 CREATE TABLE sbom_document (
 	id           BIGINT NOT NULL PRIMARY KEY,
@@ -77,7 +78,19 @@ CREATE TABLE sbom_pending (
 	attestation TEXT   NOT NULL PRIMARY KEY,
 	asked       BIGINT NOT NULL,
 	tries       BIGINT NOT NULL
-);`}}
+);`, uploadTable}}
+
+const uploadTable = `
+CREATE TABLE sbom_upload (
+	token    TEXT   NOT NULL PRIMARY KEY,
+	project  TEXT   NOT NULL,
+	version  TEXT   NOT NULL,
+	subject  TEXT   NOT NULL,
+	document BIGINT NOT NULL,
+	uploader TEXT   NOT NULL,
+	uploaded BIGINT NOT NULL
+);
+CREATE INDEX sbom_upload_subject ON sbom_upload (subject);`
 
 // The states of a stored document.
 const (
