@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"archive/zip"
+	"assay/vuln/vex"
 	"bytes"
 	"context"
 	"encoding/base64"
@@ -161,6 +162,15 @@ func (s *site) fill(st client.Status) {
 	s.ids["/api/v1/bom/token/{token}"] = uploaded.Token
 	s.ids["/api/v1/vulnerabilities/{id}/artifacts"] = "GHSA-jfh8-c2jp-5v3q/artifacts"
 	s.ids["/api/v1/keys/{role}/rotate"] = "audit/rotate"
+	var stated []vex.Entry
+	for range 2 {
+		var e vex.Entry
+		if err := s.admin.Triage(ctx, client.TriageRequest{Vulnerability: "CVE-2024-1", Products: []string{"**"}, Status: "fixed", Reason: "a test"}, &e); err != nil {
+			s.t.Fatal(err)
+		}
+		stated = append(stated, e)
+	}
+	s.ids["/api/v1/vex/statements/{id}"], s.ids["/api/v1/vex/statements/{id}/bundle"] = stated[0].ID, stated[1].ID+"/bundle"
 	s.ids["/api/v1/decisions/{id}/facts"], s.ids["/api/v1/policies/{name}/mode"] = report.DecisionID+"/facts", "signed/mode"
 	s.ids["/api/v1/registry/repair/{digest}"] = string(artifact.SHA256Of([]byte("{}")))
 	s.serviced()
@@ -233,6 +243,12 @@ func (s *site) request(method, path string) (query string, header map[string]str
 		return "", map[string]string{"Content-Type": "application/json"}, []byte(`{}`)
 	case "POST /api/v1/apply":
 		return "?dry_run=true", map[string]string{"Content-Type": "application/yaml"}, []byte(fmt.Sprintf(policyDoc, s.issuer))
+	case "POST /api/v1/vex/statements":
+		return "?reason=a+test", jsonBody, []byte(`{"@context": "https://openvex.dev/ns/v0.2.0", "statements": [{"vulnerability": {"name": "CVE-2024-1"}, "products": [{"@id": "pkg:npm/a"}], "status": "fixed"}]}`)
+	case "POST /api/v1/vex/triage":
+		return "", jsonBody, []byte(`{"vulnerability": "CVE-2024-1", "products": ["**"], "status": "fixed", "reason": "a test"}`)
+	case "DELETE /api/v1/vex/statements/{id}":
+		return "?reason=a+test", nil, nil
 	case "POST /api/v1/policies/replay":
 		return "?days=7", map[string]string{"Content-Type": "application/yaml"}, []byte(fmt.Sprintf(policyDoc, s.issuer))
 	case "POST /api/v1/policies/{name}/mode":
@@ -319,6 +335,8 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 	// Who may: the least role that does. What needs no role is for all.
 	needs := map[string]string{
 		"post /api/v1/verify": "viewer", "get /api/v1/decisions": "viewer", "get /api/v1/decisions/{id}": "viewer",
+		"get /api/v1/vex/statements": "viewer", "get /api/v1/vex/export": "viewer", "get /api/v1/vex/statements/{id}": "viewer", "get /api/v1/vex/statements/{id}/bundle": "viewer",
+		"post /api/v1/vex/statements": "approver", "post /api/v1/vex/triage": "approver", "delete /api/v1/vex/statements/{id}": "approver",
 		"get /api/v1/decisions/{id}/facts": "viewer", "post /api/v1/policies/replay": "auditor", "post /api/v1/policies/{name}/mode": "admin",
 		"put /api/v1/bom": "signer", "post /api/v1/bom": "signer", "get /api/v1/bom/token/{token}": "viewer",
 		"post /api/v1/evidence": "signer", "get /api/v1/evidence": "viewer", "get /api/v1/evidence/{id}": "team",
@@ -419,7 +437,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 						t.Errorf("what is not there, asked by a stranger: %d, want 403 as for what is", status)
 					}
 					asks := "viewer"
-					if role == "signer" { // who only reads may not write what is there, either
+					if role == "signer" || role == "approver" { // who only reads may not write what is there, either
 						asks = role
 					}
 					if status, _, _ := s.do(verb, gone, s.tokens[asks], nil, nil); status != 404 {

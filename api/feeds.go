@@ -18,6 +18,7 @@ import (
 	"assay/vuln/feed"
 	"assay/vuln/feed/upstream"
 	"assay/vuln/finding"
+	"assay/vuln/vex"
 )
 
 // Vulnerabilities is what the API asks about advisories.
@@ -25,6 +26,8 @@ type Vulnerabilities struct {
 	Feeds    *feed.Store
 	Exploits *exploit.Store
 	Findings *finding.Matcher
+	// Statements are what the site says about flaws of its artifacts.
+	Statements *vex.Store
 	// Upstreams are where feeds are fetched, Canaries what must be found.
 	Upstreams *upstream.Upstreams
 	Canaries  *canary.Canaries
@@ -174,7 +177,7 @@ func (a *API) findings(w http.ResponseWriter, r *http.Request) {
 	var all []finding.Finding
 	var st finding.State
 	if err == nil {
-		all, st, err = a.o.Vulnerabilities.Findings.OfSubject(r.Context(), subject, a.o.Vulnerabilities.MaxAge)
+		all, st, err = a.o.Vulnerabilities.OfSubject(r.Context(), subject, q.Get("repository"))
 	}
 	if err != nil {
 		a.fail(w, r, err)
@@ -190,6 +193,12 @@ func WireFindings(subject artifact.Digest, all []finding.Finding, st finding.Sta
 	for _, f := range all {
 		one := client.Finding{Name: f.Name, Component: f.Component, Version: f.Version, Status: f.Status, Reason: f.Reason, Severity: f.Severity, Score: f.Score, Fixed: f.Fixed,
 			Direct: f.Direct, Via: f.Via, FirstSeen: f.FirstSeen, Summary: f.Summary, Malicious: f.Malicious, KEV: f.KEV, EPSS: f.EPSS}
+		if s := f.Stated; s != nil {
+			one.Statement = &client.FindingStatement{ID: s.ID, Author: s.Author, Status: string(s.Status), Justification: s.Justification, Impact: s.Impact, Until: s.Until}
+			if s.Status != vex.Affected {
+				one.Status = string(s.Status)
+			}
+		}
 		for _, s := range f.Records {
 			one.Records = append(one.Records, client.FindingRecord(s))
 		}
@@ -228,6 +237,10 @@ func (a *API) scan(w http.ResponseWriter, r *http.Request) {
 			return out, err
 		}
 		all, st, err := finding.Judge(r.Context(), a.o.Vulnerabilities.Feeds, book, list, q.Incomplete, a.o.Clock(), a.o.Vulnerabilities.MaxAge)
+		if err != nil {
+			return out, err
+		}
+		err = a.o.Vulnerabilities.State(r.Context(), all, vex.Subject{Repository: q.Repository})
 		return WireFindings("", all, st), err
 	}()
 	if err != nil {

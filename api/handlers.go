@@ -72,6 +72,7 @@ func (a *API) table() []Route {
 	}, slices.Concat(
 		a.revocationRoutes(),
 		a.policyRoutes(),
+		a.vexRoutes(),
 		a.sbomRoutes(),
 		a.bomRoutes(),
 		a.feedRoutes(),

@@ -75,7 +75,7 @@ type Finding struct {
 	Name      string          `json:"name"` // CVE where there is one
 	Component string          `json:"component"`
 	Version   string          `json:"version,omitempty"`
-	Status    string          `json:"status"` // affected, unknown
+	Status    string          `json:"status"` // affected, unknown, or by a statement: not_affected, fixed, under_investigation
 	Reason    string          `json:"reason,omitempty"`
 	Severity  string          `json:"severity"` // critical, high, medium, low, none, unknown
 	Score     float64         `json:"score,omitempty"`
@@ -92,6 +92,22 @@ type Finding struct {
 	// asked: called, imported (not called) or required (not imported).
 	Reachability string   `json:"reachability,omitempty"`
 	Trace        []string `json:"trace,omitempty"` // from the program's own code to the symbol
+	// Statement is what the site states about it.
+	Statement *FindingStatement `json:"statement,omitempty"`
+}
+
+// Settled says that a statement takes the finding away.
+func (f *Finding) Settled() bool { return f.Status == "not_affected" || f.Status == "fixed" }
+
+// FindingStatement is whose word it is that a finding is otherwise than advisories
+// say, and why.
+type FindingStatement struct {
+	ID            string    `json:"id"` // vex_...
+	Author        string    `json:"author"`
+	Status        string    `json:"status"`
+	Justification string    `json:"justification,omitempty"`
+	Impact        string    `json:"impact,omitempty"`
+	Until         time.Time `json:"until,omitzero"`
 }
 
 // ScanRequest asks what advisories say about components that are not stored:
@@ -99,6 +115,7 @@ type Finding struct {
 type ScanRequest struct {
 	Components []ScanComponent `json:"components"`
 	Incomplete []string        `json:"incomplete,omitempty"`
+	Repository string          `json:"repository,omitempty"` // where it is to lie, for statements about repositories
 }
 
 // ScanComponent is one of a bill of materials.

@@ -64,6 +64,8 @@ const (
 	FeedMatched         Kind = "feed.matched"
 	SBOMScanned         Kind = "sbom.scanned"
 	FindingOpened       Kind = "finding.opened"
+	VEXStated           Kind = "vex.stated"
+	VEXWithdrawn        Kind = "vex.withdrawn"
 	FindingResolved     Kind = "finding.resolved"
 	WorkloadStarted     Kind = "workload.started"
 	WorkloadStopped     Kind = "workload.stopped"
@@ -284,6 +286,11 @@ func Kinds() []KindInfo {
 		{SBOMScanned, Domain, "The components of a bill of materials were looked up in the advisories in force. The event's digest is what it describes.", []Field{
 			{"document", "its number"}, {"components", "how many"}, {"affected", "matches of component and advisory"}, {"unknown", "matches of which it cannot be told"},
 			{"unmatched", "components that no feed can know"}}},
+		{VEXStated, Audit, "The site states whether flaws concern its artifacts: decided here, or another's document taken over.", []Field{
+			{"id", "of the statement, vex_..."}, {"source", "triage or import"}, {"author", "of an imported one, by its own word"}, {"reason", "that was given"},
+			{"statements", "how many"}, {"vulnerability", "of the first"}, {"status", "of the first"}, {"until", "when it ends, RFC 3339; absent: no end"}}},
+		{VEXWithdrawn, Audit, "A statement about flaws was taken back.", []Field{
+			{"id", "of the statement, vex_..."}, {"reason", "why"}}},
 		{FindingOpened, Domain, "Advisories newly affect an artifact. The event's digest is the artifact's.", []Field{
 			{"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "its number"}, {"advisories", "the first of them"}, {"count", "of all"},
 			{"malicious", "one is about a package that is itself the attack"}}},

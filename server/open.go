@@ -51,6 +51,7 @@ import (
 	"assay/vuln/finding"
 	"assay/vuln/malware"
 	"assay/vuln/risk"
+	"assay/vuln/vex"
 	"assay/webhook"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -106,7 +107,7 @@ type parts struct {
 // migrations are all tables of this binary, in the order of the floors.
 func migrations() []store.Migrations {
 	return []store.Migrations{
-		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, feed.Migrations, exploit.Migrations, upstream.Migrations, finding.Migrations, canary.Migrations, malware.Migrations, baseline.Migrations,
+		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, feed.Migrations, exploit.Migrations, upstream.Migrations, finding.Migrations, canary.Migrations, vex.Migrations, malware.Migrations, baseline.Migrations,
 		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, forge.Migrations, vouchMigrations, transfer.Migrations,
 		contract.Migrations, inventory.Migrations, supply.Migrations,
 	}

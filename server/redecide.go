@@ -108,13 +108,15 @@ func (s *Server) stir(ctx context.Context) error {
 			}
 		}
 		return nil
-	}, event.AttestationIngested, event.SBOMScanned, event.FindingOpened, event.FindingResolved, event.FeedMatched, event.FeedImported)
+	}, event.AttestationIngested, event.SBOMScanned, event.FindingOpened, event.FindingResolved, event.FeedMatched, event.FeedImported, event.VEXStated, event.VEXWithdrawn)
 }
 
 func (s *Server) stirBy(ctx context.Context, tx *store.Tx, e *event.Event) error {
 	switch e.Kind {
 	case event.SBOMScanned, event.FindingOpened, event.FindingResolved:
 		return s.engine.StirDigest(ctx, tx, e.Digest)
+	case event.VEXStated, event.VEXWithdrawn:
+		return s.engine.StirFlaws(ctx, tx)
 	case event.FeedMatched:
 		return s.engine.StirUnknownFlaws(ctx, tx)
 	case event.FeedImported:

@@ -5,12 +5,13 @@ import (
 	"os"
 
 	"assay/api"
-	"assay/artifact"
+	"assay/policy"
 	"assay/verify"
 	"assay/vuln/canary"
 	"assay/vuln/exploit"
 	"assay/vuln/feed"
 	"assay/vuln/finding"
+	"assay/vuln/vex"
 )
 
 // openVulnerabilities opens what is known of advisories, and makes room for
@@ -33,22 +34,23 @@ func (s *Server) openVulnerabilities() error {
 		return err
 	}
 	s.reg.MustRegister(feed.NewAges(feeds, exploits.Ages))
-	s.vulnerabilities = api.Vulnerabilities{Feeds: feeds, Exploits: exploits, Findings: findings, Canaries: canaries, Upstreams: upstreams, MaxAge: s.cfg.Vuln.MaxAge, Temp: temp}
+	statements := vex.NewStore(vex.Options{DB: s.db, Sign: s.signSource, Site: s.public})
+	s.vulnerabilities = api.Vulnerabilities{Statements: statements, Feeds: feeds, Exploits: exploits, Findings: findings, Canaries: canaries, Upstreams: upstreams, MaxAge: s.cfg.Vuln.MaxAge, Temp: temp}
 	return nil
 }
 
 // flaws gives the decision engine what is known of artifacts' vulnerabilities.
 type flaws struct{ known *api.Vulnerabilities }
 
-func (f flaws) Flaws(ctx context.Context, subject artifact.Digest) (*verify.Flaws, error) {
+func (f flaws) Flaws(ctx context.Context, subject policy.Subject) (*verify.Flaws, error) {
 	if f.known.Findings == nil { // a process that knows nothing of them
 		return &verify.Flaws{}, nil
 	}
 	var out verify.Flaws
 	var err error
-	if out.Findings, out.State, err = f.known.Findings.OfSubject(ctx, subject, f.known.MaxAge); err != nil {
+	if out.Findings, out.State, err = f.known.OfSubject(ctx, subject.Digest, subject.Repository); err != nil {
 		return nil, err
 	}
-	out.Documents, err = f.known.Findings.Documents(ctx, subject)
+	out.Documents, err = f.known.Findings.Documents(ctx, subject.Digest)
 	return &out, err
 }

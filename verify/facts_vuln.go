@@ -7,9 +7,9 @@ import (
 	"slices"
 	"time"
 
-	"assay/artifact"
 	"assay/policy"
 	"assay/vuln/finding"
+	"assay/vuln/vex"
 )
 
 // Bounds of what the facts hold of an artifact's flaws. What is beyond is
@@ -29,20 +29,11 @@ type Flaws struct {
 	Findings  []finding.Finding
 	State     finding.State
 	Documents []string // attestations of the bills of materials
-	// Statements are by the findings' places: what somebody whose word counts
-	// says about one; nil: nobody does.
-	Statements []*FlawStatement
-}
-
-// FlawStatement is a statement that counts about a finding.
-type FlawStatement struct {
-	Status string // not_affected, affected, fixed, under_investigation
-	policy.VulnStatement
 }
 
 // FlawSource knows the flaws of artifacts.
 type FlawSource interface {
-	Flaws(ctx context.Context, subject artifact.Digest) (*Flaws, error)
+	Flaws(ctx context.Context, subject policy.Subject) (*Flaws, error)
 }
 
 // enterVulnerabilities enters what the site knows of the artifact's flaws.
@@ -50,7 +41,7 @@ func (g *gathering) enterVulnerabilities(ctx context.Context, src FlawSource, no
 	if src == nil || !g.policy.WantsVulnerabilities() {
 		return nil
 	}
-	got, err := src.Flaws(ctx, g.target.Digest)
+	got, err := src.Flaws(ctx, g.facts.Subject)
 	if err != nil {
 		return err
 	}
@@ -71,11 +62,13 @@ func (g *gathering) enterVulnerabilities(ctx context.Context, src FlawSource, no
 	all := make([]policy.Vulnerability, len(got.Findings))
 	for i := range got.Findings {
 		all[i] = vulnerability(&got.Findings[i])
-		if i < len(got.Statements) && got.Statements[i] != nil {
-			s := got.Statements[i]
-			all[i].Statement = &s.VulnStatement
-			if s.Status != "affected" {
-				all[i].State = s.Status
+		if s := got.Findings[i].Stated; s != nil {
+			all[i].Statement = &policy.VulnStatement{ID: s.ID, Author: clip(s.Author, 200), Justification: s.Justification}
+			if !s.Until.IsZero() {
+				all[i].Statement.Until = s.Until.UTC().Format(time.RFC3339)
+			}
+			if s.Status != vex.Affected {
+				all[i].State = string(s.Status)
 			}
 		}
 	}

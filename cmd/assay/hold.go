@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"assay/artifact"
 	"assay/client"
@@ -37,18 +36,10 @@ Lock the objects are locked there, too.`,
 			if q.Reason = reason; reason == "" {
 				return usagef("want --reason: it is on record")
 			}
-			if until != "" {
-				t, err := time.Parse(time.DateOnly, until)
-				if err != nil {
-					t, err = time.Parse(time.RFC3339, until)
-				}
-				if in := days(0); err != nil && in.Set(until) == nil && in > 0 { // 90d
-					t, err = time.Now().Add(time.Duration(in)).Truncate(time.Second), nil
-				}
-				if err != nil {
-					return usagef("--until %q: want a day such as 2027-01-31, a time of RFC 3339, or how long from now such as 90d", line(until))
-				}
-				q.Until = &t
+			if end, err := untilOf(until); err != nil {
+				return err
+			} else if !end.IsZero() {
+				q.Until = &end
 			}
 			s, err := a.connect(cmd.Context(), as, "", true)
 			if err != nil {

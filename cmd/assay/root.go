@@ -86,6 +86,7 @@ unmodified cosign, and ask with "assay verify".`,
 		a.sbomCommand(),
 		a.scanCommand(),
 		a.vulnCommand(),
+		a.vexCommand(),
 	)
 	add("registry",
 		a.pushCommand(),

@@ -122,7 +122,10 @@ func (t threshold) fails(i client.Finding) bool {
 	if i.Malicious {
 		return true
 	}
-	if i.Status != "affected" {
+	if i.Settled() {
+		return false // by a statement of the site
+	}
+	if i.Status == "unknown" {
 		return t.unknown
 	}
 	rank, rated := severityRank[i.Severity]
@@ -184,7 +187,7 @@ func (a *app) gate(ctx context.Context, f *gateFlags, text string) error {
 	if slices.ContainsFunc(got.Items, limit.fails) {
 		return &exitError{1}
 	}
-	doubt := !got.Coverage.Complete() || slices.ContainsFunc(got.Items, func(i client.Finding) bool { return i.Status != "affected" })
+	doubt := !got.Coverage.Complete() || slices.ContainsFunc(got.Items, func(i client.Finding) bool { return i.Status == "unknown" })
 	// A list that is asked about and is not there says nothing.
 	doubt = doubt || limit.kev && !got.Coverage.KEV || limit.epss < 2 && !got.Coverage.EPSS
 	switch {

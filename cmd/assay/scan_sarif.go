@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"assay/client"
 )
@@ -36,11 +37,18 @@ type (
 		Text string `json:"text"`
 	}
 	sarifResult struct {
-		RuleID       string            `json:"ruleId"`
-		Level        string            `json:"level"`
-		Message      sarifText         `json:"message"`
-		Locations    []sarifLocation   `json:"locations"`
-		Fingerprints map[string]string `json:"partialFingerprints"`
+		RuleID       string             `json:"ruleId"`
+		Level        string             `json:"level"`
+		Message      sarifText          `json:"message"`
+		Locations    []sarifLocation    `json:"locations"`
+		Fingerprints map[string]string  `json:"partialFingerprints"`
+		Suppressions []sarifSuppression `json:"suppressions,omitempty"`
+	}
+	// Why a result counts for nothing (SARIF 2.1.0, 3.35).
+	sarifSuppression struct {
+		Kind          string `json:"kind"`
+		Status        string `json:"status"`
+		Justification string `json:"justification"`
 	}
 	sarifLocation struct {
 		Physical struct {
@@ -73,6 +81,8 @@ func writeSARIF(w io.Writer, target string, got *client.Findings) error {
 		}
 		level := "warning"
 		switch {
+		case i.Settled():
+			level = "none"
 		case i.Malicious || severityRank[i.Severity] >= severityRank["high"]:
 			level = "error"
 		case i.Status != "affected":
@@ -87,6 +97,9 @@ func writeSARIF(w io.Writer, target string, got *client.Findings) error {
 		var at sarifLocation
 		at.Physical.Artifact.URI = target
 		r.Locations = []sarifLocation{at}
+		if s := i.Statement; i.Settled() && s != nil {
+			r.Suppressions = []sarifSuppression{{Kind: "external", Status: "accepted", Justification: strings.Join([]string{s.ID, s.Author, s.Justification, s.Impact}, "; ")}}
+		}
 		run.Results = append(run.Results, r)
 	}
 	inv := sarifInvocation{Successful: got.Coverage.Complete()}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"assay/client"
@@ -16,7 +17,7 @@ func (a *app) vulnCommand() *cobra.Command {
 		Short:   "What advisories affect, by the stored bills of materials",
 		Example: "  assay vuln list 127.0.0.1:8484/team/app:v1\n  assay vuln where CVE-2021-44228",
 	}
-	cmd.AddCommand(a.vulnListCommand(), a.vulnWhereCommand(), a.vulnRiskCommand(), a.fixFirstCommand())
+	cmd.AddCommand(a.vulnListCommand(), a.vulnWhereCommand(), a.vulnRiskCommand(), a.fixFirstCommand(), a.vulnTriageCommand())
 	return cmd
 }
 
@@ -31,7 +32,8 @@ its signed bills of materials name them. What is not known stands apart: no bill
 of materials, components that no feed knows, feeds that are missing or stale.
 
 Ends with 0 when nothing is found and nothing is left to know, with 1 when there
-are findings, with 2 when there are none but something is unknown.
+are findings, with 2 when there are none but something is unknown. Findings that
+a statement takes away (assay vuln triage) are listed and count for nothing.
 
 With --sort risk findings come by their risk, each in its parts; and without TARGET
 all artifacts do, or those of a --service.`,
@@ -68,7 +70,7 @@ all artifacts do, or those of a --service.`,
 				return err
 			}
 			switch {
-			case len(got.Items) > 0:
+			case slices.ContainsFunc(got.Items, func(f client.Finding) bool { return !f.Settled() }):
 				return &exitError{1}
 			case !got.Coverage.Complete():
 				return &exitError{2}
@@ -112,6 +114,12 @@ func tableOfFindings(w io.Writer, got *client.Findings) {
 		}
 		if f.Reachability != "" {
 			status += ", " + f.Reachability
+		}
+		if s := f.Statement; s != nil {
+			status += ", by " + s.Author
+			if s.Justification != "" {
+				status += ": " + s.Justification
+			}
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", line(f.Name), line(severity), line(status), line(f.Component), dash(f.Fixed), line(f.Direct), f.FirstSeen.Format("2006-01-02"), line(strings.Join(records, " ")))
 	}

@@ -14,6 +14,7 @@ import (
 	"assay/vuln"
 	"assay/vuln/exploit"
 	"assay/vuln/feed"
+	"assay/vuln/vex"
 )
 
 // Finding is an advisory's word about a component of an artifact. Records of
@@ -33,8 +34,25 @@ type Finding struct {
 	Score     float64   // of CVSS, with the severity; 0: none
 	Summary   string
 	Malicious bool
-	KEV       string  // since when it stands in the catalog of known exploited vulnerabilities; "" when it does not
-	EPSS      float64 // probability that it is exploited within 30 days; 0: no score
+	KEV       string      // since when it stands in the catalog of known exploited vulnerabilities; "" when it does not
+	EPSS      float64     // probability that it is exploited within 30 days; 0: no score
+	Names     []string    // all names of the flaw, its own among them
+	Stated    *vex.Stated // what the site states about it; nil: nothing
+}
+
+// Settled says that a statement takes the finding away.
+func (f *Finding) Settled() bool {
+	return f.Stated != nil && (f.Stated.Status == vex.NotAffected || f.Stated.Status == vex.Fixed)
+}
+
+// Apply enters what the site states about findings of an artifact. Malicious
+// packages are not stated away: who holds one takes it out.
+func Apply(all []Finding, book *vex.Book, subject vex.Subject, now time.Time) {
+	for i := range all {
+		if f := &all[i]; !f.Malicious {
+			f.Stated = book.Of(subject, vex.Flaw{Names: f.Names, Component: f.Component}, now)
+		}
+	}
 }
 
 // Source is a record of a feed.
@@ -256,6 +274,7 @@ type flaw struct {
 	malicious bool
 	kev       string
 	epss      float64
+	names     []string
 }
 
 // flaws remembers what was read of the flaws of one answer.
@@ -310,6 +329,7 @@ func (k *flaws) of(ctx context.Context, id string) (*flaw, error) {
 	if f.name == id { // without a CVE all records of the flaw share the first of its names
 		f.name = names[0]
 	}
+	f.names = slices.Compact(names)
 	f.severity = first(f.severity, "unknown")
 	if k, is := k.book.Known(names...); is {
 		f.kev = first(k.Added, "listed")
@@ -334,7 +354,7 @@ func join(all []Finding, r row, f *flaw) []Finding {
 	i := slices.IndexFunc(all, func(o Finding) bool { return o.Name == f.name && o.Component == r.component })
 	if i < 0 {
 		all = append(all, Finding{Name: f.name, Component: r.component, Version: r.version, Status: vuln.Status(r.status).String(), Reason: r.reason, Fixed: r.fixed, Direct: directness(r.direct), Via: r.via,
-			FirstSeen: r.seen, Severity: f.severity, Score: f.score, Summary: f.summary, Malicious: f.malicious, KEV: f.kev, EPSS: f.epss})
+			FirstSeen: r.seen, Severity: f.severity, Score: f.score, Summary: f.summary, Malicious: f.malicious, KEV: f.kev, EPSS: f.epss, Names: f.names})
 		i = len(all) - 1
 	}
 	at := &all[i]

@@ -127,7 +127,7 @@ func (s *site) bring(records ...string) {
 		s.t.Fatal(err)
 	}
 	defer a.Close()
-	op, err := s.feeds.Import(s.t.Context(), a, feed.Options{Name: "osv", Ecosystem: "npm", Actor: "system:test", AllowOlder: true})
+	op, err := s.feeds.Import(s.t.Context(), a, feed.Options{Name: "osv", Ecosystem: "npm", Actor: "system:test", AllowDowngrade: true, Reason: "a test"})
 	if err != nil {
 		s.t.Fatal(err)
 	}

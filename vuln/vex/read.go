@@ -99,7 +99,7 @@ func (p *openVEXProduct) names() (out []string) {
 	if v := p.Identifiers["purl"]; v != "" {
 		out = append(out, v)
 	}
-	if p.ID != "" && (len(out) == 0 || strings.HasPrefix(p.ID, "pkg:")) {
+	if p.ID != "" && (len(out) == 0 || strings.HasPrefix(p.ID, "pkg:") && p.ID != p.Identifiers["purl"]) {
 		out = append(out, p.ID)
 	}
 	return out

@@ -114,6 +114,10 @@ func (s *Statement) Check() error {
 	return nil
 }
 
+// repositoryURN stands before a pattern of repositories in documents of others'
+// forms, where a product is a URI.
+const repositoryURN = "urn:assay:repository:"
+
 // product is a place that a statement is about.
 type product struct {
 	digest     artifact.Digest
@@ -147,7 +151,7 @@ func parseProduct(text string) (p product, err error) {
 		p.digest, err = artifact.ParseDigest(text)
 		return p, err
 	}
-	g, err := glob.Parse(text)
+	g, err := glob.Parse(strings.TrimPrefix(text, repositoryURN))
 	if err != nil {
 		return p, fault.Newf(fault.Invalid, "product %.200q: want a digest, a package URL, or a pattern of repositories such as team/**: %w", text, err)
 	}

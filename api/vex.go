@@ -1,0 +1,204 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"time"
+
+	"assay/artifact"
+	"assay/client"
+	"assay/identity"
+	"assay/internal/fault"
+	"assay/vuln/finding"
+	"assay/vuln/vex"
+)
+
+func (a *API) vexRoutes() []Route {
+	return []Route{
+		{Method: "GET", Path: "/api/v1/vex/statements", Summary: "What the site states about flaws of its artifacts", Action: identity.ActReadEvidence,
+			Query: []Param{{"after", "cursor"}, {"limit", "at most 1000"}, {"ended", "true: also what was withdrawn or is over"}}, Out: client.List[vex.Entry]{}, Status: 200, handle: a.listVEX},
+		{Method: "GET", Path: "/api/v1/vex/export", Summary: "All that the site states now, as one OpenVEX document", Action: identity.ActReadEvidence, Out: RawBytes{"application/json"}, Status: 200, handle: a.exportVEX},
+		{Method: "GET", Path: "/api/v1/vex/statements/{id}", Summary: "One statement", Action: identity.ActReadEvidence, Out: vex.Entry{}, Status: 200, handle: a.showVEX},
+		{Method: "GET", Path: "/api/v1/vex/statements/{id}/bundle", Summary: "What the site signed for a statement", Action: identity.ActReadEvidence, Out: RawBytes{bundleTypes[0]}, Status: 200, handle: a.vexBundle},
+		{Method: "POST", Path: "/api/v1/vex/statements", Summary: "Take over a VEX document: OpenVEX, CSAF or CycloneDX", Action: identity.ActApprove,
+			Query: []Param{{"reason", "why, on record"}, {"until", "when it ends, RFC 3339"}}, In: RawBytes{"application/json", octetType}, Out: vex.Entry{}, Status: 201, handle: a.importVEX},
+		{Method: "POST", Path: "/api/v1/vex/triage", Summary: "State whether a flaw concerns artifacts", Action: identity.ActApprove, In: client.TriageRequest{}, Out: vex.Entry{}, Status: 201, handle: a.triage},
+		{Method: "DELETE", Path: "/api/v1/vex/statements/{id}", Summary: "Take a statement back", Action: identity.ActApprove, Query: []Param{{"reason", "why, on record"}}, Out: vex.Entry{}, Status: 200, handle: a.withdrawVEX},
+	}
+}
+
+// OfSubject gives the findings of an artifact with what the site states about
+// them. repository is where it is met; "" leaves out statements about
+// repositories.
+func (v *Vulnerabilities) OfSubject(ctx context.Context, subject artifact.Digest, repository string) (all []finding.Finding, st finding.State, err error) {
+	if all, st, err = v.Findings.OfSubject(ctx, subject, v.MaxAge); err != nil {
+		return nil, st, err
+	}
+	return all, st, v.State(ctx, all, vex.Subject{Digest: subject, Repository: repository})
+}
+
+// State enters what the site states about findings.
+func (v *Vulnerabilities) State(ctx context.Context, all []finding.Finding, about vex.Subject) error {
+	if v.Statements == nil {
+		return nil
+	}
+	book, err := v.Statements.Book(ctx)
+	if err == nil {
+		finding.Apply(all, book, about, v.Statements.Now())
+	}
+	return err
+}
+
+func (a *API) listVEX(w http.ResponseWriter, r *http.Request) {
+	out, err := func() (out client.List[vex.Entry], err error) {
+		out.Items = []vex.Entry{}
+		if err := a.allow(r, identity.ActReadEvidence, identity.ResourceEvidence, ""); err != nil {
+			return out, err
+		}
+		most, err := limit(r)
+		if err != nil {
+			return out, err
+		}
+		ended, err := flag(r, "ended")
+		if err != nil {
+			return out, err
+		}
+		after, err := readCursor("vex", r.URL.Query().Get("after"))
+		if err != nil {
+			return out, err
+		}
+		all, err := a.o.Vulnerabilities.Statements.List(r.Context(), after, most, ended)
+		for _, e := range all {
+			out.Items = append(out.Items, *e)
+		}
+		if n := len(all); n == most && err == nil {
+			out.Next = writeCursor("vex", all[n-1].ID)
+		}
+		return out, err
+	}()
+	a.answer(w, r, http.StatusOK, out, err)
+}
+
+func (a *API) showVEX(w http.ResponseWriter, r *http.Request) {
+	err := a.allow(r, identity.ActReadEvidence, identity.ResourceEvidence, "")
+	var e *vex.Entry
+	if err == nil {
+		e, err = a.o.Vulnerabilities.Statements.Get(r.Context(), r.PathValue("id"))
+	}
+	a.answer(w, r, http.StatusOK, e, err)
+}
+
+func (a *API) vexBundle(w http.ResponseWriter, r *http.Request) {
+	err := a.allow(r, identity.ActReadEvidence, identity.ResourceEvidence, "")
+	var b []byte
+	if err == nil {
+		b, err = a.o.Vulnerabilities.Statements.Bundle(r.Context(), r.PathValue("id"))
+	}
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", bundleTypes[0])
+	_, _ = w.Write(b)
+}
+
+func (a *API) exportVEX(w http.ResponseWriter, r *http.Request) {
+	b, err := func() ([]byte, error) {
+		if err := a.allow(r, identity.ActReadEvidence, identity.ResourceEvidence, ""); err != nil {
+			return nil, err
+		}
+		var all []vex.Statement
+		after := ""
+		for {
+			page, err := a.o.Vulnerabilities.Statements.List(r.Context(), after, 1000, false)
+			if err != nil {
+				return nil, err
+			}
+			for _, e := range page {
+				all = append(all, e.Statements...)
+			}
+			if len(page) < 1000 {
+				break
+			}
+			after = page[len(page)-1].ID
+		}
+		site := a.o.Status(r.Context()).PublicURL
+		return json.Marshal(vex.OpenVEX(site+"/api/v1/vex/export", site, a.o.Clock(), all))
+	}()
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(b)
+}
+
+func (a *API) importVEX(w http.ResponseWriter, r *http.Request) {
+	e, err := func() (*vex.Entry, error) {
+		if err := a.allow(r, identity.ActApprove, identity.ResourceConfig, ""); err != nil {
+			return nil, err
+		}
+		if err := wantMedia(r, "application/json", octetType); err != nil {
+			return nil, err
+		}
+		b, err := body(w, r, vex.MaxBytes)
+		if err != nil {
+			return nil, err
+		}
+		d, err := vex.Read(b)
+		if err != nil {
+			return nil, err
+		}
+		q := vex.Request{Source: vex.Import, Author: d.Author, Statements: d.Statements, Reason: r.URL.Query().Get("reason"), Actor: identity.FromContext(r.Context()).Actor()}
+		if text := r.URL.Query().Get("until"); text != "" {
+			if q.Until, err = time.Parse(time.RFC3339, text); err != nil {
+				return nil, fault.Newf(fault.Invalid, "until %.40q: want RFC 3339", text)
+			}
+		}
+		return a.o.Vulnerabilities.Statements.State(r.Context(), q)
+	}()
+	a.answer(w, r, http.StatusCreated, e, err)
+}
+
+func (a *API) triage(w http.ResponseWriter, r *http.Request) {
+	e, err := func() (*vex.Entry, error) {
+		if err := a.allow(r, identity.ActApprove, identity.ResourceConfig, ""); err != nil {
+			return nil, err
+		}
+		var q client.TriageRequest
+		if err := request(w, r, &q); err != nil {
+			return nil, err
+		}
+		names := []string{q.Vulnerability}
+		// What feeds call it otherwise is the same flaw.
+		records, err := a.o.Vulnerabilities.Feeds.ByAlias(r.Context(), q.Vulnerability)
+		if err != nil {
+			return nil, err
+		}
+		for _, one := range records {
+			for _, n := range append([]string{one.ID}, one.Names()...) {
+				if !slices.Contains(names, n) && len(names) < 32 {
+					names = append(names, n)
+				}
+			}
+		}
+		return a.o.Vulnerabilities.Statements.State(r.Context(), vex.Request{
+			Source: vex.Triage, Actor: identity.FromContext(r.Context()).Actor(), Reason: q.Reason, Until: q.Until,
+			Statements: []vex.Statement{{
+				Vulnerabilities: names, Products: q.Products, Components: q.Components, Versions: q.Versions, Status: vex.Status(q.Status), Justification: q.Justification, Impact: q.Reason,
+			}},
+		})
+	}()
+	a.answer(w, r, http.StatusCreated, e, err)
+}
+
+func (a *API) withdrawVEX(w http.ResponseWriter, r *http.Request) {
+	err := a.allow(r, identity.ActApprove, identity.ResourceConfig, "")
+	var e *vex.Entry
+	if err == nil {
+		e, err = a.o.Vulnerabilities.Statements.Withdraw(r.Context(), r.PathValue("id"), identity.FromContext(r.Context()).Actor(), r.URL.Query().Get("reason"))
+	}
+	a.answer(w, r, http.StatusOK, e, err)
+}
