@@ -40,6 +40,8 @@ func (p Place) Scope(repository string) policy.Scope {
 type Question struct {
 	Reference artifact.Reference `json:"reference"` // with a tag or a digest; a digest counts alone
 	Place     Place              `json:"place"`
+	// Standing asks for what stands: a deny is not made again because of the question.
+	Standing bool `json:"standing,omitempty"`
 }
 
 // Answer says of one image whether it may run. It is a deny unless Verdict is

@@ -89,11 +89,11 @@ func (l *Local) Judge(ctx context.Context, q Question) (*Answer, error) {
 		}
 		return nil, undecided(err)
 	}
-	a, err := l.judge(ctx, repository, d, mediaType, q.Place)
+	a, err := l.judge(ctx, repository, d, mediaType, q.Place, q.Standing)
 	if err != nil || a.Allowed() || a.Blocked != "" {
 		return a, err
 	}
-	return l.asPart(ctx, repository, q.Place, a)
+	return l.asPart(ctx, repository, q, a)
 }
 
 func (l *Local) own(host string) bool {
@@ -109,7 +109,7 @@ func undecided(err error) error {
 	return err
 }
 
-func (l *Local) judge(ctx context.Context, repository string, d artifact.Digest, mediaType string, place Place) (*Answer, error) {
+func (l *Local) judge(ctx context.Context, repository string, d artifact.Digest, mediaType string, place Place, standing bool) (*Answer, error) {
 	blocked, err := l.o.Registry.Blocked(ctx, d)
 	if err != nil {
 		return &Answer{Digest: d}, undecided(err)
@@ -124,7 +124,7 @@ func (l *Local) judge(ctx context.Context, repository string, d artifact.Digest,
 	if err != nil && !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.Undecided) {
 		return &Answer{Digest: d}, undecided(err)
 	}
-	if err != nil || dec.PolicyHash != p.Hash() || !dec.Allowed() && l.rested(d, scope.ID) {
+	if err != nil || dec.PolicyHash != p.Hash() || !dec.Allowed() && !standing && l.rested(d, scope.ID) {
 		if dec, err = l.decide(ctx, t, scope, p); err != nil {
 			return &Answer{Digest: d}, undecided(err)
 		}
@@ -185,7 +185,7 @@ func (l *Local) rested(d artifact.Digest, scopeID string) bool {
 
 // asPart lets a manifest run that is part of an index which is allowed: the
 // index names it by its digest, so who signed the index signed it.
-func (l *Local) asPart(ctx context.Context, repository string, place Place, own *Answer) (*Answer, error) {
+func (l *Local) asPart(ctx context.Context, repository string, q Question, own *Answer) (*Answer, error) {
 	wholes, err := l.o.Registry.Wholes(ctx, repository, own.Digest)
 	if err != nil {
 		return own, nil //nolint:nilerr // the manifest itself is denied, and that stands
@@ -198,7 +198,7 @@ func (l *Local) asPart(ctx context.Context, repository string, place Place, own 
 		if err != nil {
 			continue
 		}
-		if a, err := l.judge(ctx, repository, w, mediaType, place); err == nil && a.Allowed() {
+		if a, err := l.judge(ctx, repository, w, mediaType, q.Place, q.Standing); err == nil && a.Allowed() {
 			out := *a
 			out.Digest, out.Basis = own.Digest, BasisIndex
 			return &out, nil

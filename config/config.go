@@ -450,6 +450,9 @@ func (c *Config) Validate() error {
 	if err := c.Admission.validate(); err != nil {
 		return err
 	}
+	if err := c.Inventory.validate(); err != nil {
+		return err
+	}
 	for _, i := range c.Identity.Issuers {
 		if err := i.Validate(); err != nil {
 			return fmt.Errorf("identity.issuers: %w", err)

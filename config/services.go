@@ -17,6 +17,9 @@ type Inventory struct {
 	// Services are files with documents of kind Services, read at the start;
 	// `assay inventory apply` brings more.
 	Services []string `yaml:"services"`
+	// Clusters are Kubernetes clusters whose Pods this server follows itself; other
+	// clusters report.
+	Clusters []KubeCluster `yaml:"clusters"`
 }
 
 // ReadServices reads the files of section inventory.

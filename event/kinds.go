@@ -69,6 +69,10 @@ const (
 	FindingResolved     Kind = "finding.resolved"
 	WorkloadStarted     Kind = "workload.started"
 	WorkloadStopped     Kind = "workload.stopped"
+	WorkloadDenied      Kind = "workload.denied"
+	WorkloadAllowed     Kind = "workload.allowed"
+	WorkloadDrifted     Kind = "workload.drifted"
+	ClusterGuardChanged Kind = "cluster.guard_changed"
 	DecisionMade        Kind = "decision.made"
 	DecisionChanged     Kind = "decision.changed"
 	AdmissionAllowed    Kind = "admission.allowed"
@@ -141,6 +145,18 @@ type KindInfo struct {
 type Field struct {
 	Name    string
 	Meaning string
+}
+
+// workloadFields are those of the kinds that say whether what runs may run.
+func workloadFields(reason string) []Field {
+	f := []Field{
+		{"namespace", "of the workload"}, {"kind", "of the workload"}, {"name", "of the workload"}, {"container", "its name"}, {"image", "reference that was asked for"},
+		{"instances", "how many run it"}, {"decision", "decision, dec_..."}, {"was", "state before: allowed, denied, drifted or unknown"},
+	}
+	if reason != "" {
+		f = append(f, Field{"reason", reason})
+	}
+	return f
 }
 
 // admissionFields are those of the kinds of admission.
@@ -302,6 +318,11 @@ func Kinds() []KindInfo {
 			{"instances", "how many were seen"}, {"nodes", "the first of them"}}},
 		{WorkloadStopped, Domain, "The last instance of a workload's container that ran a digest ended. The event's digest is what ran.", []Field{
 			{"namespace", "where"}, {"kind", "of the workload"}, {"name", "of the workload"}, {"container", "within it"}, {"image", "reference that was asked for"}}},
+		{WorkloadDenied, Alert, "What runs may not run: by evidence, policy, a revocation or a new finding since it was admitted, or it was never decided about. The event's digest is what runs.", workloadFields("why")},
+		{WorkloadAllowed, Domain, "What runs may run again. The event's digest is what runs.", workloadFields("")},
+		{WorkloadDrifted, Alert, "Another digest runs than the one that was admitted and pinned. The event's digest is what runs.", workloadFields("both digests")},
+		{ClusterGuardChanged, Alert, "A webhook configuration, or the policy that only digests may run, is gone from a cluster, says something else, or is back.", []Field{
+			{"kind", "resource"}, {"name", "of the object"}, {"what", "missing, changed or back"}}},
 		{DecisionMade, Domain, "A digest was decided upon for a scope.", []Field{
 			{"id", "decision, dec_..."}, {"scope", "scope's id"}, {"verdict", "allow or deny"}, {"mode", "audit, warn or enforce"},
 			{"policy", "policy hash"}, {"facts", "facts hash"}, {"valid_until", "RFC 3339"}}},

@@ -16,6 +16,8 @@ import (
 	"assay/policy"
 	"assay/registry/gate"
 	"assay/store"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // admissionDoor is the webhook for API servers; empty without a listener.
@@ -24,6 +26,9 @@ type admissionDoor struct {
 	authority *admission.Authority
 	webhook   *admission.Webhook
 	judge     *admission.Local
+	images    *admissionImages
+	rounds    *admission.Rounds
+	connected *prometheus.GaugeVec
 	events    *admission.Events
 }
 
@@ -35,10 +40,14 @@ const (
 // openAdmission opens the webhook, where the configuration has a listener for it.
 func (s *Server) openAdmission(ctx context.Context, keys *keyring.Folder) (err error) {
 	d, c := &s.admission, &s.cfg.Admission
+	d.images = &admissionImages{s: s, parts: map[artifact.Digest][]artifact.Digest{}}
 	d.judge = admission.NewLocal(admission.LocalOptions{
-		Engine: s.engine, Registry: &admissionImages{s: s, parts: map[artifact.Digest][]artifact.Digest{}}, Policies: func() *policy.Set { return s.desired.Load().Policies },
+		Engine: s.engine, Registry: d.images, Policies: func() *policy.Set { return s.desired.Load().Policies },
 		Host: s.host, Hosts: c.Hosts, Clock: s.clock,
 	})
+	if err := s.openRounds(); err != nil {
+		return err
+	}
 	if c.Listen == "" {
 		return nil
 	}
@@ -63,7 +72,7 @@ func (s *Server) openAdmission(ctx context.Context, keys *keyring.Folder) (err e
 	d.events = admission.NewEvents(s.db, s.log)
 	s.onClose("events of admission", d.events.Close)
 	d.webhook, err = admission.NewWebhook(admission.Options{
-		Judge: d.judge, Record: d.events, Cluster: c.Cluster, Environment: c.EnvironmentOf, Never: append([]string{"kube-system"}, c.Never...),
+		Judge: d.judge, Running: running{s}, Record: d.events, Cluster: c.Cluster, Environment: c.EnvironmentOf, Never: append([]string{"kube-system"}, c.Never...),
 		Audit: c.Audit, NoPin: c.NoPin, NoTelemetry: c.NoTelemetry, Clock: s.clock, Logger: s.log.With("service", "admission"), Registerer: s.reg,
 	})
 	return err
@@ -85,21 +94,31 @@ func (a *admissionImages) Resolve(ctx context.Context, repository, reference str
 }
 
 func (a *admissionImages) Blocked(ctx context.Context, d artifact.Digest) (string, error) {
+	parts, err := a.partsOf(ctx, d)
+	if err != nil {
+		return "", err
+	}
+	return a.s.gate.BlockedText(ctx, d, parts)
+}
+
+// partsOf lists the manifests of an index.
+func (a *admissionImages) partsOf(ctx context.Context, d artifact.Digest) (parts []artifact.Digest, err error) {
 	a.mu.Lock()
 	parts, have := a.parts[d]
 	a.mu.Unlock()
-	if !have {
-		if err := a.s.db.View(ctx, func(tx *store.Tx) (err error) { parts, err = gate.Parts(ctx, tx, d); return err }); err != nil {
-			return "", err
-		}
-		a.mu.Lock()
-		if len(a.parts) >= maxPartsKept {
-			clear(a.parts)
-		}
-		a.parts[d] = parts
-		a.mu.Unlock()
+	if have {
+		return parts, nil
 	}
-	return a.s.gate.BlockedText(ctx, d, parts)
+	if err := a.s.db.View(ctx, func(tx *store.Tx) (err error) { parts, err = gate.Parts(ctx, tx, d); return err }); err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.parts) >= maxPartsKept {
+		clear(a.parts)
+	}
+	a.parts[d] = parts
+	return parts, nil
 }
 
 func (a *admissionImages) Wholes(ctx context.Context, repository string, d artifact.Digest) ([]artifact.Digest, error) {

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"assay/admission"
 	"assay/api"
 	"assay/authority"
 	"assay/authority/rotation"
@@ -109,7 +110,7 @@ func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, feed.Migrations, exploit.Migrations, upstream.Migrations, finding.Migrations, canary.Migrations, vex.Migrations, malware.Migrations, baseline.Migrations,
 		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, forge.Migrations, vouchMigrations, transfer.Migrations,
-		contract.Migrations, inventory.Migrations, supply.Migrations,
+		contract.Migrations, inventory.Migrations, admission.Migrations, supply.Migrations,
 	}
 }
 

@@ -70,6 +70,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 		work["contracts"] = s.ledger.Run
 		work["webhooks"] = s.webhooks.Run
 		work["forges"] = s.forges.Run
+		s.clusterWork(work)
 		work["runners"] = (&baseline.Follower{Store: s.runners, Events: s.events, Logger: s.log}).Run
 		work["findings"] = (&finding.Follower{Matcher: s.vulnerabilities.Findings, Events: s.events, Logger: s.log}).Run
 		work["feeds"] = s.vulnerabilities.Upstreams.Run

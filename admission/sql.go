@@ -1,0 +1,81 @@
+package admission
+
+import (
+	"context"
+
+	"assay/artifact"
+	"assay/store"
+)
+
+// Migrations are the tables of what was last found out about what runs.
+//
+//   - admission_running: one image of one namespace: whether it may run, and why not.
+//   - admission_guard: what guards a cluster, as it was last seen there.
+//   - admission_bundle: the version of the last bundle of a cluster.
+var Migrations = store.Migrations{Name: "admission", Steps: []string{`
+CREATE TABLE admission_running (
+	cluster    TEXT   NOT NULL,
+	namespace  TEXT   NOT NULL,
+	image      TEXT   NOT NULL, -- the reference as the workload has it
+	digest     TEXT   NOT NULL, -- what runs
+	state      TEXT   NOT NULL,
+	reason     TEXT   NOT NULL,
+	decision   TEXT   NOT NULL,
+	since      BIGINT NOT NULL,
+	PRIMARY KEY (cluster, namespace, image, digest)
+);
+CREATE TABLE admission_guard (
+	cluster     TEXT   NOT NULL,
+	kind        TEXT   NOT NULL,
+	name        TEXT   NOT NULL,
+	fingerprint TEXT   NOT NULL,
+	since       BIGINT NOT NULL,
+	PRIMARY KEY (cluster, kind, name)
+);
+CREATE TABLE admission_bundle (
+	cluster TEXT   NOT NULL PRIMARY KEY,
+	version BIGINT NOT NULL
+);`}}
+
+// runningKey names an image of a namespace.
+type runningKey struct {
+	cluster, namespace, image string
+	digest                    artifact.Digest
+}
+
+// found is what was found out about it.
+type found struct {
+	state            State
+	reason, decision string
+}
+
+func readFound(ctx context.Context, tx *store.Tx) (map[runningKey]found, error) {
+	rows, err := tx.Query(ctx, `SELECT cluster, namespace, image, digest, state, reason, decision FROM admission_running`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := map[runningKey]found{}
+	for rows.Next() {
+		var k runningKey
+		var f found
+		if err := rows.Scan(&k.cluster, &k.namespace, &k.image, &k.digest, &f.state, &f.reason, &f.decision); err != nil {
+			return nil, err
+		}
+		out[k] = f
+	}
+	return out, rows.Err()
+}
+
+func writeFound(ctx context.Context, tx *store.Tx, k runningKey, f found) error {
+	_, err := tx.Exec(ctx, `INSERT INTO admission_running (cluster, namespace, image, digest, state, reason, decision, since) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (cluster, namespace, image, digest) DO UPDATE SET state = excluded.state, reason = excluded.reason, decision = excluded.decision,
+		since = CASE WHEN admission_running.state = excluded.state THEN admission_running.since ELSE excluded.since END`,
+		k.cluster, k.namespace, k.image, string(k.digest), string(f.state), f.reason, f.decision, store.Micros(tx.Now()))
+	return err
+}
+
+func forget(ctx context.Context, tx *store.Tx, k runningKey) error {
+	_, err := tx.Exec(ctx, `DELETE FROM admission_running WHERE cluster = ? AND namespace = ? AND image = ? AND digest = ?`, k.cluster, k.namespace, k.image, string(k.digest))
+	return err
+}

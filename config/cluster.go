@@ -1,0 +1,41 @@
+package config
+
+import (
+	"regexp"
+	"strings"
+
+	"assay/internal/fault"
+)
+
+// KubeCluster is a Kubernetes cluster that is followed by its API server.
+type KubeCluster struct {
+	// Name is the cluster's in policies, decisions and the inventory.
+	Name string `yaml:"name"`
+	// Kubeconfig is a file whose user may list and watch Pods, and read webhook
+	// configurations; "in-cluster": the own service account.
+	Kubeconfig string `yaml:"kubeconfig"`
+	// Context is one of the file's; empty: its current one.
+	Context string `yaml:"context"`
+	// Environment is the cluster's, for what no service claims.
+	Environment string `yaml:"environment"`
+}
+
+var clusterName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+
+func (i *Inventory) validate() error {
+	seen := map[string]bool{}
+	for _, c := range i.Clusters {
+		switch {
+		case !clusterName.MatchString(c.Name):
+			return fault.Newf(fault.Invalid, "inventory.clusters: name %.80q: want lower-case letters, digits, - . and _, at most 63", c.Name)
+		case seen[c.Name]:
+			return fault.Newf(fault.Invalid, "inventory.clusters: %s stands twice", c.Name)
+		case c.Kubeconfig == "":
+			return fault.Newf(fault.Invalid, "inventory.clusters: %s has no kubeconfig: want a file, or in-cluster", c.Name)
+		case strings.ContainsAny(c.Environment, "/@ \t\n") || len(c.Environment) > 63:
+			return fault.Newf(fault.Invalid, "inventory.clusters: environment %.80q of %s: want letters, digits, . _ and -, at most 63", c.Environment, c.Name)
+		}
+		seen[c.Name] = true
+	}
+	return nil
+}

@@ -1,0 +1,131 @@
+package server
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"assay/admission"
+	"assay/artifact"
+	"assay/client"
+	"assay/config"
+	"assay/event"
+	"assay/inventory"
+	"assay/store"
+)
+
+// runs says that so many workloads run an image in namespace shop of cluster c1.
+func (s *testSite) runs(image string, d artifact.Digest, workloads, instances int) {
+	s.t.Helper()
+	snap := inventory.Snapshot{Cluster: "c1", Reporter: "test"}
+	for w := range workloads {
+		for i := range instances {
+			snap.Workloads = append(snap.Workloads, inventory.Workload{
+				Key:   inventory.Key{Namespace: "shop", Kind: "Deployment", Name: fmt.Sprintf("%s-%d", d.Hex()[:8], w), Instance: fmt.Sprintf("p%d", i), Container: "app"},
+				Image: image, Digest: d, Node: "n1",
+			})
+		}
+	}
+	if err := s.db.Update(s.t.Context(), func(tx *store.Tx) error {
+		_, err := s.inventory.Observe(s.t.Context(), tx, snap)
+		return err
+	}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// count counts events of a kind about a digest.
+func (s *testSite) count(kind event.Kind, d artifact.Digest) (n int) {
+	s.t.Helper()
+	list, err := s.events.Query(s.t.Context(), event.Filter{Kinds: []event.Kind{kind}, Digest: d, Limit: 20_000})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return len(list)
+}
+
+func admitting(c *config.Config) {
+	c.Admission = config.Admission{Listen: "127.0.0.1:0", Cluster: "c1", Environment: "prod"}
+}
+
+// TestRunning: what runs is asked about again when a revocation or a policy comes,
+// and each workload is told of; what was never allowed, and what runs in place of
+// something else, is told of too.
+func TestRunning(t *testing.T) {
+	s := newSite(t, true, admitting)
+	s.apply(s.policyDoc("me@example.com"), false)
+	ctx, host := t.Context(), s.host()
+	manifest, good := s.image("shop/app", "v1", "layer one")
+	s.signImage("shop/app", manifest)
+	_, unsigned := s.image("shop/unsigned", "v1", "layer two")
+	pin := host + "/shop/app:v1@" + string(good)
+	s.runs(pin, good, 20, 10) // 200 Pods
+	s.runs(host+"/shop/unsigned:v1", unsigned, 2, 1)
+	s.runs(pin, unsigned, 1, 1) // drift, of the first of its workloads
+	nginx := artifact.SHA256Of([]byte("nginx"))
+	s.runs("nginx:1.27", nginx, 1, 3)
+	await(t, func() bool { return s.count(event.WorkloadDenied, nginx) == 1 && s.count(event.WorkloadDrifted, unsigned) == 1 })
+	await(t, func() bool { return s.count(event.WorkloadDenied, unsigned) > 0 })
+	if n := s.count(event.WorkloadDenied, good); n != 0 {
+		t.Errorf("%d events about what is allowed", n)
+	}
+	began := time.Now()
+	if _, err := s.admin.Revoke(ctx, client.RevokeRequest{Entries: []client.Revocation{{Kind: "artifact", Digest: good, InvalidSince: time.Unix(0, 0), Reason: "backdoor"}}}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, func() bool { return s.count(event.WorkloadDenied, good) >= 20 })
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("a revocation reached what runs after %s", took)
+	}
+	list, err := s.events.Query(ctx, event.Filter{Kinds: []event.Kind{event.WorkloadDenied}, Digest: good, Limit: 100})
+	if err != nil || len(list) != 20 || !strings.Contains(fmt.Sprintf("%s", list[0].Body), "backdoor") || list[0].Cluster != "c1" {
+		t.Errorf("%d events, %v: %s", len(list), err, list[0].Body)
+	}
+}
+
+// TestRestarts: with every list stale, what runs already starts again, with
+// warnings; what is revoked does not, and what never ran does not.
+func TestRestarts(t *testing.T) {
+	now := daysAgo(0)
+	s := newSiteAt(t, now.now, func(c *config.Config) { admitting(c) })
+	s.apply(s.policyDoc("me@example.com"), false)
+	host, r := s.host(), s.reviewer()
+	image := func(name string) (string, artifact.Digest) {
+		m, d := s.image("shop/"+name, "v1", "layer of "+name)
+		s.signImage("shop/"+name, m)
+		return host + "/shop/" + name + ":v1@" + string(d), d
+	}
+	var pins []string
+	for i := range 20 {
+		pin, d := image(fmt.Sprintf("app%d", i))
+		if a := r.ask(admission.PathValidate, "shop", pin); !a.Allowed {
+			t.Fatalf("fresh: %+v", a.Status)
+		}
+		s.runs(pin, d, 1, 10)
+		pins = append(pins, pin)
+	}
+	leaked, d := image("leaked")
+	s.runs(leaked, d, 1, 1)
+	fresh, _ := image("fresh") // never ran
+	if _, err := s.admin.Revoke(t.Context(), client.RevokeRequest{Entries: []client.Revocation{{Kind: "artifact", Digest: d, InvalidSince: time.Unix(0, 0), Reason: "backdoor"}}}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, func() bool { return !r.ask(admission.PathValidate, "shop", leaked).Allowed })
+	now.pass(25 * time.Hour) // the list of revocations holds 24 h, and is looked at once a minute
+	for _, pin := range slices.Repeat(pins, 10) { // 200 Pods
+		if a := r.ask(admission.PathValidate, "shop", pin); !a.Allowed || len(a.Warnings) != 1 || !strings.Contains(a.Warnings[0], "runs here already") {
+			t.Fatalf("%s: %+v %+v", pin, a, a.Status)
+		}
+	}
+	if a := r.ask(admission.PathValidate, "bank", pins[0]); a.Allowed {
+		t.Error("it runs elsewhere, and is let in here")
+	}
+	if a := r.ask(admission.PathValidate, "shop", fresh); a.Allowed {
+		t.Error("what never ran is let in by stale lists")
+	}
+	if a := r.ask(admission.PathValidate, "shop", leaked); a.Allowed || !strings.Contains(a.Status.Message, "backdoor") {
+		t.Errorf("what is revoked: %+v", a.Status)
+	}
+}
