@@ -66,7 +66,9 @@ func TestRunning(t *testing.T) {
 	s.runs(pin, unsigned, 1, 1) // drift, of the first of its workloads
 	nginx := artifact.SHA256Of([]byte("nginx"))
 	s.runs("nginx:1.27", nginx, 1, 3)
-	await(t, func() bool { return s.count(event.WorkloadDenied, nginx) == 1 && s.count(event.WorkloadDrifted, unsigned) == 1 })
+	await(t, func() bool {
+		return s.count(event.WorkloadDenied, nginx) == 1 && s.count(event.WorkloadDrifted, unsigned) == 1
+	})
 	await(t, func() bool { return s.count(event.WorkloadDenied, unsigned) > 0 })
 	if n := s.count(event.WorkloadDenied, good); n != 0 {
 		t.Errorf("%d events about what is allowed", n)
@@ -113,7 +115,7 @@ func TestRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, func() bool { return !r.ask(admission.PathValidate, "shop", leaked).Allowed })
-	now.pass(25 * time.Hour) // the list of revocations holds 24 h, and is looked at once a minute
+	now.pass(25 * time.Hour)                      // the list of revocations holds 24 h, and is looked at once a minute
 	for _, pin := range slices.Repeat(pins, 10) { // 200 Pods
 		if a := r.ask(admission.PathValidate, "shop", pin); !a.Allowed || len(a.Warnings) != 1 || !strings.Contains(a.Warnings[0], "runs here already") {
 			t.Fatalf("%s: %+v %+v", pin, a, a.Status)
