@@ -1,5 +1,10 @@
 package client
 
+import (
+	"context"
+	"net/http"
+)
+
 // BOMUpload is what clients of Dependency-Track send: PUT /api/v1/bom.
 type BOMUpload struct {
 	ProjectName    string `json:"projectName,omitempty"`
@@ -17,4 +22,10 @@ type BOMToken struct {
 // BOMState says whether an upload is still being looked up.
 type BOMState struct {
 	Processing bool `json:"processing"`
+}
+
+// UploadBOM hands in a bill of materials about a project.
+func (c *Client) UploadBOM(ctx context.Context, u BOMUpload) (*BOMToken, error) {
+	var out BOMToken
+	return &out, c.call(ctx, http.MethodPut, "/api/v1/bom", nil, u, &out)
 }

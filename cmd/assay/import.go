@@ -18,7 +18,7 @@ import (
 )
 
 func (a *app) importCommand() *cobra.Command {
-	return group("import", "Bring over what another registry holds", a.importFrom("registry"), a.importFrom("harbor"))
+	return group("import", "Bring over what another registry, or a Dependency-Track, holds", a.importFrom("registry"), a.importFrom("harbor"), a.importDependencyTrack())
 }
 
 type registryImportFlags struct {
