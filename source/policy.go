@@ -41,6 +41,7 @@ type PolicySpec struct {
 	Identities       []Identity `yaml:"identities,omitempty"`       // who may sign
 	AllowedSigners   string     `yaml:"allowedSigners,omitempty"`   // an allowed-signers file beside the policy, by its path in the repository
 	RequireCommitter bool       `yaml:"requireCommitter,omitempty"` // the committer's address must be one of the signer's
+	Merges           string     `yaml:"merges,omitempty"`           // what merge commits may hold beside their parents' changes: "clean", nothing; "resolved", files in conflict that were settled; default: anything, which is reported
 	Baseline         string     `yaml:"baseline,omitempty"`         // commit up to which nothing has to be signed: whence the policy holds
 	Revoked          []string   `yaml:"revoked,omitempty"`          // SSH keys "SHA256:…" and PGP fingerprints that count no more, whenever they signed
 }
@@ -119,6 +120,9 @@ func (p *Policy) compile() error {
 	}
 	if s.Level < 1 || s.Level > 3 {
 		return fmt.Errorf("level %d: want 1, 2 or 3", s.Level)
+	}
+	if s.Merges != "" && s.Merges != MergesClean && s.Merges != MergesResolved {
+		return fmt.Errorf("merges %.40q: want %s or %s", s.Merges, MergesClean, MergesResolved)
 	}
 	if s.Baseline != "" && !validID(s.Baseline) {
 		return fmt.Errorf("baseline %.80q: want a commit's whole id", s.Baseline)

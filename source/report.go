@@ -58,6 +58,7 @@ type Report struct {
 	Policy       string          `json:"policy"`             // where the policy came from
 	PolicyDigest string          `json:"policy_digest"`      // of its bytes and the allowed signers
 	Commits      []CommitVerdict `json:"commits"`            // parents first
+	Merges       []MergeVerdict  `json:"merges,omitempty"`   // commits of several parents, made again
 	Tag          *TagVerdict     `json:"tag,omitempty"`      //
 	Controls     *Controls       `json:"controls,omitempty"` //
 	Verdict      string          `json:"verdict"`            // "passed", "failed" or "undecided"
@@ -104,6 +105,9 @@ func Verify(ctx context.Context, r *Repository, c Checker, q Request) (*Report, 
 	if err := w.commits(ctx); err != nil {
 		return nil, err
 	}
+	if err := w.merges(ctx); err != nil {
+		return nil, err
+	}
 	if err := w.tag(ctx); err != nil {
 		return nil, err
 	}
@@ -126,6 +130,9 @@ type walk struct {
 	tagName   string
 	tagID     string
 	undecided bool
+	many      []merge // commits of several parents, of which the policy asks
+	badMerge  bool
+	ofMerges  int // findings about merges
 }
 
 func (w *walk) finding(format string, args ...any) {
@@ -299,6 +306,9 @@ func (w *walk) commits(ctx context.Context) error {
 			commit, v.Signature = w.check.Commit(ctx, o.Raw, w.out.Merged)
 		}
 		if commit != nil {
+			if len(commit.Parents) > 1 && !before[id] {
+				w.many = append(w.many, merge{commit, id})
+			}
 			v.Title, v.Author, v.Committer = firstLine(commit.Message), commit.Author.Email, commit.Committer.Email
 		}
 		w.judge("commit "+id, v.Signature)
@@ -348,13 +358,15 @@ func (w *walk) tag(ctx context.Context) error {
 }
 
 func (w *walk) conclude() {
-	signed := len(w.out.Findings) == 0
+	signed := len(w.out.Findings) == w.ofMerges
 	w.out.Level, w.out.Next = Level(w.out.Controls, signed, w.out.Commits[0].Signature.Time, w.out.Branch)
 	switch {
-	case !signed && w.undecided && w.onlyUndecided():
+	case !signed && w.undecided && w.onlyUndecided() && !w.badMerge:
 		w.out.Verdict = NotDecided
-	case !signed:
+	case !signed || w.badMerge:
 		w.out.Verdict = Failed
+	case w.undecided: // a merge that cannot be made again
+		w.out.Verdict = NotDecided
 	case w.out.Level < w.out.Wanted:
 		w.out.Verdict = Failed
 		w.finding("source level is %d, the policy wants %d: %s", w.out.Level, w.out.Wanted, strings.Join(w.out.Next.Missing, "; "))

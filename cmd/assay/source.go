@@ -222,6 +222,15 @@ func sourceTable(w io.Writer, r *source.Report) {
 	for _, c := range r.Commits {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", c.Commit[:12], c.Signature.Status, dash(signerText(c.Signature)), line(c.Title))
 	}
+	for _, m := range r.Merges {
+		if m.State != source.MergeClean {
+			more := strings.Join(m.Files, ", ")
+			if m.More > 0 {
+				more += fmt.Sprintf(", %d more", m.More)
+			}
+			fmt.Fprintf(w, "merge %s\t%s\t%s\t%s\n", m.Commit[:12], m.State, dash(more), line(m.Reason))
+		}
+	}
 	if t := r.Tag; t != nil {
 		fmt.Fprintf(w, "tag %s\t%s\t%s\n", line(t.Name), t.Signature.Status, dash(signerText(t.Signature)))
 	}
