@@ -42,6 +42,7 @@ var groups = []struct {
 	{"trust", 0.08, (*bench).trustDepth},
 	{"revoke", 0.05, (*bench).revokePlan},
 	{"sbom", 0.05, (*bench).sboms},
+	{"feed", 0.05, (*bench).feeds},
 	{"vuln", 0.20, (*bench).vulns},
 	{"registry", 0.80, (*bench).registry},
 	{"build", 0.20, (*bench).build},
