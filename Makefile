@@ -9,7 +9,7 @@ COUNT    ?= 1
 # The frozen module with a CAVP and CMVP record (https://go.dev/doc/security/fips140).
 GOFIPS140 ?= v1.0.0
 
-.PHONY: build cross plugins pkcs11 fips demo test bench lint e2e fuzz clean
+.PHONY: build cross plugins pkcs11 fips demo demo-k8s test bench lint e2e fuzz clean
 
 build: ## bin/assay, static
 	$(BUILD) -o bin/assay ./cmd/assay
@@ -30,6 +30,9 @@ fips: ## bin/assay-fips, with Go's FIPS 140-3 module, which is in force by defau
 
 demo: build ## the main flow on real input; bin/demo.json is its summary
 	$(GO) run ./examples/demo -assay bin/assay -out bin/demo.json
+
+demo-k8s: build ## what may run in a real Kubernetes control plane, and what not
+	PATH="$$(tools/install.sh kubernetes):$$PATH" $(GO) run ./examples/kubernetes -assay bin/assay
 
 test: ## every package, on SQLite and on a throwaway PostgreSQL
 	PATH="$$(tools/install.sh postgresql):$$PATH" $(GO) test -count=$(COUNT) ./...

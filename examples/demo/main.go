@@ -85,6 +85,9 @@ const (
 
 func (d *demo) flow(ctx context.Context) error {
 	d.title("Start: CA, log, timestamp authority, TUF, registry and policy in one process")
+	if err := d.chooseDoor(); err != nil {
+		return err
+	}
 	if err := d.start(ctx, "127.0.0.1:0"); err != nil {
 		return err
 	}
@@ -150,6 +153,10 @@ func (d *demo) flow(ctx context.Context) error {
 	}
 	d.step(ctx, "altered attestation", denied, d.offline("altered.provenance.json", ci, d.path("hello"))...)
 
+	if err := d.admission(ctx, image, unsigned, other); err != nil {
+		return err
+	}
+
 	d.title("Refused: a blob that was tampered with on disk")
 	if err := d.tamper(); err != nil {
 		return err
@@ -203,6 +210,7 @@ type ready struct {
 
 type demo struct {
 	bin, dir, data string
+	door           string // the webhook's address
 	server         *exec.Cmd
 	ready          ready
 	started        time.Time

@@ -32,7 +32,7 @@ func environ(extra ...string) []string {
 // start runs assay up and waits for its ready line.
 func (d *demo) start(ctx context.Context, listen string) error {
 	cmd := exec.Command(d.bin, "up", "--data", d.data, "--listen", listen, "-o", "json")
-	cmd.Env = environ()
+	cmd.Env = environ("ASSAY_ADMISSION_LISTEN="+d.door, "ASSAY_ADMISSION_CLUSTER=demo", "ASSAY_ADMISSION_ENVIRONMENT=production")
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
