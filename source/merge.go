@@ -97,7 +97,7 @@ func (r *Repository) remaker(ctx context.Context, idLength int) (*remaker, error
 		}
 		text.WriteString(f + "\n")
 	}
-	if err := os.MkdirAll(filepath.Join(dir, "objects", "info"), 0o700); err == nil {
+	if err = os.MkdirAll(filepath.Join(dir, "objects", "info"), 0o700); err == nil {
 		err = os.WriteFile(filepath.Join(dir, "objects", "info", "alternates"), []byte(text.String()), 0o600)
 	}
 	if err != nil {

@@ -28,9 +28,8 @@ const (
 type linked struct {
 	link     *layout.Link
 	evidence policy.Evidence
-	depth    int // steps from the artifact
-	shared   int // products that a later step took in
-	until    time.Time
+	depth    int    // steps from the artifact
+	shared   int    // products that a later step took in
 	at       string // trusted time
 }
 
