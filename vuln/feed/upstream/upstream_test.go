@@ -30,7 +30,6 @@ type export struct {
 	mu       sync.Mutex
 	records  map[string]string // by id: its fixed version
 	times    map[string]string
-	tag      string
 	breakAt  int  // bytes after which a connection ends, once for each value
 	weak     bool // no ETag
 	noRange  bool
@@ -462,6 +461,22 @@ func TestFiles(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 	if all, err := s.feeds.Sources(t.Context()); err != nil || len(all) != 2 || all[1].Ecosystem != "npm" {
+		t.Errorf("%+v, %v", all, err)
+	}
+	// A tree that is away for a while leaves no feed behind that stays broken.
+	if err := os.Rename(dir, dir+"-away"); err != nil {
+		t.Fatal(err)
+	}
+	if st := s.turn(); st.Problem == "" {
+		t.Errorf("%+v", st)
+	}
+	if err := os.Rename(dir+"-away", dir); err != nil {
+		t.Fatal(err)
+	}
+	if st := s.turn(); st.Problem != "" {
+		t.Errorf("%+v", st)
+	}
+	if all, err := s.feeds.Sources(t.Context()); err != nil || len(all) != 2 || !all[0].Checked.Equal(s.now) {
 		t.Errorf("%+v, %v", all, err)
 	}
 	if err := s.Remove(t.Context(), "osv", "alice"); err != nil {

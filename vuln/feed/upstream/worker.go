@@ -193,13 +193,16 @@ func (u *Upstreams) failed(ctx context.Context, j job, why error) error {
 	}); err != nil {
 		return err
 	}
-	if j.Type == OSV {
+	// A tree without names of ecosystems has no row of its own among the feeds:
+	// those that are in it do, and say what is refused of them.
+	tree := j.Type == OSV && len(j.Ecosystems) == 0
+	if j.Type == OSV && !tree {
 		return u.o.Feeds.Failed(ctx, j.Name, j.ecosystem, why, j.actor)
 	}
-	if !first {
+	if !first || tree && kind == "refused" {
 		return nil
 	}
-	return u.o.Lists.Failed(ctx, j.Type, why, j.actor)
+	return u.o.Lists.Failed(ctx, j.Name, why, j.actor)
 }
 
 // spread moves a wait by up to a tenth, so that sites do not ask all at once.
