@@ -31,6 +31,7 @@ import (
 	"assay/registry/gate"
 	"assay/registry/integrity"
 	"assay/registry/retention"
+	"assay/registry/ticket"
 	"assay/sbom"
 	"assay/source/forge"
 	"assay/store"
@@ -83,6 +84,7 @@ type Options struct {
 	Vulnerabilities Vulnerabilities
 	Inventory       *inventory.Store
 	Risk            *risk.Scorer
+	Tickets         *ticket.Book
 	SiteServices    []inventory.Spec // of the configuration file
 }
 

@@ -175,6 +175,7 @@ func (s *site) fill(st client.Status) {
 	s.ids["/api/v1/registry/repair/{digest}"] = string(artifact.SHA256Of([]byte("{}")))
 	s.serviced()
 	s.gated()
+	s.ticketed()
 	s.built()
 	s.contracted()
 	s.stocked()
@@ -364,7 +365,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"get /api/v1/runners/anomalies": "viewer", "post /api/v1/runners/accept": "approver",
 		"get /api/v1/supply/scans": "viewer", "post /api/v1/supply/scans": "signer", "get /api/v1/supply/scans/{id}": "viewer", "get /api/v1/supply/scans/{id}/inventory": "viewer", "post /api/v1/supply/accept": "approver",
 		"post /api/v1/trust/roots": "admin", "delete /api/v1/trust/roots/{name}": "admin", "post /api/v1/trust/delegations": "admin",
-		"get /api/v1/risk": "viewer", "get /api/v1/risk/artifact": "viewer", "get /api/v1/risk/services": "viewer", "get /api/v1/risk/upgrades": "viewer", "get /api/v1/inventory/services": "viewer", "get /api/v1/inventory/services/{name}": "viewer", "get /api/v1/inventory/clusters": "viewer", "get /api/v1/inventory/workloads": "viewer", "post /api/v1/inventory/report": "deployer",
+		"get /api/v1/tickets": "viewer", "get /api/v1/tickets/{id}": "viewer", "get /api/v1/risk": "viewer", "get /api/v1/risk/artifact": "viewer", "get /api/v1/risk/services": "viewer", "get /api/v1/risk/upgrades": "viewer", "get /api/v1/inventory/services": "viewer", "get /api/v1/inventory/services/{name}": "viewer", "get /api/v1/inventory/clusters": "viewer", "get /api/v1/inventory/workloads": "viewer", "post /api/v1/inventory/report": "deployer",
 		"post /api/v1/trust/delegations/signed": "signer", "delete /api/v1/trust/delegations": "admin",
 	}
 	public := map[string]bool{

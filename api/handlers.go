@@ -80,6 +80,7 @@ func (a *API) table() []Route {
 		a.riskRoutes(),
 		a.upstreamRoutes(),
 		a.canaryRoutes(),
+		a.ticketRoutes(),
 		a.gateRoutes(),
 		a.webhookRoutes(),
 		a.sourceRoutes(),

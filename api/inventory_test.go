@@ -63,3 +63,21 @@ func (s *site) inventoryRequest(method, path string) (query string, header map[s
 	}
 	return "", nil, nil, false
 }
+
+// ticketed waits for the ticket of what gated put under quarantine.
+func (s *site) ticketed() {
+	s.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		got, err := s.admin.Tickets(s.t.Context(), client.TicketQuery{})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if len(got.Items) > 0 {
+			s.ids["/api/v1/tickets/{id}"] = got.Items[0].ID
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatal("what is under quarantine has no ticket")
+		}
+	}
+}

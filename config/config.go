@@ -270,6 +270,7 @@ func Default() Config {
 		Kind:       "Config",
 		Server:     Server{Listen: "127.0.0.1:8484", ShutdownGrace: 15 * time.Second},
 		Keys:       Keys{Rotation: defaultRotation()},
+		Inventory:  Inventory{TicketAfter: time.Minute},
 		Vuln:       Vuln{MaxAge: 48 * time.Hour},
 		Admission:  Admission{Cluster: "default"},
 		Registry:   Registry{MaxUploads: 64, MaxManifest: 4 << 20, ExchangeLife: 15 * time.Minute},

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"time"
 
 	"assay/internal/fault"
 	"assay/internal/strictyaml"
@@ -20,6 +21,9 @@ type Inventory struct {
 	// Clusters are Kubernetes clusters whose Pods this server follows itself; other
 	// clusters report.
 	Clusters []KubeCluster `yaml:"clusters"`
+	// TicketAfter is how long a gate holds an artifact back before its owner is
+	// told: evidence mostly comes just after a push.
+	TicketAfter time.Duration `yaml:"ticket_after"`
 }
 
 // ReadServices reads the files of section inventory.

@@ -73,6 +73,8 @@ const (
 	WorkloadAllowed     Kind = "workload.allowed"
 	WorkloadDrifted     Kind = "workload.drifted"
 	ClusterGuardChanged Kind = "cluster.guard_changed"
+	TicketOpened        Kind = "ticket.opened"
+	TicketClosed        Kind = "ticket.closed"
 	DecisionMade        Kind = "decision.made"
 	DecisionChanged     Kind = "decision.changed"
 	AdmissionAllowed    Kind = "admission.allowed"
@@ -323,6 +325,11 @@ func Kinds() []KindInfo {
 		{WorkloadDrifted, Alert, "Another digest runs than the one that was admitted and pinned. The event's digest is what runs.", workloadFields("both digests")},
 		{ClusterGuardChanged, Alert, "A webhook configuration, or the policy that only digests may run, is gone from a cluster, says something else, or is back.", []Field{
 			{"kind", "resource"}, {"name", "of the object"}, {"what", "missing, changed or back"}}},
+		{TicketOpened, Alert, "The gate holds an artifact back, and its owner is told: once for each artifact and cause. The event's team is the owner's.", []Field{
+			{"ticket", "tkt_..."}, {"cause", "gate:REPOSITORY, quarantined or revoked"}, {"repository", "where it lies"}, {"owned", "false: nobody owns it, so that it went to the platform's team"},
+			{"reason", "the first checks that failed"}, {"decision", "decision, dec_..."}, {"contacts", "of the team"}, {"mend", "commands that would"}, {"upgrades", "component, to which version, which flaws that mends and which it leaves"}}},
+		{TicketClosed, Domain, "What an artifact was held back for is gone.", []Field{
+			{"ticket", "tkt_..."}, {"cause", "as in ticket.opened"}, {"repository", "where it lies"}, {"reason", "why"}, {"open_seconds", "how long it was open"}}},
 		{DecisionMade, Domain, "A digest was decided upon for a scope.", []Field{
 			{"id", "decision, dec_..."}, {"scope", "scope's id"}, {"verdict", "allow or deny"}, {"mode", "audit, warn or enforce"},
 			{"policy", "policy hash"}, {"facts", "facts hash"}, {"valid_until", "RFC 3339"}}},

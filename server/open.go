@@ -35,6 +35,7 @@ import (
 	"assay/registry/gateway"
 	"assay/registry/integrity"
 	"assay/registry/retention"
+	"assay/registry/ticket"
 	"assay/sbom"
 	"assay/source/forge"
 	"assay/store"
@@ -77,6 +78,7 @@ type parts struct {
 	services        []inventory.Spec // of the configuration
 	inventory       *inventory.Store
 	risk            *risk.Scorer
+	tickets         *ticket.Book
 	assigned        atomic.Pointer[inventory.Catalogue] // that what runs was brought to
 	evidence        *evidence.Store
 	sboms           *sbom.Store
@@ -110,7 +112,7 @@ func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, feed.Migrations, exploit.Migrations, upstream.Migrations, finding.Migrations, canary.Migrations, vex.Migrations, malware.Migrations, baseline.Migrations,
 		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, forge.Migrations, vouchMigrations, transfer.Migrations,
-		contract.Migrations, inventory.Migrations, admission.Migrations, supply.Migrations,
+		contract.Migrations, inventory.Migrations, admission.Migrations, supply.Migrations, ticket.Migrations,
 	}
 }
 
@@ -355,6 +357,9 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 	if err := s.openGate(); err != nil {
 		return err
 	}
+	if err := s.openTickets(); err != nil {
+		return err
+	}
 	if s.gateway, err = gateway.New(gateway.Options{DB: s.db, Clock: s.clock, Logger: s.log, Registerer: s.reg}); err != nil {
 		return err
 	}
@@ -399,7 +404,7 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 	s.api = api.New(api.Options{
 		Ledger: s.ledger, Supply: supply.NewStore(s.db),
 		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Vulnerabilities: s.vulnerabilities, Inventory: s.inventory, SiteServices: s.services, Integrity: s.integrity, Collector: s.collector, Holds: s.legal, Retention: s.retention, Runners: s.runners, Webhooks: s.webhooks, Forges: s.forges, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
-		Risk: s.risk,
+		Risk: s.risk, Tickets: s.tickets,
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
 		Credentials: s.credentials, Desired: s.desired.Load, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Foreign: foreignTrust{s}, Delegations: delegations{s}, Rotate: s.rotate, Clock: s.clock, Logger: s.log,

@@ -5,6 +5,7 @@ import (
 
 	"assay/artifact"
 	"assay/inventory"
+	"assay/registry/ticket"
 	"assay/store"
 	"assay/vuln/risk"
 )
@@ -81,4 +82,12 @@ func pairs(ctx context.Context, tx *store.Tx, fn func(a, b string), q string, ar
 		fn(a, b)
 	}
 	return rows.Err()
+}
+
+// openTickets makes the book of tickets for owners.
+func (s *Server) openTickets() (err error) {
+	s.tickets, err = ticket.New(ticket.Options{
+		DB: s.db, Events: s.events, Engine: s.engine, Risk: s.risk, Catalogue: s.catalogue, After: s.cfg.Inventory.TicketAfter, Logger: s.log, Registerer: s.reg,
+	})
+	return err
 }

@@ -87,6 +87,7 @@ unmodified cosign, and ask with "assay verify".`,
 		a.scanCommand(),
 		a.vulnCommand(),
 		a.vexCommand(),
+		a.ticketCommand(),
 	)
 	add("registry",
 		a.pushCommand(),

@@ -169,8 +169,10 @@ func startServer(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	c := &child{cmd: exec.Command(path, append(args, "-o", "json")...), stderr: &safeBuffer{}, exited: make(chan error, 1)}
 	c.cmd.Dir, c.cmd.Stderr = ts.MkAbs("."), c.stderr
-	for _, k := range []string{"PATH", "HOME", "XDG_CONFIG_HOME", "ASSAY_DATA", "TMPDIR", "ASSAY_LOG_LEVEL"} {
-		c.cmd.Env = append(c.cmd.Env, k+"="+ts.Getenv(k))
+	for _, k := range []string{"PATH", "HOME", "XDG_CONFIG_HOME", "ASSAY_DATA", "TMPDIR", "ASSAY_LOG_LEVEL", "ASSAY_INVENTORY_TICKET_AFTER"} {
+		if v := ts.Getenv(k); v != "" {
+			c.cmd.Env = append(c.cmd.Env, k+"="+v)
+		}
 	}
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := c.cmd.StdoutPipe()
