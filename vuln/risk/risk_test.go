@@ -311,7 +311,7 @@ func TestAThousandArtifacts(t *testing.T) {
 	s := many(t, 1000)
 	at := time.Now()
 	got, err := s.s.Artifacts(t.Context(), "", 100)
-	if err != nil || got.Count != 1000 || got.Findings != 20_000 || len(got.Artifacts) != 100 {
+	if err != nil || got.Count != 1000 || got.Findings != 19_960 || len(got.Artifacts) != 100 {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	if d := time.Since(at); d > 10*time.Second { // wide: machines differ
