@@ -2,6 +2,7 @@ package admission
 
 import (
 	"context"
+	"time"
 
 	"assay/artifact"
 	"assay/store"
@@ -78,4 +79,34 @@ func writeFound(ctx context.Context, tx *store.Tx, k runningKey, f found) error 
 func forget(ctx context.Context, tx *store.Tx, k runningKey) error {
 	_, err := tx.Exec(ctx, `DELETE FROM admission_running WHERE cluster = ? AND namespace = ? AND image = ? AND digest = ?`, k.cluster, k.namespace, k.image, string(k.digest))
 	return err
+}
+
+// RunningImage is an image of a namespace, as the last round found it.
+type RunningImage struct {
+	Cluster, Namespace, Image string
+	Digest                    artifact.Digest
+	State                     State
+	Reason, Decision          string
+	Since                     time.Time
+}
+
+// ListRunning lists what runs in a cluster ("": in all) and is in a state ("": in
+// any), in the order of its keys.
+func ListRunning(ctx context.Context, tx *store.Tx, cluster string, state State, limit int) (out []RunningImage, err error) {
+	rows, err := tx.Query(ctx, `SELECT cluster, namespace, image, digest, state, reason, decision, since FROM admission_running
+		WHERE (? = '' OR cluster = ?) AND (? = '' OR state = ?) ORDER BY cluster, namespace, image, digest LIMIT ?`, cluster, cluster, string(state), string(state), limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var r RunningImage
+		var since int64
+		if err := rows.Scan(&r.Cluster, &r.Namespace, &r.Image, &r.Digest, &r.State, &r.Reason, &r.Decision, &since); err != nil {
+			return nil, err
+		}
+		r.Since = store.Time(since)
+		out = append(out, r)
+	}
+	return out, rows.Err()
 }

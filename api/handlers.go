@@ -77,6 +77,7 @@ func (a *API) table() []Route {
 		a.bomRoutes(),
 		a.feedRoutes(),
 		a.inventoryRoutes(),
+		a.clusterRoutes(),
 		a.riskRoutes(),
 		a.upstreamRoutes(),
 		a.canaryRoutes(),

@@ -7,10 +7,12 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,6 +26,7 @@ type kube struct {
 	c    *kubetest.Cluster
 	home []string // of a publisher
 	at   string   // the site's address
+	door string   // the webhook's
 }
 
 const release = "release@example.com"
@@ -34,8 +37,8 @@ func TestKubernetes(t *testing.T) {
 	if m := kubetest.Missing(); len(m) > 0 {
 		t.Fatalf("not on PATH: %v (tools/install.sh kubernetes)", m)
 	}
-	k := &kube{T: t, at: freeAddress(t)}
 	door := freeAddress(t)
+	k := &kube{T: t, at: freeAddress(t), door: door}
 	k.s = &site{t: t, data: filepath.Join(shortTemp(t), "data"), env: []string{"ASSAY_ADMISSION_LISTEN=" + door, "ASSAY_ADMISSION_CLUSTER=e2e", "ASSAY_ADMISSION_ENVIRONMENT=production"}}
 	k.s.start(k.at)
 	k.home = k.s.home("push@example.com")
@@ -70,6 +73,7 @@ func TestKubernetes(t *testing.T) {
 		{"FiftyTimes", testFiftyTimes},
 		{"Threat_Admission_WebhookDeleted", testWebhookDeleted},
 		{"Revoked", testRevokedInCluster},
+		{"Inventory", testClusterInventory},
 		{"Threat_Admission_BackEndDown", testBackEndDown},
 	} {
 		t.Run(sub.name, func(t *testing.T) {
@@ -400,6 +404,61 @@ func testRevokedInCluster(k *kube) {
 	if took := time.Since(began); took > 2*time.Second { // 1 s, and what kubectl takes on a busy machine
 		k.Errorf("a revocation reached admission after %s", took)
 	}
+}
+
+// testClusterInventory: an agent tells what runs; what may not run any more, what
+// runs in place of something else, and a webhook that is gone are told of.
+func testClusterInventory(k *kube) {
+	grant := filepath.Join(k.TempDir(), "agent.yaml")
+	if err := os.WriteFile(grant, []byte(fmt.Sprintf("apiVersion: assay/v1\nkind: Grant\nmetadata: {name: agent}\nspec: {issuer: %q, subject: agent@example.com, role: deployer, scope: clusters/e2e}\n", k.s.Services.OIDC)), 0o600); err != nil {
+		k.Fatal(err)
+	}
+	k.s.assay("apply", "-f", grant)
+	k.kubectl(k.s.assay("admission", "manifests", "--url", "https://"+k.door), "apply", "-f", "-")
+	ref := k.image("shop/fleet:v1", release)
+	digest := k.digest(ref)
+	pin := ref + "@" + digest
+	k.kubectl("", "create", "deployment", "-n", "shop", "fleet", "--image", ref, "--replicas", "200")
+	k.kubectl("", "rollout", "status", "-n", "shop", "deployment/fleet", "--timeout", "120s")
+
+	agent := exec.Command(k.s.program(), "cluster", "watch", "--cluster", "e2e", "--environment", "production", "--kubeconfig", k.c.Kubeconfig, "--subject", "agent@example.com")
+	agent.Env, agent.Stderr = k.s.environ(), os.Stderr
+	agent.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := agent.Start(); err != nil {
+		k.Fatal(err)
+	}
+	defer func() { _ = agent.Process.Kill(); _ = agent.Wait() }()
+	running := func() int {
+		return strings.Count(k.s.assay("inventory", "workloads", "--digest", digest, "--limit", "1000", "-o", "json"), `"instance"`)
+	}
+	k.await("200 Pods are known to run", func() bool { return running() == 200 })
+
+	// A node says that it runs something else.
+	other := k.digest(k.s.Services.Registry + "/shop/unsigned:v1")
+	k.kubectl(pod("drifting", pin, "", ""), "apply", "-f", "-")
+	k.kubectl("", "wait", "-n", "shop", "--for", "condition=Ready", "--timeout", "30s", "pod/drifting")
+	k.kubectl("", "patch", "pod", "-n", "shop", "drifting", "--subresource", "status", "--type", "merge", "-p",
+		fmt.Sprintf(`{"status":{"containerStatuses":[{"name":"app","image":%q,"imageID":%q,"ready":true,"restartCount":0,"state":{"running":{}}}]}}`, pin, ref+"@"+other))
+	k.await("the drift is told of", func() bool { return k.events("workload.drifted") > 0 })
+
+	before := k.events("workload.denied")
+	began := time.Now()
+	k.s.assay("revoke", "--digest", digest, "--since", "always", "--reason", "a backdoor in the fleet", "--yes")
+	k.await("what runs is told of", func() bool { return k.events("workload.denied") > before })
+	if took := time.Since(began); took > 5*time.Second {
+		k.Errorf("a revocation reached what runs after %s", took)
+	} else {
+		k.Logf("a revocation reached 200 Pods after %s", took.Round(10*time.Millisecond))
+	}
+	k.s.assayRefused(1, []string{"a backdoor in the fleet", "drifted"}, "cluster", "status", "--cluster", "e2e")
+
+	// The nodes are drained: what is revoked does not come back.
+	k.kubectl("", "delete", "pod", "-n", "shop", "-l", "app=fleet", "--wait=false")
+	k.await("no Pod of the revoked image runs", func() bool { return running() == 0 })
+	k.kubectl("", "delete", "deployment", "-n", "shop", "fleet", "--wait=false")
+
+	k.kubectl("", "delete", "validatingwebhookconfiguration", "assay")
+	k.await("the webhook is missed", func() bool { return k.events("cluster.guard_changed") > 0 })
 }
 
 func testBackEndDown(k *kube) {

@@ -1,0 +1,53 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+)
+
+// GuardReport is what guards a cluster, as it was seen there: POST
+// /api/v1/inventory/guards.
+type GuardReport struct {
+	Cluster string         `json:"cluster"`
+	Guards  []ClusterGuard `json:"guards"`
+}
+
+// ClusterGuard is a webhook configuration or policy of "assay admission manifests".
+type ClusterGuard struct {
+	Kind        string `json:"kind"` // resource
+	Name        string `json:"name"`
+	Fingerprint string `json:"fingerprint"` // hex SHA-256 over what it says
+}
+
+// RunningImage is an image of one namespace, and whether it may run: GET
+// /api/v1/inventory/running.
+type RunningImage struct {
+	Cluster   string `json:"cluster"`
+	Namespace string `json:"namespace,omitempty"`
+	Image     string `json:"image"`
+	Digest    string `json:"digest,omitempty"`
+	State     string `json:"state"` // allowed, denied, drifted or unknown
+	Reason    string `json:"reason,omitempty"`
+	Decision  string `json:"decision,omitempty"`
+	Since     string `json:"since"` // RFC 3339
+}
+
+// ReportGuards says what guards a cluster.
+func (c *Client) ReportGuards(ctx context.Context, r GuardReport) error {
+	return c.call(ctx, http.MethodPost, "/api/v1/inventory/guards", nil, r, nil)
+}
+
+// RunningImages lists the images that run in a cluster ("": in all) and are in a
+// state ("": in any), at most 10,000.
+func (c *Client) RunningImages(ctx context.Context, cluster, state string) (*List[RunningImage], error) {
+	q := url.Values{}
+	if cluster != "" {
+		q.Set("cluster", cluster)
+	}
+	if state != "" {
+		q.Set("state", state)
+	}
+	var out List[RunningImage]
+	return &out, c.call(ctx, http.MethodGet, "/api/v1/inventory/running", q, nil, &out)
+}
