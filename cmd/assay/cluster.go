@@ -237,4 +237,3 @@ It is not written into the manifest, which is kept in places where tokens must n
 	f.StringVar(&namespace, "namespace", "assay-agent", "where the agent runs")
 	return cmd
 }
-
