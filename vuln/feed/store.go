@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"log/slog"
 	"time"
@@ -21,6 +22,7 @@ type Store struct {
 	log    *slog.Logger
 	pack   *zstd.Encoder
 	unpack *zstd.Decoder
+	recent cache
 
 	// Before is asked before an operation comes into force, with its records
 	// readable through [Store.Changed] and [Store.Preview]. A [BlockError] holds
@@ -191,6 +193,10 @@ func (s *Store) read(ctx context.Context, q string, args ...any) (all []Record, 
 
 // open reads a stored body.
 func (s *Store) open(body []byte) (*vuln.Advisory, error) {
+	key := sha256.Sum256(body)
+	if a := s.recent.get(key); a != nil {
+		return a, nil
+	}
 	raw, err := s.unpack.DecodeAll(body, nil)
 	if err != nil {
 		return nil, fault.Newf(fault.Tampered, "a stored advisory does not unpack: %w", err)
@@ -199,6 +205,7 @@ func (s *Store) open(body []byte) (*vuln.Advisory, error) {
 	if err != nil {
 		return nil, fault.Newf(fault.Tampered, "a stored advisory: %w", err)
 	}
+	s.recent.put(key, a, len(raw))
 	return a, nil
 }
 
