@@ -23,6 +23,7 @@ type Store struct {
 	pack   *zstd.Encoder
 	unpack *zstd.Decoder
 	recent cache
+	memo   memo
 
 	// Before is asked before an operation comes into force, with its records
 	// readable through [Store.Changed] and [Store.Preview]. A [BlockError] holds

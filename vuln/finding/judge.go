@@ -32,7 +32,7 @@ func Judge(ctx context.Context, feeds *feed.Store, book *exploit.Book, component
 	}
 	st = State{SBOM: true, Scanned: true, Incomplete: incomplete}
 	st.lists(book, now, maxAge)
-	known := flaws{feeds, book, map[string]*flaw{}}
+	known := flaws{feeds: feeds, book: book, known: map[string]*flaw{}, memo: feeds.Memo(sources)}
 	records := map[vuln.Package][]feed.Record{}
 	seen := map[string]bool{}
 	for _, c := range components {
@@ -70,20 +70,22 @@ func Judge(ctx context.Context, feeds *feed.Store, book *exploit.Book, component
 				matches = merge(matches, judge(r, cand)...)
 			}
 		}
+		var mine []Finding // of this component
 		for _, m := range matches {
 			f, err := known.of(ctx, m.advisory)
 			if err != nil {
 				return nil, st, err
 			}
-			all = join(all, row{component: key, version: c.Version, feed: m.feed, advisory: m.advisory, status: int64(m.Status), fixed: m.Fixed, reason: m.Reason, direct: -1, seen: now}, f)
-			at := &all[len(all)-1]
-			for i := range all {
-				if all[i].Name == f.name && all[i].Component == key {
-					at = &all[i]
+			mine = join(mine, row{component: key, version: c.Version, feed: m.feed, advisory: m.advisory, status: int64(m.Status), fixed: m.Fixed, reason: m.Reason, direct: -1, seen: now}, f)
+			at := &mine[len(mine)-1]
+			for i := range mine {
+				if mine[i].Name == f.name && mine[i].Component == key {
+					at = &mine[i]
 				}
 			}
 			at.Direct, at.Via = first(c.Direct, "unknown"), c.Via
 		}
+		all = append(all, mine...)
 	}
 	slices.Sort(st.FeedsMissing)
 	slices.Sort(st.FeedsStale)

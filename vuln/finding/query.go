@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"assay/artifact"
@@ -94,7 +95,7 @@ func (m *Matcher) OfSubject(ctx context.Context, subject artifact.Digest, maxAge
 	}
 	now := m.db.Now()
 	st.lists(book, now, maxAge)
-	known := flaws{m.feeds, book, map[string]*flaw{}}
+	known := flaws{feeds: m.feeds, book: book, known: map[string]*flaw{}}
 	for _, r := range rows {
 		f, err := known.of(ctx, r.advisory)
 		if err != nil {
@@ -282,6 +283,7 @@ type flaws struct {
 	feeds *feed.Store
 	book  *exploit.Book
 	known map[string]*flaw
+	memo  *sync.Map // of earlier answers, while the feeds stay what they are; nil: none
 }
 
 // of reads a record and those that are about the same flaw: severity is filled in
@@ -290,6 +292,35 @@ func (k *flaws) of(ctx context.Context, id string) (*flaw, error) {
 	if f := k.known[id]; f != nil {
 		return f, nil
 	}
+	var f *flaw
+	if k.memo != nil {
+		if old, is := k.memo.Load(id); is {
+			again := *old.(*flaw) //nolint:forcetypeassert // nothing else is put there
+			f = &again
+		}
+	}
+	if f == nil {
+		var err error
+		if f, err = k.read(ctx, id); err != nil {
+			return nil, err
+		}
+		if k.memo != nil {
+			kept := *f
+			k.memo.Store(id, &kept)
+		}
+	}
+	if k, is := k.book.Known(f.names...); is {
+		f.kev = first(k.Added, "listed")
+	}
+	if s, is := k.book.Score(f.names...); is {
+		f.epss = s.Probability
+	}
+	k.known[id] = f
+	return f, nil
+}
+
+// read is what the records say, without the lists of exploited flaws.
+func (k *flaws) read(ctx context.Context, id string) (*flaw, error) {
 	records, err := k.feeds.ByAlias(ctx, id)
 	if err != nil {
 		return nil, err
@@ -331,13 +362,6 @@ func (k *flaws) of(ctx context.Context, id string) (*flaw, error) {
 	}
 	f.names = slices.Compact(names)
 	f.severity = first(f.severity, "unknown")
-	if k, is := k.book.Known(names...); is {
-		f.kev = first(k.Added, "listed")
-	}
-	if s, is := k.book.Score(names...); is {
-		f.epss = s.Probability
-	}
-	k.known[id] = f
 	return f, nil
 }
 
