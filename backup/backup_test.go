@@ -542,3 +542,30 @@ func TestKeysOfAnotherSite(t *testing.T) {
 	_, _, err = w.restore(w.create(), "")
 	wantKind(t, "a key file is gone", err, fault.Tampered)
 }
+
+// TestFirstFiles: files that are emptied into the database are in the backup as they
+// were before its snapshot, so that what is not in the one is in the other.
+func TestFirstFiles(t *testing.T) {
+	w := newWorld(t, storetest.Open(t, store.SQLite))
+	w.entries(3)
+	w.events()
+	p := filepath.Join(w.site.Data, "journal", "0")
+	ok(t, os.MkdirAll(filepath.Dir(p), 0o700))
+	ok(t, os.WriteFile(p, []byte("records"), 0o600))
+	w.site.First = []string{"journal/0", "journal/1"} // of which the second is not there
+	refs, asked := w.site.References, 0
+	w.site.References = func(ctx context.Context, tx *store.Tx, fn func(artifact.Digest) error) error {
+		asked++
+		ok(t, os.WriteFile(p, []byte("emptied"), 0o600))
+		return refs(ctx, tx, fn)
+	}
+	l := w.create()
+	if asked == 0 {
+		t.Fatal("the snapshot was not read: the test shows nothing")
+	}
+	to, _, err := w.restore(l, "")
+	ok(t, err)
+	if b := must(os.ReadFile(filepath.Join(to.Data, "journal", "0")))(t); string(b) != "records" {
+		t.Errorf("restored %q, want what was there before the snapshot", b)
+	}
+}

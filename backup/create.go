@@ -17,6 +17,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,6 +43,9 @@ type Site struct {
 	// References gives each blob that rows of the snapshot name.
 	References func(ctx context.Context, tx *store.Tx, fn func(artifact.Digest) error) error
 	Logger     *slog.Logger
+	// First are files of the data folder that are read before the snapshot of the
+	// database, since what leaves them comes into it.
+	First []string
 	// Pin keeps every blob until it is released; nil: nothing deletes blobs.
 	Pin func(ctx context.Context) (release func(), err error)
 }
@@ -138,7 +142,7 @@ func Create(ctx context.Context, site Site, r Repo, keys Keys, signer Signer) (L
 	for _, step := range []struct {
 		what string
 		do   func(context.Context) error
-	}{{"database", c.database}, {"logs", c.logs}, {"files", c.files}, {"blobs", c.blobs}} {
+	}{{"journal", c.first}, {"database", c.database}, {"logs", c.logs}, {"files", c.files}, {"blobs", c.blobs}} {
 		if err := step.do(s.ctx); err != nil {
 			if ferr := s.failed(); ferr != nil { // what ended the context says more
 				err = ferr
@@ -389,6 +393,8 @@ func (c *creation) leftOut(name string) bool {
 	}
 	base := path.Base(name)
 	switch {
+	case slices.Contains(c.site.First, name):
+		return true
 	case first == "blobs", first == "run", name == "lock", name == MarkerFile, strings.HasPrefix(name, "assay.db"):
 		return true
 	case base == "unlock", strings.HasSuffix(base, ".unlock"), strings.HasPrefix(base, "unlock."):
@@ -425,6 +431,20 @@ func (c *creation) files(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	return c.copyFiles(root, names)
+}
+
+// first copies what is to be read before the database.
+func (c *creation) first(context.Context) error {
+	root, err := os.OpenRoot(c.site.Data)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return c.copyFiles(root, c.site.First)
+}
+
+func (c *creation) copyFiles(root *os.Root, names []string) error {
 	for _, name := range names {
 		f, err := root.Open(filepath.FromSlash(name))
 		if errors.Is(err, fs.ErrNotExist) {

@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"sync"
 	"testing"
@@ -36,6 +37,7 @@ type acknowledged struct {
 	manifests map[artifact.Digest][]byte // manifest bytes
 	evidence  map[string]artifact.Digest // att_ ID: subject
 	layers    map[artifact.Digest][]byte // blobs
+	pulls     map[string]bool            // user agents, each of which pulled once
 }
 
 // TestKillDuringWrites is kill -9 in the middle of log appends, pushes and
@@ -48,7 +50,7 @@ func TestThreat_Store_KillDuringWrites(t *testing.T) {
 	}
 	s := &site{t: t, data: filepath.Join(shortTemp(t), "data")}
 	address := freeAddress(t)
-	ack := &acknowledged{entries: map[uint64][]byte{}, manifests: map[artifact.Digest][]byte{}, evidence: map[string]artifact.Digest{}, layers: map[artifact.Digest][]byte{}}
+	ack := &acknowledged{entries: map[uint64][]byte{}, manifests: map[artifact.Digest][]byte{}, evidence: map[string]artifact.Digest{}, layers: map[artifact.Digest][]byte{}, pulls: map[string]bool{}}
 	monitor := filepath.Join(t.TempDir(), "monitor.json")
 	var slowest time.Duration
 	for i := range cycles {
@@ -62,6 +64,7 @@ func TestThreat_Store_KillDuringWrites(t *testing.T) {
 			wg.Go(func() { pushManifests(ctx, s, token, ack) })
 		}
 		wg.Go(func() { writeEvidence(ctx, s, ack) })
+		wg.Go(func() { pullManifests(ctx, s, token, fmt.Sprintf("cycle%d", i), ack) })
 		time.Sleep(time.Duration(30+mathrand.IntN(250)) * time.Millisecond)
 		s.kill()
 		cancel()
@@ -74,6 +77,7 @@ func TestThreat_Store_KillDuringWrites(t *testing.T) {
 			slowest = max(slowest, s.readyAfter)
 			s.assay("log", "monitor", "--state", monitor, "--once")
 			ack.check(t, s)
+			ack.checkPulls(t, s)
 			s.kill()
 			if t.Failed() {
 				t.Fatalf("after %d cycles", i+1)
@@ -83,9 +87,9 @@ func TestThreat_Store_KillDuringWrites(t *testing.T) {
 	s.start(address)
 	s.assay("log", "verify")
 	s.stop()
-	t.Logf("%d cycles: %d log entries, %d manifests, %d attestations acknowledged and there; slowest start %d ms",
-		cycles, len(ack.entries), len(ack.manifests), len(ack.evidence), slowest.Milliseconds())
-	if len(ack.entries) == 0 || len(ack.manifests) == 0 || len(ack.evidence) == 0 {
+	t.Logf("%d cycles: %d log entries, %d manifests, %d attestations, %d pulls acknowledged and there; slowest start %d ms",
+		cycles, len(ack.entries), len(ack.manifests), len(ack.evidence), len(ack.pulls), slowest.Milliseconds())
+	if len(ack.entries) == 0 || len(ack.manifests) == 0 || len(ack.evidence) == 0 || len(ack.pulls) == 0 {
 		t.Fatal("one kind of write was never acknowledged: the test shows nothing")
 	}
 	if slowest > 2*time.Second {
@@ -156,6 +160,80 @@ func pushManifests(ctx context.Context, s *site, token string, ack *acknowledged
 		ack.mu.Lock()
 		ack.manifests[md] = m
 		ack.mu.Unlock()
+	}
+}
+
+// pullManifests pulls what was pushed, each time as another client. A pull that was
+// answered must be on record.
+func pullManifests(ctx context.Context, s *site, token, cycle string, ack *acknowledged) {
+	for n := 0; ctx.Err() == nil; n++ {
+		var d artifact.Digest
+		ack.mu.Lock()
+		for d = range ack.manifests {
+			break
+		}
+		ack.mu.Unlock()
+		if d == "" {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.PublicURL+"/v2/team/crash/manifests/tag-"+d.Short(), nil)
+		if err != nil {
+			return
+		}
+		agent := fmt.Sprintf("crash-%s-%d", cycle, n)
+		req.Header.Set("User-Agent", agent)
+		req.SetBasicAuth("assay", token)
+		resp, err := web.Do(req)
+		if err != nil {
+			return
+		}
+		b, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusOK || artifact.SHA256Of(b) != d {
+			return
+		}
+		ack.mu.Lock()
+		ack.pulls[agent] = true
+		ack.mu.Unlock()
+	}
+}
+
+// checkPulls wants each pull that was answered once in the audit trail.
+func (a *acknowledged) checkPulls(t *testing.T, s *site) {
+	t.Helper()
+	s.assay("audit", "verify")
+	out := filepath.Join(t.TempDir(), "trail.jsonl")
+	var times map[string]int
+	// What the start found in the journal is sealed once the killed process's lease is over.
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		times = map[string]int{}
+		_ = os.Remove(out)
+		s.assay("audit", "export", "--out", out)
+		b, err := os.ReadFile(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`"user_agent":"(crash-[^"]*)"`).FindAllSubmatch(b, -1) {
+			times[string(m[1])]++
+		}
+		missing := 0
+		for agent := range a.pulls {
+			if times[agent] == 0 {
+				missing++
+			}
+		}
+		if missing == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of %d pulls that were answered are not on record", missing, len(a.pulls))
+		}
+	}
+	for agent, n := range times {
+		if n != 1 {
+			t.Errorf("the pull of %s is on record %d times", agent, n)
+		}
 	}
 }
 

@@ -21,6 +21,9 @@ import (
 // until it is killed.
 const childEnv = "ASSAY_EVENT_TEST_CHILD"
 
+// journalEnv is the folder of the child's journal; empty: it has none.
+const journalEnv = "ASSAY_EVENT_TEST_JOURNAL"
+
 func TestMain(m *testing.M) {
 	if dsn := os.Getenv(childEnv); dsn != "" {
 		if err := work(dsn); err != nil {
@@ -39,7 +42,13 @@ func work(dsn string) error {
 	if err != nil {
 		return err
 	}
-	go func() { _ = event.NewSealer(db, event.SealerOptions{}).Run(ctx) }()
+	var j *event.Journal
+	if data := os.Getenv(journalEnv); data != "" {
+		if j, err = event.OpenJournal(ctx, db, data, nil); err != nil {
+			return err
+		}
+	}
+	go func() { _ = event.NewSealer(db, event.SealerOptions{Journal: j}).Run(ctx) }()
 	go func() { _ = event.NewLog(db, event.LogOptions{}).Consume(ctx, "a", note) }()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -47,9 +56,13 @@ func work(dsn string) error {
 		wg.Go(func() {
 			for i := 0; ; i++ {
 				actor := fmt.Sprintf("%d/%d/%d", os.Getpid(), c, i)
-				err := db.Update(ctx, func(tx *store.Tx) error {
-					return event.Append(ctx, tx, event.Event{Kind: event.ArtifactPushed, Actor: actor})
-				})
+				e := event.Event{Kind: event.ArtifactPushed, Actor: actor}
+				var err error
+				if j != nil && c > 0 { // one always in the database
+					err = j.Append(ctx, []event.Event{e})
+				} else {
+					err = db.Update(ctx, func(tx *store.Tx) error { return event.Append(ctx, tx, e) })
+				}
 				if err != nil {
 					fmt.Fprintln(os.Stderr, err)
 					os.Exit(1)
@@ -69,53 +82,66 @@ func work(dsn string) error {
 // log once, the chain verifies, and the consumer's rows hold each event once.
 func TestThreat_Store_KillKeepsTheChain(t *testing.T) {
 	for _, d := range storetest.Dialects {
-		t.Run(string(d), func(t *testing.T) {
-			cycles := 20
-			if s := os.Getenv("ASSAY_CRASH_CYCLES"); s != "" {
-				n, err := strconv.Atoi(s)
-				if err != nil || n < 1 {
-					t.Fatalf("ASSAY_CRASH_CYCLES=%q: want a number from 1", s)
-				}
-				cycles = n
-			}
-			if d == store.PostgreSQL {
-				cycles = (cycles + 3) / 4
-			}
-			dsn := storetest.DSN(t, d)
-			db := storetest.OpenDSN(t, dsn)
-			migrate(t, db)
-			ctx := context.Background()
-			if err := db.Migrate(ctx, seenSet); err != nil {
-				t.Fatal(err)
-			}
-			acked := map[string]bool{}
-			for cycle := range cycles {
-				kill(t, dsn, cycle, acked)
-				if cycle%5 != 4 && cycle != cycles-1 {
-					continue // several kills in a row, then a look
-				}
-				l := event.NewLog(db, event.LogOptions{})
-				// The lease of the killed one runs out by itself; do not wait for it.
-				sql(t, db, `UPDATE lease SET expires = 0`)
-				stopSealer := seal(t, db)
-				stopConsumer := consume(t, l, "a", note)
-				checkLog(t, db, l, acked)
-				stopConsumer()
-				stopSealer()
-			}
-			t.Logf("%d cycles, %d acknowledged events", cycles, len(acked))
-		})
+		t.Run(string(d), func(t *testing.T) { killedAgainAndAgain(t, d, "") })
 	}
+	t.Run("journal", func(t *testing.T) { killedAgainAndAgain(t, store.SQLite, t.TempDir()) })
 }
 
-func kill(t *testing.T, dsn string, cycle int, acked map[string]bool) {
+// killedAgainAndAgain is the test with a journal in the folder data, or without one.
+func killedAgainAndAgain(t *testing.T, d store.Dialect, data string) {
+	t.Helper()
+	cycles := 20
+	if s := os.Getenv("ASSAY_CRASH_CYCLES"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 {
+			t.Fatalf("ASSAY_CRASH_CYCLES=%q: want a number from 1", s)
+		}
+		cycles = n
+	}
+	if d == store.PostgreSQL {
+		cycles = (cycles + 3) / 4
+	}
+	dsn := storetest.DSN(t, d)
+	db := storetest.OpenDSN(t, dsn)
+	migrate(t, db)
+	ctx := context.Background()
+	if err := db.Migrate(ctx, seenSet); err != nil {
+		t.Fatal(err)
+	}
+	acked := map[string]bool{}
+	for cycle := range cycles {
+		if data != "" { // else the lease of the one before would keep this one's journal out of it
+			sql(t, db, `UPDATE lease SET expires = 0`)
+		}
+		kill(t, dsn, data, cycle, acked)
+		if cycle%5 != 4 && cycle != cycles-1 {
+			continue // several kills in a row, then a look
+		}
+		l := event.NewLog(db, event.LogOptions{})
+		// The lease of the killed one runs out by itself; do not wait for it.
+		sql(t, db, `UPDATE lease SET expires = 0`)
+		if data != "" {
+			if err := event.ReplayJournal(ctx, db, data); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stopSealer := seal(t, db)
+		stopConsumer := consume(t, l, "a", note)
+		checkLog(t, db, l, acked)
+		stopConsumer()
+		stopSealer()
+	}
+	t.Logf("%d cycles, %d acknowledged events", cycles, len(acked))
+}
+
+func kill(t *testing.T, dsn, data string, cycle int, acked map[string]bool) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), childEnv+"="+dsn)
+	cmd.Env = append(os.Environ(), childEnv+"="+dsn, journalEnv+"="+data)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

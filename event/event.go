@@ -65,20 +65,8 @@ func AppendID(ctx context.Context, tx *store.Tx, e Event) (string, error) {
 // TraceID and Body.
 func AppendAll(ctx context.Context, tx *store.Tx, list []Event) error {
 	for i := range list {
-		e := &list[i]
-		if e.Seq != 0 || e.ID != "" {
-			return fault.Newf(fault.Internal, "append event: its number and id are given, not taken")
-		}
-		if e.TraceID == "" {
-			e.TraceID = TraceFrom(ctx)
-		}
-		body, err := e.check()
-		if err != nil {
-			return fmt.Errorf("append event %s: %w", e.Kind, err)
-		}
-		e.Time, e.Body = tx.Now(), stdjson.RawMessage(body)
-		if e.ID, err = newID(e.Time); err != nil {
-			return fmt.Errorf("append event %s: %w", e.Kind, err)
+		if err := list[i].stamp(ctx, tx.Now()); err != nil {
+			return err
 		}
 	}
 	if len(list) == 0 {
@@ -88,6 +76,25 @@ func AppendAll(ctx context.Context, tx *store.Tx, list []Event) error {
 		return fmt.Errorf("append event %s: %w", list[0].Kind, err)
 	}
 	tx.Signal(pendingTopic)
+	return nil
+}
+
+// stamp checks e and fills what the caller does not give.
+func (e *Event) stamp(ctx context.Context, now time.Time) error {
+	if e.Seq != 0 || e.ID != "" {
+		return fault.Newf(fault.Internal, "append event: its number and id are given, not taken")
+	}
+	if e.TraceID == "" {
+		e.TraceID = TraceFrom(ctx)
+	}
+	body, err := e.check()
+	if err != nil {
+		return fmt.Errorf("append event %s: %w", e.Kind, err)
+	}
+	e.Time, e.Body = now, stdjson.RawMessage(body)
+	if e.ID, err = newID(now); err != nil {
+		return fmt.Errorf("append event %s: %w", e.Kind, err)
+	}
 	return nil
 }
 

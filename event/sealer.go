@@ -35,14 +35,16 @@ type SealerOptions struct {
 	Holder     string                // names this run in the lease; default: random
 	Logger     *slog.Logger          // default: nowhere
 	Registerer prometheus.Registerer // default: none
+	Journal    *Journal              // what it seals beside what the database has; nil: none
 }
 
 // Sealer numbers events and seals them in batches. Any number may run on one
 // database, in any processes; the one that holds the lease works.
 type Sealer struct {
-	db     *store.DB
-	holder string
-	log    *slog.Logger
+	db      *store.DB
+	holder  string
+	log     *slog.Logger
+	journal *Journal
 
 	latency prometheus.Histogram
 	sealed  prometheus.Counter
@@ -67,7 +69,7 @@ func NewSealer(db *store.DB, o SealerOptions) *Sealer {
 		o.Holder = "sealer-" + rand.Text()
 	}
 	s := &Sealer{
-		db: db, holder: o.Holder, log: o.Logger,
+		db: db, holder: o.Holder, log: o.Logger, journal: o.Journal,
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "assay_event_seal_seconds", Help: "Age of the oldest event of a batch when it was sealed.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 5, 30},
@@ -102,10 +104,12 @@ func (s *Sealer) Run(ctx context.Context) error {
 	wake, stop := s.db.Watch(pendingTopic)
 	defer stop()
 	defer s.release()
+	defer s.journal.served(false)
 	backoff := time.Duration(0)
 	for ctx.Err() == nil {
 		begin := time.Now()
 		more, err := s.step(ctx)
+		s.journal.served(err == nil && s.epoch != 0)
 		switch {
 		case err == nil:
 			backoff = 0
@@ -162,7 +166,7 @@ func (s *Sealer) step(ctx context.Context) (more bool, err error) {
 		s.renewed = time.Now()
 		if !held {
 			s.lose()
-			return false, nil
+			return false, s.handOver(ctx)
 		}
 		if s.epoch == 0 {
 			s.news, s.nextDue, s.filled = true, time.Time{}, false // as the holder before left it
@@ -177,8 +181,8 @@ func (s *Sealer) step(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := s.publish(ctx, int64(n)); err != nil || n == maxBatch {
-		return n == maxBatch, err
+	if err := s.publish(ctx, int64(n)); err != nil || n >= maxBatch {
+		return n >= maxBatch, err
 	}
 	if !s.filled {
 		some, err := s.fill(ctx)
@@ -206,30 +210,51 @@ func (s *Sealer) release() {
 	}
 }
 
+// handOver leaves what the journal holds to whoever has the lease.
+func (s *Sealer) handOver(ctx context.Context) error {
+	s.journal.served(false)
+	if !s.journal.waiting() {
+		return nil
+	}
+	return s.journal.Flush(ctx)
+}
+
 // sealPending seals at most one batch. The cheap look first spares the writer.
 func (s *Sealer) sealPending(ctx context.Context) (n int, err error) {
-	err = s.db.View(ctx, func(tx *store.Tx) error {
-		return tx.QueryRow(ctx, `SELECT 1 FROM event_pending LIMIT 1`).Scan(&n)
-	})
-	if errors.Is(err, fault.NotFound) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
+	if !s.journal.waiting() {
+		err = s.db.View(ctx, func(tx *store.Tx) error {
+			return tx.QueryRow(ctx, `SELECT 1 FROM event_pending LIMIT 1`).Scan(&n)
+		})
+		if errors.Is(err, fault.NotFound) {
+			return 0, nil
+		}
+		if err != nil {
+			return 0, err
+		}
 	}
 	var oldest, now time.Time
-	err = s.db.Update(ctx, func(tx *store.Tx) error {
-		n = 0
-		if err := tx.Fence(ctx, leaseName, s.epoch); err != nil {
-			return err
-		}
-		events, err := seal(ctx, tx, maxBatch)
-		if err != nil || len(events) == 0 {
-			return err
-		}
-		n, oldest, now = len(events), events[0].Time, tx.Now()
-		return nil
-	})
+	update := func() (looked int, err error) {
+		err = s.db.Update(ctx, func(tx *store.Tx) error {
+			n, looked = 0, 0
+			if err := tx.Fence(ctx, leaseName, s.epoch); err != nil {
+				return err
+			}
+			events, seen, err := seal(ctx, tx, maxBatch, s.journal)
+			if err != nil {
+				return err
+			}
+			if looked = seen; len(events) > 0 {
+				n, oldest, now = len(events), events[0].Time, tx.Now()
+			}
+			return nil
+		})
+		return looked, err
+	}
+	if s.journal == nil {
+		_, err = update()
+	} else {
+		err = s.journal.take(update)
+	}
 	if err != nil || n == 0 {
 		return 0, err
 	}
@@ -238,53 +263,71 @@ func (s *Sealer) sealPending(ctx context.Context) (n int, err error) {
 	return n, nil
 }
 
-// seal numbers and seals the oldest unsealed events, at most limit.
-func seal(ctx context.Context, tx *store.Tx, limit int) ([]Event, error) {
+// seal numbers and seals the oldest unsealed events, at most limit of those in the
+// database and as many of the journal's. looked is how many of these are done.
+func seal(ctx context.Context, tx *store.Tx, limit int, j *Journal) (events []Event, looked int, err error) {
 	prev, err := lastHead(ctx, tx)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	events, lastOrd, err := pending(ctx, tx, limit)
-	if err != nil || len(events) == 0 {
-		return nil, err
+	waiting, lastOrd, err := pending(ctx, tx, limit)
+	if err != nil {
+		return nil, 0, err
 	}
-	var news int64
+	// Only now the journal: what follows a record of it, and so is appended after
+	// it, is not among those above without it.
+	var journaled []Event
+	if j != nil {
+		if journaled, looked, err = j.oldest(ctx, tx, limit); err != nil {
+			return nil, 0, err
+		}
+	}
+	if events = merge(waiting, journaled); len(events) == 0 {
+		return nil, looked, nil
+	}
+	h, news, err := number(prev, events)
+	if err != nil {
+		return nil, 0, err
+	}
+	h.Time = tx.Now()
+	h.Hash = h.Sum()
+	if err := insertEvents(ctx, tx, events); err != nil {
+		return nil, 0, err
+	}
+	if len(waiting) > 0 {
+		if err := deletePending(ctx, tx, waiting[len(waiting)-1], lastOrd, len(waiting)); err != nil {
+			return nil, 0, err
+		}
+	}
+	if err := insertHead(ctx, tx, h, news); err != nil {
+		return nil, 0, err
+	}
+	tx.Signal(sealedTopic)
+	return events, looked, nil
+}
+
+// number gives events their numbers, and the head over them without its time.
+func number(prev Head, events []Event) (h Head, news int64, err error) {
 	t := newTree()
 	buf := make([]byte, 0, 1024)
 	for i := range events {
 		e := &events[i]
 		e.Seq = prev.LastSeq + 1 + int64(i)
 		if buf, err = e.appendLeaf(buf[:0], e.rawBody()); err != nil {
-			return nil, err
+			return Head{}, 0, err
 		}
 		if err := t.add(buf); err != nil {
-			return nil, err
+			return Head{}, 0, err
 		}
 		if e.Kind != LogHeadPublished {
 			news++ // publishing a head is no reason to publish another
 		}
 	}
 	root, err := t.root()
-	if err != nil {
-		return nil, err
-	}
-	last := events[len(events)-1]
-	h := Head{
-		Batch: prev.Batch + 1, FirstSeq: events[0].Seq, LastSeq: last.Seq, Count: int64(len(events)),
-		Root: root, Prev: prev.Hash, Time: tx.Now(),
-	}
-	h.Hash = h.Sum()
-	if err := insertEvents(ctx, tx, events); err != nil {
-		return nil, err
-	}
-	if err := deletePending(ctx, tx, last, lastOrd, len(events)); err != nil {
-		return nil, err
-	}
-	if err := insertHead(ctx, tx, h, news); err != nil {
-		return nil, err
-	}
-	tx.Signal(sealedTopic)
-	return events, nil
+	return Head{
+		Batch: prev.Batch + 1, FirstSeq: events[0].Seq, LastSeq: events[len(events)-1].Seq, Count: int64(len(events)),
+		Root: root, Prev: prev.Hash,
+	}, news, err
 }
 
 // publish puts the newest head into the outbox when it is time: at once for the

@@ -27,6 +27,8 @@ type recorder struct {
 	failing bool          // the last commit failed
 	turn    chan struct{} // holds a value while a batch is taken and committed
 
+	journal *event.Journal // nil: into the database
+
 	busy func() int // requests that are being served; nil: nobody knows
 }
 
@@ -240,6 +242,13 @@ func (rec *recorder) commit(batch []*record) {
 func (rec *recorder) write(batch []*record) error {
 	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
 	defer cancel()
+	if rec.journal != nil {
+		list := make([]event.Event, len(batch))
+		for i, p := range batch {
+			list[i] = p.event
+		}
+		return rec.journal.Append(ctx, list)
+	}
 	return rec.db.Update(ctx, func(tx *store.Tx) error {
 		list := make([]event.Event, len(batch)) // anew for each run of this function
 		for i, p := range batch {

@@ -27,6 +27,7 @@ import (
 
 	"assay/artifact"
 	"assay/blob"
+	"assay/event"
 	"assay/identity"
 	"assay/internal/clock"
 	"assay/internal/fault"
@@ -138,6 +139,8 @@ type Options struct {
 	// Otherwise records follow within 50 ms, and pulls are refused only while
 	// records cannot be written.
 	StrictAudit bool
+	// Journal takes the records of pulls and refusals; nil: the database does.
+	Journal *event.Journal
 	// Redirect is how long the addresses live at which clients fetch large blobs
 	// from the object store itself, where there is one; at most 1h. 0, or without
 	// StrictAudit: everything passes through here.
@@ -228,6 +231,7 @@ func New(o Options) (*Registry, error) {
 		return nil, err
 	}
 	rec := newRecorder(o.DB, o.Logger, met)
+	rec.journal = o.Journal
 	reg := &Registry{
 		db: o.DB, blobs: o.Blobs, access: o.Access, auth: o.Auth,
 		gate: o.Gate, keeper: o.Keeper, vis: o.Visibility, ingest: o.Evidence, upstream: o.Upstream,

@@ -153,7 +153,7 @@ func OpenOffline(ctx context.Context, cfg config.Config, version string, log *sl
 		return nil, err
 	}
 	o.close = append(o.close, closeBlobs)
-	o.Site = backup.Site{Data: cfg.Data, Host: d.site.Host, Program: "assay " + version, DB: db, Blobs: blobs, References: references, Logger: log}
+	o.Site = backup.Site{Data: cfg.Data, Host: d.site.Host, Program: "assay " + version, DB: db, Blobs: blobs, References: references, Logger: log, First: event.JournalFiles}
 	o.Site.Pin = func(ctx context.Context) (func(), error) { return pinBlobs(ctx, db, "a backup is made", log) }
 	if cfg.Server.Has(config.RoleLog) { // of a site in several processes, one has the logs
 		o.Site.Logs, err = siteLogs(ctx, db, d.site.Host)

@@ -17,6 +17,7 @@ import (
 // dataFolder is the site's folder, locked by this process:
 //
 //	assay.db  the database, with the embedded store
+//	journal/  records on their way into it
 //	blobs/    content of the registry, by digest
 //	log/ ct/  the transparency log and the certificate log: tiles
 //	tuf/      the published TUF repository

@@ -97,6 +97,7 @@ type parts struct {
 	retention       *retention.Keeper
 	blobs           blob.Store
 	events          *event.Log
+	journal         *event.Journal // nil: the database takes all
 	backlog         prometheus.Gauge
 	own             ownKeys
 	desired         atomic.Pointer[config.Desired]
@@ -176,7 +177,24 @@ func (s *Server) openStore(ctx context.Context, _ *keyring.Folder) error {
 		Help: "How long the oldest due head of the event log has waited for the transparency log; over 60 is a reason for an alert.",
 	})
 	s.reg.MustRegister(s.backlog)
-	return s.db.Migrate(ctx, migrations()...)
+	if err := s.db.Migrate(ctx, migrations()...); err != nil {
+		return err
+	}
+	return s.openJournal(ctx)
+}
+
+// openJournal opens the journal of this folder where the database lives in it.
+// Where it does not (a site that was restored into PostgreSQL), what the journal
+// holds is brought there all the same.
+func (s *Server) openJournal(ctx context.Context) (err error) {
+	if s.cfg.Store.DSN != "" {
+		return event.ReplayJournal(ctx, s.db, s.data.path)
+	}
+	if s.journal, err = event.OpenJournal(ctx, s.db, s.data.path, s.log); err != nil {
+		return err
+	}
+	s.onClose("journal", func() error { return s.journal.Close(context.WithoutCancel(ctx)) })
+	return nil
 }
 
 func (s *Server) openAuthorities(ctx context.Context, keys *keyring.Folder) error {
@@ -370,6 +388,7 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 	s.registry, err = registry.New(registry.Options{
 		Gate: s.gate, Visibility: s.gate, Keeper: s.legal,
 		DB: s.db, Blobs: s.integrity.Store(), Access: s.access, Auth: registry.VerifierAuth{Verifier: s.verifier, Credentials: s.credentials},
+		Journal:     s.journal,
 		Credentials: s.credentials, StrictAudit: !s.cfg.Registry.RelaxedAudit, Redirect: s.cfg.Registry.Redirect,
 		PublicURL: s.public, TokenKey: tokenKey, Evidence: s.gate.Ingester(s.evidence), Upstream: s.gateway,
 		Clock: s.clock, Logger: s.log, Registerer: s.reg,

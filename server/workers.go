@@ -36,7 +36,7 @@ const publishEvery = 2 * time.Second
 // startWorkers runs what goes on besides requests. All end with ctx.
 func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 	var wg sync.WaitGroup
-	sealer := event.NewSealer(s.db, event.SealerOptions{Logger: s.log, Registerer: s.reg})
+	sealer := event.NewSealer(s.db, event.SealerOptions{Logger: s.log, Registerer: s.reg, Journal: s.journal})
 	work := map[string]func(context.Context) error{
 		"sealer":      sealer.Run,
 		"keys":        s.own.keeper.Run,
