@@ -152,3 +152,19 @@ func (tx *Tx) script(ctx context.Context, q string) error {
 	}
 	return nil
 }
+
+// Behind says whether the database lacks steps of these sets: who only reads asks
+// before, since a query about a column that is not there yet says little.
+func (db *DB) Behind(ctx context.Context, sets ...Migrations) (behind bool, err error) {
+	err = db.View(ctx, func(tx *Tx) error {
+		for _, set := range sets {
+			have, err := set.applied(ctx, tx)
+			if err != nil {
+				return err
+			}
+			behind = behind || len(have) < len(set.Steps)
+		}
+		return nil
+	})
+	return behind, err
+}

@@ -31,10 +31,16 @@ func TestMigrate(t *testing.T) {
 		if err := db.Migrate(ctx, store.Migrations{Name: "a", Steps: a.Steps[:1]}); err != nil {
 			t.Fatal(err)
 		}
+		if behind, err := db.Behind(ctx, a); err != nil || !behind {
+			t.Errorf("a lacks a step: %v, %v", behind, err)
+		}
 		for range 2 { // the second time there is nothing to do
 			if err := db.Migrate(ctx, a, b); err != nil {
 				t.Fatal(err)
 			}
+		}
+		if behind, err := db.Behind(ctx, a, b); err != nil || behind {
+			t.Errorf("nothing is lacking: %v, %v", behind, err)
 		}
 		var v string
 		err := db.View(ctx, func(tx *store.Tx) error {

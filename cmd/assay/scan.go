@@ -278,8 +278,8 @@ func (a *app) localFeeds(ctx context.Context, write bool) (feeds *feed.Store, ex
 		return nil, nil, nil, err
 	}
 	db, err := store.Open(ctx, "sqlite:"+abs)
-	if err == nil && write {
-		err = db.Migrate(ctx, event.Migrations, feed.Migrations, exploit.Migrations, canary.Migrations)
+	if err == nil {
+		err = a.bringUp(ctx, db, write)
 	}
 	if err == nil {
 		feeds, err = feed.NewStore(db, feed.DefaultLimits(), nil)
@@ -300,6 +300,24 @@ func (a *app) localFeeds(ctx context.Context, write bool) (feeds *feed.Store, ex
 		return nil, nil, nil, err
 	}
 	return feeds, exploit.NewStore(db), done, nil
+}
+
+// bringUp brings the tables of advisories to what this binary reads. Who only
+// reads does so where nobody else is on the folder.
+func (a *app) bringUp(ctx context.Context, db *store.DB, write bool) error {
+	sets := []store.Migrations{event.Migrations, feed.Migrations, exploit.Migrations, canary.Migrations}
+	if !write {
+		behind, err := db.Behind(ctx, sets...)
+		if err != nil || !behind {
+			return err
+		}
+		lock, err := durable.Lock(filepath.Join(a.data, "lock"))
+		if err != nil {
+			return fault.Newf(fault.Unavailable, "the advisories in %s are of an older version of assay, and something runs on the folder; start that anew with this version: %w", a.data, err)
+		}
+		defer lock.Close()
+	}
+	return db.Migrate(ctx, sets...)
 }
 
 func writeAnnotations(w io.Writer, target string, got *client.Findings) {
