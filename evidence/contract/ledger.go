@@ -213,7 +213,7 @@ func (l *Ledger) rebind(ctx context.Context, tx *store.Tx, was *push, b *Build, 
 func getBuild(ctx context.Context, tx *store.Tx, id string) (*Build, error) {
 	b, err := scanBuild(tx.QueryRow(ctx, `SELECT `+buildColumns+` FROM contract_build b WHERE b.id = ?`, id))
 	if errors.Is(err, fault.NotFound) {
-		return nil, fault.Newf(fault.NotFound, "build %.80q: not here", id)
+		return nil, fault.Newf(fault.NotFound, "build %.80q: not here; want the bld_… that assay build start printed", id)
 	}
 	return b, err
 }

@@ -169,7 +169,7 @@ func (l *Ledger) Builds(ctx context.Context, repository, before string, limit in
 func (l *Ledger) Build(ctx context.Context, id string) (b *Build, err error) {
 	err = l.o.DB.View(ctx, func(tx *store.Tx) error { b, err = getBuild(ctx, tx, id); return err })
 	if errors.Is(err, fault.NotFound) {
-		return nil, fault.Newf(fault.NotFound, "build %.80q: not here", id)
+		return nil, fault.Newf(fault.NotFound, "build %.80q: not here; want the bld_… that assay build start printed", id)
 	}
 	return b, err
 }
