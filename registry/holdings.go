@@ -13,8 +13,8 @@ import (
 // and some of the manifests that hold a blob. All that can become untrue of
 // these is that they are there: what this process takes away it forgets before
 // the answer, and what another takes away it still shows for holdingAge. That
-// something is absent is not remembered, nor what a tag names, nor who may see
-// what: those are asked at every request.
+// something is absent is not remembered, nor who may see what: those are asked at
+// every request. What tags name is remembered apart ([tagMemory]).
 type holdings struct {
 	mu        sync.RWMutex
 	seq       int64 // raised by each forget

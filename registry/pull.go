@@ -139,15 +139,11 @@ func (r *Registry) find(ctx context.Context, tx *store.Tx, c *caller, repository
 // push, for all others what was promoted. Where there is nothing but what is
 // held, others are told why, if they may know.
 func (r *Registry) resolveTag(ctx context.Context, tx *store.Tx, c *caller, repository, tag string) (artifact.Digest, error) {
-	d, _, unset := findTag(ctx, tx, repository, tag)
-	if r.vis == nil || unset != nil && !errors.Is(unset, fault.NotFound) {
-		return d, unset
-	}
-	held, err := newestHeld(ctx, tx, repository, tag)
+	d, held, unset, err := r.tagOf(ctx, tx, repository, tag)
 	switch {
 	case err != nil:
 		return "", err
-	case held.digest == "":
+	case r.vis == nil || held.digest == "":
 		return d, unset
 	case unset != nil || r.vis.SeesHeld(ctx, c.Principal, repository, held.owner):
 		return held.digest, nil //nolint:nilerr // where nothing is set, what is held is shown to whoever may see it

@@ -185,6 +185,7 @@ type Registry struct {
 
 	serving  atomic.Int64 // requests under way
 	holdings *holdings
+	tags     *tagMemory
 
 	strictAudit bool
 	redirect    time.Duration // 0: none
@@ -244,6 +245,7 @@ func New(o Options) (*Registry, error) {
 		issued:   newIssuedTokens(rec),
 		pulls:    newPullWindow(),
 		holdings: newHoldings(),
+		tags:     newTagMemory(o.DB),
 		bufs:     newSendBuffers(),
 		met:      met,
 

@@ -150,6 +150,7 @@ func (l *liteDB) view(ctx context.Context, fn func(*Tx) error) (err error) {
 	defer func() { l.release(s, ok) }() // also when fn panics
 	snap := &snapshot{session: s}
 	tx := newTx(l.db, snap, true)
+	tx.notice()
 	err = tx.finish(fn(tx))
 	// Nothing was written; COMMIT only ends the snapshot.
 	if snap.begun {

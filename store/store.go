@@ -34,6 +34,9 @@ type DB struct {
 	cached   atomic.Int64 // entries of texts
 	ordinal  atomic.Int64
 	watchers watchers
+
+	changesMu sync.Mutex
+	changes   atomic.Pointer[[]*Changes]
 }
 
 // backend is what differs between the databases.

@@ -25,6 +25,8 @@ type Tx struct {
 	open     *sql.Rows // rows of the last query, perhaps not closed
 	onCommit []func()
 	signals  []string // topics to wake after the commit
+	touched  uint8    // bits of the Changes whose tables statements name
+	states   [maxChanges]uint64
 }
 
 // querier runs a translated statement in a transaction.
@@ -153,6 +155,9 @@ func (tx *Tx) prepare(ctx context.Context, q string, args []any) (*statement, []
 	}
 	if st.params != len(args) {
 		return nil, nil, tx.fail(fault.Newf(fault.Internal, "%d placeholders but %d arguments: %s", st.params, len(args), brief(q)))
+	}
+	if !tx.readOnly {
+		tx.touch(q)
 	}
 	vals := make([]any, len(args)) // the caller's slice stays as it is
 	for i, a := range args {

@@ -244,7 +244,9 @@ func (w *writer) commit(ran []*job, start time.Time) {
 		return
 	}
 	begin := time.Now()
+	w.changing(ran)
 	err := w.sess.run(stCommit)
+	w.changing(ran)
 	if err == nil {
 		now := time.Now()
 		w.lastGroup, w.lastCommit = len(ran), now.Sub(begin)
