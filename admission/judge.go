@@ -21,6 +21,9 @@ type Place struct {
 // scopePrefix begins the ids of all scopes of admission.
 const scopePrefix = "admission/"
 
+// ClusterScopes begins the ids of all scopes of a cluster.
+func ClusterScopes(cluster string) string { return scopePrefix + cluster + "/" }
+
 // ScopeID names the scope of decisions at a place about a repository, host
 // included where it is another registry's.
 func (p Place) ScopeID(repository string) string {
@@ -60,6 +63,8 @@ type Answer struct {
 	// Soft says that the deny comes only from what time did: staleness, an expired
 	// exception, a new finding. What runs already may then start again.
 	Soft bool `json:"soft,omitempty"`
+	// Runs says that the digest runs at that place already, where the judge knows.
+	Runs bool `json:"runs,omitempty"`
 	// Basis says how the answer was come by: decision, index (allowed as part of an
 	// index), or bundle (offline).
 	Basis string `json:"basis,omitempty"`

@@ -138,10 +138,13 @@ func (l *Local) judge(ctx context.Context, repository string, d artifact.Digest,
 	return a, nil
 }
 
+// Soft says whether a decision denies only for what time did.
+func Soft(d *verify.Decision) bool { return soft(d.Checks, strings.Contains(d.Policy, "+")) }
+
 func answerOf(d *verify.Decision) *Answer {
 	a := &Answer{Digest: d.Digest, Verdict: d.Verdict, Mode: d.Mode, Decision: d.ID, Policy: d.Policy, ValidUntil: d.ValidUntil, Basis: BasisDecision}
 	if !d.Allowed() {
-		a.Failed, a.Soft = failed(d.Checks), soft(d.Checks, strings.Contains(d.Policy, "+"))
+		a.Failed, a.Soft = failed(d.Checks), Soft(d)
 		for _, c := range a.Failed {
 			if c.Name == "trust/revoked" || strings.HasSuffix(c.Name, "/trust/revoked") {
 				a.Blocked = c.Found

@@ -2,9 +2,11 @@ package admission
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"assay/artifact"
+	"assay/internal/fault"
 	"assay/store"
 )
 
@@ -109,4 +111,21 @@ func ListRunning(ctx context.Context, tx *store.Tx, cluster string, state State,
 		out = append(out, r)
 	}
 	return out, rows.Err()
+}
+
+// NextVersion gives the number of a cluster's next bundle. It rises over restarts
+// and restored backups, since it is not behind the clock.
+func NextVersion(ctx context.Context, db *store.DB, cluster string) (v int64, err error) {
+	err = db.Update(ctx, func(tx *store.Tx) error {
+		v = store.Micros(tx.Now())
+		var last int64
+		err := tx.QueryRow(ctx, `SELECT version FROM admission_bundle WHERE cluster = ?`, cluster).Scan(&last)
+		if err != nil && !errors.Is(err, fault.NotFound) {
+			return err
+		}
+		v = max(v, last+1)
+		_, err = tx.Exec(ctx, `INSERT INTO admission_bundle (cluster, version) VALUES (?, ?) ON CONFLICT (cluster) DO UPDATE SET version = excluded.version`, cluster, v)
+		return err
+	})
+	return v, err
 }

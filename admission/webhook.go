@@ -367,9 +367,6 @@ func (h *Webhook) judgeOne(ctx context.Context, place Place, v *verdictOn) {
 // restarts says whether an image that is not allowed may start all the same,
 // since it runs there already and nothing speaks against it but time.
 func (h *Webhook) restarts(ctx context.Context, place Place, ref artifact.Reference, v *verdictOn) bool {
-	if h.o.Running == nil {
-		return false
-	}
 	digest := ref.Digest
 	switch {
 	case v.err != nil:
@@ -385,7 +382,10 @@ func (h *Webhook) restarts(ctx context.Context, place Place, ref artifact.Refere
 	if v.answer != nil && v.answer.Digest != "" {
 		digest = v.answer.Digest
 	}
-	if digest == "" {
+	if v.answer != nil && v.answer.Runs {
+		return true
+	}
+	if digest == "" || h.o.Running == nil {
 		return false
 	}
 	// The answer may have taken all of the time; this is a look at a table.

@@ -83,6 +83,7 @@ type Options struct {
 	Bundles         Bundles // between sites; nil: none here
 	Vulnerabilities Vulnerabilities
 	Inventory       *inventory.Store
+	Admission       AdmissionSite
 	Risk            *risk.Scorer
 	Tickets         *ticket.Book
 	SiteServices    []inventory.Spec // of the configuration file

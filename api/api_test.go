@@ -250,6 +250,12 @@ func (s *site) request(method, path string) (query string, header map[string]str
 		return "", jsonBody, []byte(`{"vulnerability": "CVE-2024-1", "products": ["**"], "status": "fixed", "reason": "a test"}`)
 	case "DELETE /api/v1/vex/statements/{id}":
 		return "?reason=a+test", nil, nil
+	case "POST /api/v1/admission/judge":
+		return "", jsonBody, []byte(`{"reference": "registry.example/team/app:v1", "cluster": "edge", "namespace": "shop"}`)
+	case "GET /api/v1/admission/bundle":
+		return "?cluster=edge", nil, nil
+	case "POST /api/v1/admission/records":
+		return "", jsonBody, []byte(`{"cluster": "edge", "records": []}`)
 	case "POST /api/v1/inventory/guards":
 		return "", jsonBody, []byte(`{"cluster": "edge", "guards": []}`)
 	case "POST /api/v1/policies/replay":
@@ -368,6 +374,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"get /api/v1/supply/scans": "viewer", "post /api/v1/supply/scans": "signer", "get /api/v1/supply/scans/{id}": "viewer", "get /api/v1/supply/scans/{id}/inventory": "viewer", "post /api/v1/supply/accept": "approver",
 		"post /api/v1/trust/roots": "admin", "delete /api/v1/trust/roots/{name}": "admin", "post /api/v1/trust/delegations": "admin",
 		"get /api/v1/tickets": "viewer", "get /api/v1/tickets/{id}": "viewer", "get /api/v1/risk": "viewer", "get /api/v1/risk/artifact": "viewer", "get /api/v1/risk/services": "viewer", "get /api/v1/risk/upgrades": "viewer", "get /api/v1/inventory/services": "viewer", "get /api/v1/inventory/services/{name}": "viewer", "get /api/v1/inventory/clusters": "viewer", "get /api/v1/inventory/workloads": "viewer", "post /api/v1/inventory/report": "deployer",
+		"post /api/v1/admission/judge": "deployer", "get /api/v1/admission/bundle": "deployer", "post /api/v1/admission/records": "deployer",
 		"post /api/v1/inventory/guards": "deployer", "get /api/v1/inventory/running": "viewer",
 		"post /api/v1/trust/delegations/signed": "signer", "delete /api/v1/trust/delegations": "admin",
 	}

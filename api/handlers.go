@@ -78,6 +78,7 @@ func (a *API) table() []Route {
 		a.feedRoutes(),
 		a.inventoryRoutes(),
 		a.clusterRoutes(),
+		a.admissionRoutes(),
 		a.riskRoutes(),
 		a.upstreamRoutes(),
 		a.canaryRoutes(),

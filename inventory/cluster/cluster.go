@@ -126,7 +126,7 @@ func (f *Follower) Synced() error {
 func (f *Follower) Deleted(object json.RawMessage) error {
 	p, err := readPod(object)
 	if err != nil {
-		return nil //nolint:nilerr // the next list forgets it
+		return nil // the next list forgets it
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -164,7 +164,7 @@ func (f *Follower) tell(ctx context.Context) error {
 		if ok {
 			if err := f.o.Report(ctx, snap); err != nil {
 				if ctx.Err() != nil {
-					return nil //nolint:nilerr // the caller ended it
+					return nil
 				}
 				f.o.Logger.Warn("what runs could not be told; it is told again, whole", "cluster", f.o.Cluster, "error", err)
 				f.mu.Lock()
@@ -282,12 +282,12 @@ func (p *pod) owner() (kind, name string) {
 		if !o.Controller {
 			continue
 		}
-		switch {
-		case o.Kind == "ReplicaSet":
+		switch o.Kind {
+		case "ReplicaSet":
 			if base, ok := strings.CutSuffix(o.Name, "-"+p.Metadata.Labels["pod-template-hash"]); ok && base != "" {
 				return "Deployment", base
 			}
-		case o.Kind == "Job":
+		case "Job":
 			if i := strings.LastIndexByte(o.Name, '-'); i > 0 && len(o.Name)-i > 8 && strings.Trim(o.Name[i+1:], "0123456789") == "" {
 				return "CronJob", o.Name[:i]
 			}
