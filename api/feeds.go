@@ -48,7 +48,7 @@ func (a *API) feedRoutes() []Route {
 	return []Route{
 		{Method: "GET", Path: "/api/v1/feeds", Summary: "Advisory feeds, how old they are, and why one could not be renewed", Action: identity.ActReadEvidence, Out: client.List[client.Feed]{}, Status: 200, handle: a.feeds},
 		{Method: "GET", Path: "/api/v1/feeds/operations", Summary: "Imports of a feed, newest first; refused ones with the reason", Action: identity.ActReadEvidence,
-			Query: []Param{{"name", "of the feed"}, {"ecosystem", "of its records"}}, Out: client.List[client.FeedOperation]{}, Status: 200, handle: a.feedOperations},
+			Query: []Param{{"name", "of the feed"}, {"ecosystem", "of its records; empty: all"}}, Out: client.List[client.FeedOperation]{}, Status: 200, handle: a.feedOperations},
 		{Method: "POST", Path: "/api/v1/feeds", Summary: "Import a zip of OSV records: it comes into force whole, or not at all", Action: identity.ActOperate,
 			Query: []Param{{"name", "of the feed"}, {"ecosystem", "of its records; empty: several"}, {"downgrade", "why an archive is taken all the same that is older, or has lost many records: for administrators"}},
 			In:    RawBytes{zipType}, Out: client.FeedOperation{}, Status: 200, handle: a.importFeed},
@@ -76,10 +76,16 @@ func (a *API) feeds(w http.ResponseWriter, r *http.Request) {
 	}
 	out := client.List[client.Feed]{Items: []client.Feed{}}
 	for _, s := range all {
-		out.Items = append(out.Items, client.Feed{Name: s.Name, Ecosystem: s.Ecosystem, Operation: s.Operation, Records: s.Records,
-			Checked: known(s.Checked), Changed: known(s.Changed), Archive: s.Archive, Problem: s.Problem, Blocked: s.Blocked})
+		out.Items = append(out.Items, WireFeed(s, a.o.Clock(), a.o.Vulnerabilities.MaxAge))
 	}
 	WriteJSON(w, http.StatusOK, out)
+}
+
+// WireFeed is a feed as it is told at a time.
+func WireFeed(s feed.Source, now time.Time, maxAge time.Duration) client.Feed {
+	return client.Feed{Name: s.Name, Ecosystem: s.Ecosystem, Operation: s.Operation, Records: s.Records,
+		Checked: known(s.Checked), Changed: known(s.Changed), Archive: s.Archive, Problem: s.Problem, Blocked: s.Blocked,
+		Stale: s.Operation != 0 && (s.Blocked != "" || now.Sub(s.Checked) > maxAge)}
 }
 
 func known(t time.Time) *time.Time {
@@ -296,7 +302,7 @@ func (a *API) importExploits(w http.ResponseWriter, r *http.Request) {
 
 // WireExploits is a list as it is told.
 func WireExploits(l exploit.List) client.ExploitList {
-	return client.ExploitList{Name: l.Name, Dated: l.Dated, Records: l.Records, Digest: l.Digest, Checked: l.Checked}
+	return client.ExploitList{Name: l.Name, Dated: l.Dated, Records: l.Records, Digest: l.Digest, Checked: l.Checked, Same: l.Same}
 }
 
 func (a *API) exploits(w http.ResponseWriter, r *http.Request) {
@@ -311,7 +317,9 @@ func (a *API) exploits(w http.ResponseWriter, r *http.Request) {
 	}
 	out := client.List[client.ExploitList]{Items: []client.ExploitList{}}
 	for _, l := range all {
-		out.Items = append(out.Items, WireExploits(l))
+		one := WireExploits(l)
+		one.Stale = a.o.Clock().Sub(l.Checked) > a.o.Vulnerabilities.MaxAge
+		out.Items = append(out.Items, one)
 	}
 	WriteJSON(w, http.StatusOK, out)
 }

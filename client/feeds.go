@@ -22,6 +22,7 @@ type Feed struct {
 	Archive   string     `json:"archive,omitempty"` // digest of its bytes
 	Problem   string     `json:"problem,omitempty"` // why the last attempt failed
 	Blocked   string     `json:"blocked,omitempty"` // why what is in force is not believed
+	Stale     bool       `json:"stale,omitempty"`   // not looked at with success for too long, or not believed
 }
 
 // FeedOperation is one import: POST /api/v1/feeds, GET /api/v1/feeds/operations.
@@ -152,6 +153,8 @@ type ExploitList struct {
 	Records int       `json:"records"`
 	Digest  string    `json:"digest"`
 	Checked time.Time `json:"checked"`
+	Stale   bool      `json:"stale,omitempty"`
+	Same    bool      `json:"same,omitempty"` // of an import: it was in force already
 }
 
 // Exploits lists the lists of exploited flaws.

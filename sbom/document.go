@@ -47,6 +47,18 @@ type Header struct {
 	Problems []string
 }
 
+// missing is why a document of so many packages may not hold everything: one
+// without any says nothing of what it describes, unless it claims that this is all.
+func (h *Header) missing(packages int) []string {
+	if packages == 0 && len(h.Incomplete) == 0 && !h.Complete {
+		return []string{"it names no package, and does not say that there is none"}
+	}
+	return h.Incomplete
+}
+
+// Missing is why the document may not hold everything; empty when nothing says so.
+func (d *Document) Missing() []string { return d.missing(len(d.Packages())) }
+
 // Document is a whole bill of materials.
 type Document struct {
 	Header

@@ -95,7 +95,7 @@ func (t *tally) judge(head Header) Quality {
 			}
 		}
 	}
-	q := Quality{Incomplete: head.Incomplete}
+	q := Quality{Incomplete: head.missing(t.packages)}
 	for i, a := range aspects {
 		part := QualityPart{Name: a.name, Weight: a.weight, Of: t.packages, Have: t.have[i]}
 		if part.Have < part.Of {

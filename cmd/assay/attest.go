@@ -1,10 +1,13 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
 	"path/filepath"
 	"strings"
 
 	"assay/attestation/report"
+	"assay/sbom"
 
 	"github.com/spf13/cobra"
 )
@@ -99,7 +102,9 @@ func (in *attestInput) read(a *app) (uri string, predicate []byte, err error) {
 		if uri, err = predicateURI(in.kind); err != nil {
 			return "", nil, err
 		}
-		predicate, err = a.readInput(in.predicate, 16<<20)
+		if predicate, err = a.readInput(in.predicate, 16<<20); err == nil {
+			err = in.check(uri, predicate)
+		}
 		return uri, predicate, err
 	}
 	o := report.Options{Name: in.name, URL: in.url, File: filepath.Base(in.report)}
@@ -119,6 +124,26 @@ func (in *attestInput) read(a *app) (uri string, predicate []byte, err error) {
 		return "", nil, err
 	}
 	return r.PredicateType, r.Predicate, nil
+}
+
+// check reads a predicate that is a bill of materials: one that nobody can read
+// would be signed for good, and found out when somebody asks what it holds.
+func (in *attestInput) check(uri string, predicate []byte) error {
+	want := map[string]string{"https://cyclonedx.org/bom": "CycloneDX", "https://spdx.dev/Document": "SPDX"}[uri]
+	if want == "" {
+		return nil
+	}
+	if !json.Valid(predicate) {
+		return usagef("%s is no JSON, which a predicate has to be; assay sbom convert --to cyclonedx-json %s makes it one", line(in.predicate), line(in.predicate))
+	}
+	d, err := sbom.Parse(predicate)
+	if err != nil {
+		return fmt.Errorf("%s is no %s document: %w", line(in.predicate), want, err)
+	}
+	if got := string(d.Format); !strings.HasPrefix(strings.ToLower(got), strings.ToLower(want)) {
+		return usagef("%s is %s, and --type says %s", line(in.predicate), got, want)
+	}
+	return nil
 }
 
 func reportKinds() []string {

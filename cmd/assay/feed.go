@@ -2,7 +2,6 @@ package main
 
 import (
 	"archive/zip"
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -36,9 +35,10 @@ func (a *app) feedImportCommand() *cobra.Command {
 		Use:   "import PATH …",
 		Short: "Import OSV records, CISA's KEV catalog, EPSS scores",
 		Long: `Import advisories in the OSV format. PATH is a zip as the public bucket has it,
-a folder of records (*.json), or a tree of ECOSYSTEM/all.zip; or else CISA's
-catalog of known exploited vulnerabilities (JSON) or FIRST's exploit prediction
-scores (CSV, also under gzip), known by their content. An import comes
+a folder of records (*.json), a tree of ECOSYSTEM/all.zip or one ECOSYSTEM of it;
+or else CISA's catalog of known exploited vulnerabilities (JSON) or FIRST's exploit
+prediction scores (CSV, also under gzip), known by their content, which may lie in
+the folder as well. An import comes
 into force whole, or not at all: what is corrupt, cut short, too large, or older
 than what is in force is refused with the reason, and the old one stays.
 
@@ -56,15 +56,17 @@ Nothing is fetched: bring the files by whatever way is open to you.`,
 			var found []feed.Found
 			var lists []string
 			for _, path := range args {
-				if isList(path) {
-					lists = append(lists, path)
-					continue
-				}
 				more, err := feed.Find(path)
 				if err != nil {
 					return err
 				}
-				found = append(found, more...)
+				for _, f := range more {
+					if f.List {
+						lists = append(lists, f.Path)
+					} else {
+						found = append(found, f)
+					}
+				}
 			}
 			if ecosystem != "" && len(found) > 1 {
 				return usagef("--ecosystem %s is for one archive, %s holds %d", line(ecosystem), line(strings.Join(args, " ")), len(found))
@@ -83,7 +85,7 @@ Nothing is fetched: bring the files by whatever way is open to you.`,
 				}
 				op, err := a.importFeed(cmd.Context(), s, f, name, why)
 				if err != nil {
-					return fmt.Errorf("feed %s %s: %w", line(name), line(f.Ecosystem), err)
+					return importError(name, f, err)
 				}
 				out.Items = append(out.Items, *op)
 			}
@@ -146,15 +148,16 @@ func (a *app) importLocally(ctx context.Context, found []feed.Found, lists []str
 	defer done()
 	out := client.List[client.FeedOperation]{Items: []client.FeedOperation{}}
 	for _, f := range found {
+		f.Ecosystem = or(ecosystem, f.Ecosystem)
 		archive, err := f.Open()
 		if err != nil {
-			return err
+			return importError(name, f, err)
 		}
-		o := feed.Options{Name: name, Ecosystem: or(ecosystem, f.Ecosystem), Actor: "system:admin", AllowDowngrade: why != "", Reason: why}
+		o := feed.Options{Name: name, Ecosystem: f.Ecosystem, Actor: "system:admin", AllowDowngrade: why != "", Reason: why}
 		op, err := feeds.Import(ctx, archive, o)
 		archive.Close()
 		if err != nil {
-			return fmt.Errorf("feed %s %s: %w", line(name), line(o.Ecosystem), err)
+			return importError(name, f, err)
 		}
 		out.Items = append(out.Items, api.WireOperation(op))
 	}
@@ -174,23 +177,18 @@ func (a *app) importLocally(ctx context.Context, found []feed.Found, lists []str
 	return a.tellImports(out)
 }
 
-// isList says whether a file is CISA's catalog or EPSS's scores rather than an
-// archive of records: it begins as those do.
-func isList(path string) bool {
-	f, err := os.Open(path)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	head := make([]byte, 512)
-	n, _ := io.ReadFull(f, head)
-	head = bytes.TrimSpace(head[:n])
-	return bytes.HasPrefix(head, []byte{0x1f, 0x8b}) || bytes.HasPrefix(head, []byte("#model_version")) || bytes.HasPrefix(head, []byte("{")) && bytes.Contains(head, []byte(`"catalogVersion"`))
-}
-
 // listImport tells of a list as of an operation: it is replaced whole.
 func listImport(l *client.ExploitList) client.FeedOperation {
-	return client.FeedOperation{Name: l.Name, State: "in_force", Added: int64(l.Records), Archive: l.Digest}
+	op := client.FeedOperation{Name: l.Name, State: "in_force", Added: int64(l.Records), Archive: l.Digest}
+	if l.Same {
+		op.Added, op.Unchanged = 0, int64(l.Records)
+	}
+	return op
+}
+
+// importError says which file could not become which feed.
+func importError(name string, f feed.Found, err error) error {
+	return fmt.Errorf("%s, for feed %s: %w", line(f.Path), line(strings.TrimSpace(name+" "+f.Ecosystem)), err)
 }
 
 // importFeed sends one archive; a folder becomes a zip on its way.
@@ -217,7 +215,7 @@ func zipFolder(w io.Writer, dir string) error {
 	defer root.Close()
 	z := zip.NewWriter(w)
 	err = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() || filepath.Ext(name) != ".json" {
+		if err != nil || !d.Type().IsRegular() || filepath.Ext(name) != ".json" || feed.IsList(filepath.Join(dir, name)) {
 			return err
 		}
 		in, err := root.Open(name)
@@ -238,67 +236,10 @@ func zipFolder(w io.Writer, dir string) error {
 	return z.Close()
 }
 
-func (a *app) feedListCommand() *cobra.Command {
-	var as string
-	cmd := &cobra.Command{
-		Use:     "list",
-		Short:   "List the feeds: how many records, how old, and what went wrong",
-		Example: "  assay feed list\n  assay feed list -o json",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := a.connect(cmd.Context(), as, "", true)
-			if err != nil {
-				return err
-			}
-			all, err := s.api().Feeds(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return a.print(all, func(w io.Writer) {
-				fmt.Fprintln(w, "FEED\tECOSYSTEM\tRECORDS\tOPERATION\tCHECKED\tCHANGED\tPROBLEM")
-				for _, f := range all.Items {
-					fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", line(f.Name), dash(f.Ecosystem), f.Records, f.Operation, dashed(f.Checked), dashed(f.Changed), dash(or(blockedWord(f.Blocked), f.Problem)))
-				}
-			})
-		},
-	}
-	cmd.Flags().StringVar(&as, "subject", "", "with --data: the local identity to ask as")
-	return cmd
-}
-
 // dashed is an instant that there may not have been.
 func dashed(t *time.Time) string {
 	if t == nil {
 		return "-"
 	}
 	return stamp(*t)
-}
-
-func (a *app) feedLogCommand() *cobra.Command {
-	var name, as string
-	cmd := &cobra.Command{
-		Use:     "log [ECOSYSTEM]",
-		Short:   "List the imports of a feed, newest first, refused ones with the reason",
-		Example: "  assay feed log npm\n  assay feed log --name internal",
-		Args:    cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := a.connect(cmd.Context(), as, "", true)
-			if err != nil {
-				return err
-			}
-			all, err := s.api().FeedOperations(cmd.Context(), name, strings.Join(args, ""))
-			if err != nil {
-				return err
-			}
-			return a.print(all, func(w io.Writer) {
-				fmt.Fprintln(w, "OPERATION\tSTATE\tFINISHED\tADDED\tCHANGED\tWITHDRAWN\tREMOVED\tPROBLEM")
-				for _, o := range all.Items {
-					fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%d\t%d\t%d\t%s\n", o.ID, line(o.State), dashed(o.Finished), o.Added, o.Changed, o.Withdrawn, o.Removed, dash(o.Problem))
-				}
-			})
-		},
-	}
-	cmd.Flags().StringVar(&name, "name", "osv", "the feed")
-	cmd.Flags().StringVar(&as, "subject", "", "with --data: the local identity to ask as")
-	return cmd
 }

@@ -159,7 +159,9 @@ func (s *session) scan(ctx context.Context, f *scanFlags, text string) (*sbom.Do
 		d, err = scan.Path(ctx, text, o)
 	} else {
 		var ref artifact.Reference
+		short := false // for an image of the server's registry, or a file's name that is wrong
 		if ref, err = artifact.ParseReference(text); err != nil && s.status != nil && s.status.Services.Registry != "" {
+			short = true
 			ref, err = artifact.ParseReference(s.status.Services.Registry + "/" + text)
 		}
 		if err != nil {
@@ -169,7 +171,9 @@ func (s *session) scan(ctx context.Context, f *scanFlags, text string) (*sbom.Do
 			ref.Tag = "latest"
 		}
 		t.image = &ref
-		d, err = scan.Image(ctx, s.registry(), ref, o)
+		if d, err = scan.Image(ctx, s.registry(), ref, o); err != nil && short {
+			err = fmt.Errorf("%s is no file or folder here, and was looked for as an image: %w", line(text), err)
+		}
 	}
 	if err != nil {
 		return nil, nil, err

@@ -62,6 +62,7 @@ missing or older than --max-age. --fail-on unknown makes that 1. Malicious packa
 always fail.`,
 		Example: `  assay scan --data ./data --fail-on critical,high ./app
   assay scan registry.example/team/app:v1 --ignore-unfixed
+  assay scan --fail-on 'critical,kev,epss>0.5' ./app
   assay scan . -o sarif > assay.sarif
   assay sbom ./app | assay scan --name app.cdx.json -`,
 		Args: cobra.ExactArgs(1),
@@ -107,6 +108,8 @@ func (f *gateFlags) threshold() (t threshold, err error) {
 				return t, usagef("--fail-on %q: want a probability from 0 to 1, such as epss>0.5", clean(w))
 			}
 			t.epss = p
+		case w == "epss":
+			return t, usagef("--fail-on epss: want a probability, quoted for the shell: --fail-on 'epss>0.5'")
 		case severityRank[w] > 0:
 			t.least = min(t.least, severityRank[w])
 		default:
@@ -202,7 +205,7 @@ func (a *app) gate(ctx context.Context, f *gateFlags, text string) error {
 // judged asks the server, or the data folder where no server runs.
 func (a *app) judged(ctx context.Context, f *gateFlags, d *sbom.Document) (*client.Findings, error) {
 	direct := d.Direct()
-	q := client.ScanRequest{Incomplete: d.Incomplete}
+	q := client.ScanRequest{Incomplete: d.Missing()}
 	for _, c := range d.Packages() {
 		if slices.Contains(d.Roots, c.Ref) {
 			continue // what is described is no part of itself

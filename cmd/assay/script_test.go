@@ -92,6 +92,7 @@ func TestScripts(t *testing.T) {
 			"keypair":     keypair,
 			"certificate": certificate,
 			"flip":        flip,
+			"mkzip":       makeZip,
 			"let": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
 			},

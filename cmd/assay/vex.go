@@ -14,8 +14,10 @@ import (
 )
 
 func (a *app) vexCommand() *cobra.Command {
-	return group("vex", "Statements about whether flaws concern artifacts",
+	cmd := group("vex", "Statements about whether flaws concern artifacts",
 		a.vexListCommand(), a.vexShowCommand(), a.vexImportCommand(), a.vexExportCommand(), a.vexWithdrawCommand())
+	cmd.Example = "  assay vex list\n  assay vex import vendor.openvex.json --reason 'vendor advisory 2024-17'\n  assay vex export > site.openvex.json"
+	return cmd
 }
 
 func vexTable(w io.Writer, all []vex.Entry) {

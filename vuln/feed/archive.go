@@ -2,6 +2,7 @@ package feed
 
 import (
 	"archive/zip"
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -59,7 +60,7 @@ func OpenZip(name string) (Archive, error) {
 	r, err := zip.NewReader(f, size)
 	if err != nil {
 		f.Close()
-		return nil, fault.Newf(fault.Invalid, "feed %s: %w; was it cut short?", filepath.Base(name), err)
+		return nil, fault.Newf(fault.Invalid, "%w; was it cut short?", err)
 	}
 	return &zipped{f, r, "sha256:" + hex.EncodeToString(h.Sum(nil))}, nil
 }
@@ -161,7 +162,9 @@ func (f *folder) Each(lim Limits, fn func(string, []byte) error) error {
 		if buf, err = readRecord(buf, r, left); err != nil {
 			return named(name, err)
 		}
-		left -= int64(len(buf))
+		if left -= int64(len(buf)); isList(buf[:min(len(buf), listHead)]) {
+			return nil // CISA's catalog lies beside the records
+		}
 		return fn(name, buf)
 	})
 }
@@ -171,47 +174,97 @@ type Found struct {
 	Ecosystem string // "" when the path does not say: records may be of any
 	Path      string
 	Zip       bool
+	List      bool // CISA's catalog or EPSS's scores: no archive of records
 }
 
-// Find says what a path holds: a zip, a folder of records, or a tree of
-// ECOSYSTEM/all.zip as the public bucket has it. Other files are not looked at.
+// Find says what a path holds: a zip, a folder of records, a tree of
+// ECOSYSTEM/all.zip as the public bucket has it, a list of exploited flaws. Lists
+// that lie in the folder are found with it. Other files are not looked at.
 func Find(name string) ([]Found, error) {
 	st, err := os.Stat(name)
 	if err != nil {
 		return nil, fault.Wrap(fault.NotFound, err)
 	}
 	if !st.IsDir() {
+		if IsList(name) {
+			return []Found{{Path: name, List: true}}, nil
+		}
 		ecosystem := ""
 		if filepath.Base(name) == "all.zip" {
 			ecosystem = ecosystemOf(filepath.Base(filepath.Dir(name)))
 		}
-		return []Found{{ecosystem, name, true}}, nil
+		return []Found{{Ecosystem: ecosystem, Path: name, Zip: true}}, nil
 	}
 	entries, err := os.ReadDir(name)
 	if err != nil {
 		return nil, err
 	}
-	var found []Found
+	var found, lists []Found
 	records := false
 	for _, e := range entries {
-		if e.IsDir() {
-			at := filepath.Join(name, e.Name(), "all.zip")
+		at := filepath.Join(name, e.Name())
+		switch {
+		case e.IsDir():
+			at = filepath.Join(at, "all.zip")
 			if _, err := os.Stat(at); err == nil {
-				found = append(found, Found{ecosystemOf(e.Name()), at, true})
+				found = append(found, Found{Ecosystem: ecosystemOf(e.Name()), Path: at, Zip: true})
 			}
+		case !e.Type().IsRegular():
+		case listName(e.Name()) && IsList(at):
+			lists = append(lists, Found{Path: at, List: true})
+		default:
+			records = records || strings.HasSuffix(e.Name(), ".json")
 		}
-		records = records || strings.HasSuffix(e.Name(), ".json") && e.Type().IsRegular() && e.Name() != "kev.json"
 	}
+	whole := filepath.Join(name, "all.zip")
+	_, wholeErr := os.Stat(whole)
 	switch {
 	case len(found) > 0 && records:
 		return nil, fault.Newf(fault.Invalid, "%s holds both records and ECOSYSTEM/all.zip: give them one after the other", name)
 	case len(found) > 0:
 		slices.SortFunc(found, func(a, b Found) int { return strings.Compare(a.Path, b.Path) })
-		return found, nil
+	case wholeErr == nil && records:
+		return nil, fault.Newf(fault.Invalid, "%s holds both records and all.zip: give %s, or remove it", name, whole)
+	case wholeErr == nil: // one ECOSYSTEM of a tree
+		abs, err := filepath.Abs(name)
+		if err != nil {
+			return nil, err
+		}
+		found = []Found{{Ecosystem: ecosystemOf(filepath.Base(abs)), Path: whole, Zip: true}}
 	case records:
-		return []Found{{"", name, false}}, nil
+		found = []Found{{Path: name}}
 	}
-	return nil, fault.Newf(fault.Invalid, "%s holds no feed: want a zip of OSV records, a folder of *.json, or a tree of ECOSYSTEM/all.zip", name)
+	if found = append(found, lists...); len(found) > 0 {
+		return found, nil
+	}
+	return nil, fault.Newf(fault.Invalid, "%s holds no feed: want a zip of OSV records, a folder of *.json, a tree of ECOSYSTEM/all.zip, CISA's catalog (JSON) or EPSS's scores (CSV)", name)
+}
+
+// listHead is how much of a file tells a list by.
+const listHead = 512
+
+// IsList says whether a file is CISA's catalog of known exploited vulnerabilities
+// or EPSS's scores rather than an archive of records: it begins as those do.
+func IsList(name string) bool {
+	f, err := os.Open(name)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	head := make([]byte, listHead)
+	n, _ := io.ReadFull(f, head)
+	return isList(head[:n])
+}
+
+func isList(head []byte) bool {
+	head = bytes.TrimSpace(head)
+	return bytes.HasPrefix(head, []byte{0x1f, 0x8b}) || bytes.HasPrefix(head, []byte("#model_version")) || bytes.HasPrefix(head, []byte("{")) && bytes.Contains(head, []byte(`"catalogVersion"`))
+}
+
+// listName says whether a file of a folder may be a list: what is compressed
+// there may be anything.
+func listName(name string) bool {
+	return strings.HasSuffix(name, ".json") || strings.HasSuffix(name, ".csv") || strings.HasSuffix(name, ".csv.gz")
 }
 
 // Open opens what was found.

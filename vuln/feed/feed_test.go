@@ -343,13 +343,22 @@ func TestFind(t *testing.T) {
 	}
 	var names []string
 	for _, f := range found {
+		if f.List {
+			f.Ecosystem = "list " + filepath.Base(f.Path)
+		}
 		names = append(names, f.Ecosystem)
 	}
-	if diff := cmp.Diff([]string{"AlmaLinux", "Go", "Hackage", "Packagist", "PyPI", "crates.io", "npm"}, names); diff != "" {
+	if diff := cmp.Diff([]string{"AlmaLinux", "Go", "Hackage", "Packagist", "PyPI", "crates.io", "npm", "list kev.json"}, names); diff != "" {
 		t.Error(diff)
 	}
 	if one, err := Find(filepath.Join(dir, "npm", "all.zip")); err != nil || len(one) != 1 || one[0].Ecosystem != "npm" {
 		t.Errorf("%v, %v", one, err)
+	}
+	if one, err := Find(filepath.Join(dir, "npm")); err != nil || len(one) != 1 || one[0].Ecosystem != "npm" || !one[0].Zip {
+		t.Errorf("one ecosystem of a tree: %v, %v", one, err)
+	}
+	if one, err := Find(filepath.Join(dir, "kev.json")); err != nil || len(one) != 1 || !one[0].List {
+		t.Errorf("a list: %v, %v", one, err)
 	}
 	if _, err := Find(t.TempDir()); !errors.Is(err, fault.Invalid) {
 		t.Errorf("an empty folder: %v", err)
@@ -365,6 +374,9 @@ func BenchmarkImport(b *testing.B) {
 	}
 	run := func(b *testing.B, s *Store, forget bool) {
 		for _, f := range found {
+			if f.List {
+				continue
+			}
 			a, err := f.Open()
 			if err != nil {
 				b.Fatal(err)

@@ -296,7 +296,7 @@ var stateNames = map[int64]string{reading: "reading", inForce: "in_force", refus
 // Operations lists the imports of a feed, newest first.
 func (s *Store) Operations(ctx context.Context, name, ecosystem string, limit int) (all []Operation, err error) {
 	err = s.db.View(ctx, func(tx *store.Tx) error {
-		all, err = operations(ctx, tx, `WHERE name = ? AND ecosystem = ? ORDER BY id DESC LIMIT ?`, name, ecosystem, limit)
+		all, err = operations(ctx, tx, `WHERE name = ? AND (? = '' OR ecosystem = ?) ORDER BY id DESC LIMIT ?`, name, ecosystem, ecosystem, limit)
 		return err
 	})
 	return all, err

@@ -220,7 +220,7 @@ func (f *Fetcher) local(ctx context.Context, j job, path string) (outcome, error
 	}
 	var did []string
 	for _, one := range found {
-		if j.ecosystem != "" && one.Ecosystem != "" && one.Ecosystem != j.ecosystem {
+		if one.List || j.ecosystem != "" && one.Ecosystem != "" && one.Ecosystem != j.ecosystem {
 			continue
 		}
 		if one.Zip {
