@@ -118,10 +118,13 @@ type site struct {
 }
 
 // up starts Assay on a folder and waits until it says that it is ready.
-func up(ctx context.Context, assay, data string) (*site, error) {
+func up(ctx context.Context, assay, data string) (*site, error) { return upWith(ctx, assay, data) }
+
+// upWith is up with variables of the environment.
+func upWith(ctx context.Context, assay, data string, env ...string) (*site, error) {
 	began := time.Now()
 	lines := make(chan string, 1)
-	p, err := start(assay, []string{"up", "--data", data, "--listen", "127.0.0.1:0", "-o", "json"}, nil, lines)
+	p, err := start(assay, []string{"up", "--data", data, "--listen", "127.0.0.1:0", "-o", "json"}, env, lines)
 	if err != nil {
 		return nil, fmt.Errorf("start assay: %w", err)
 	}

@@ -154,7 +154,16 @@ const (
 	// watchFor is how long one watch lasts before the API server ends it; then it
 	// goes on from the last version.
 	watchFor = 5 * time.Minute
+	// quietWatch is the least time between two watches.
+	quietWatch = 500 * time.Millisecond
 )
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
 
 // Follow lists a resource ("/api/v1/pods") and then watches it, until ctx ends or
 // the watcher fails. A connection that breaks is begun again from where it was;
@@ -166,7 +175,10 @@ func (c *Client) Follow(ctx context.Context, path string, w Watcher) error {
 			return err
 		}
 		for err == nil {
-			version, err = c.watch(ctx, path, version, w)
+			began := time.Now()
+			if version, err = c.watch(ctx, path, version, w); err == nil && time.Since(began) < quietWatch {
+				pause(ctx, quietWatch) // one that ends at once must not be asked without end
+			}
 		}
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the caller ended it

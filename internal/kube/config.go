@@ -1,8 +1,8 @@
 // Package kube speaks to Kubernetes API servers: by a kubeconfig or from within a
 // Pod, in JSON, with lists in pages and watches that go on where they broke off.
 //
-// It is small on purpose: k8s.io/client-go would add some 25 MB and 400 packages
-// for what is here.
+// It is small on purpose: k8s.io/client-go with its informers is 522 packages
+// besides the standard library.
 package kube
 
 import (
