@@ -234,7 +234,7 @@ func (s *site) request(method, path string) (query string, header map[string]str
 	case "POST /api/v1/bom":
 		return "", map[string]string{"Content-Type": "multipart/form-data; boundary=xx"},
 			[]byte("--xx\r\nContent-Disposition: form-data; name=\"projectName\"\r\n\r\nteam/app\r\n--xx\r\nContent-Disposition: form-data; name=\"bom\"; filename=\"bom.json\"\r\n\r\n" + uploadDoc + "\r\n--xx--\r\n")
-	case "GET /api/v1/sboms":
+	case "GET /api/v1/sboms", "GET /api/v1/components/added":
 		return "?digest=" + string(s.digest), nil, nil
 	case "GET /api/v1/components":
 		return "?name=openssl", nil, nil
@@ -351,7 +351,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"post /api/v1/evidence": "signer", "get /api/v1/evidence": "viewer", "get /api/v1/evidence/{id}": "team",
 		"get /api/v1/contracts": "viewer", "get /api/v1/contracts/check": "viewer", "get /api/v1/coverage": "viewer",
 		"get /api/v1/builds": "viewer", "post /api/v1/builds": "signer", "post /api/v1/builds/{id}/finish": "signer",
-		"get /api/v1/sboms": "viewer", "get /api/v1/source/branches": "viewer", "get /api/v1/webhooks/deliveries": "auditor", "post /api/v1/webhooks/redeliver": "operator", "get /api/v1/components": "viewer",
+		"get /api/v1/sboms": "viewer", "get /api/v1/source/branches": "viewer", "get /api/v1/webhooks/deliveries": "auditor", "post /api/v1/webhooks/redeliver": "operator", "get /api/v1/components": "viewer", "get /api/v1/components/added": "viewer",
 		"post /api/v1/apply": "admin", "get /api/v1/log/entries/{index}": "viewer", "get /api/v1/events": "auditor", "get /api/v1/keys": "auditor", "get /api/v1/heads": "auditor",
 		"get /api/v1/robots": "admin", "post /api/v1/robots": "admin", "post /api/v1/robots/{name}/rotate": "admin", "delete /api/v1/robots/{name}": "admin",
 		"get /api/v1/audit": "auditor", "get /api/v1/audit/export": "auditor", "get /api/v1/audit/unauthorized": "auditor",

@@ -6,7 +6,9 @@ import (
 	"assay/artifact"
 	"assay/client"
 	"assay/identity"
+	"assay/internal/fault"
 	"assay/sbom"
+	"assay/sbom/overlay"
 )
 
 func (a *API) sbomRoutes() []Route {
@@ -15,9 +17,13 @@ func (a *API) sbomRoutes() []Route {
 			Query: []Param{{"digest", "subject, sha256:…"}, {"repository", "by whose grants it is read"}}, Out: client.List[client.SBOM]{}, Status: 200, handle: a.sboms},
 		{Method: "GET", Path: "/api/v1/components", Summary: "Components in all stored bills of materials", Action: identity.ActReadEvidence,
 			Query: []Param{{"purl", "package URL, with or without version and qualifiers"}, {"name", "whole name, or its beginning and *"}, {"version", "exactly"},
-				{"license", "an identifier that the licence names"}, {"component_digest", "of the component, ALGORITHM:HEX"}, {"digest", "only in this artifact"},
+				{"license", "an identifier that the licence names, the document's or an overlay's"}, {"owner", "as an overlay names it"}, {"supplier", "as an overlay names it"}, {"component_digest", "of the component, ALGORITHM:HEX"}, {"digest", "only in this artifact"},
 				{"after", "cursor"}, {"limit", "at most 1000"}},
 			Out: client.List[client.Component]{}, Status: 200, handle: a.components},
+		{Method: "GET", Path: "/api/v1/components/added", Summary: "What verified overlays add to an artifact's components, each value with its source and signer", Action: identity.ActReadEvidence,
+			Query: []Param{{"digest", "subject, sha256:…"}, {"signer", "only overlays by this identity or key fingerprint; may be given 16 times"},
+				{"repository", "by whose grants it is read"}, {"after", "cursor"}, {"limit", "components, at most 1000"}},
+			Out: client.List[client.ComponentFact]{}, Status: 200, handle: a.componentsAdded},
 	}
 }
 
@@ -69,7 +75,7 @@ func (a *API) components(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	query := sbom.Query{
-		PURL: q.Get("purl"), Name: q.Get("name"), Version: q.Get("version"), License: q.Get("license"),
+		PURL: q.Get("purl"), Name: q.Get("name"), Version: q.Get("version"), License: q.Get("license"), Owner: q.Get("owner"), Supplier: q.Get("supplier"),
 		Digest: artifact.Digest(q.Get("component_digest")), After: q.Get("after"),
 	}
 	var err error
@@ -92,8 +98,45 @@ func (a *API) components(w http.ResponseWriter, r *http.Request) {
 	for _, o := range found {
 		out.Items = append(out.Items, client.Component{
 			Component: o.Component, Name: o.Name, Version: o.Version, License: o.License, Dependency: o.Direct,
-			Subject: o.Subject, Attestation: o.Attested,
+			Subject: o.Subject, Attestation: o.Attested, Added: wireAdded(o.Added),
 		})
 	}
 	WriteJSON(w, http.StatusOK, out)
+}
+
+const maxSigners = 16
+
+func (a *API) componentsAdded(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	if err := a.allow(r, identity.ActReadEvidence, identity.ResourceEvidence, q.Get("repository")); err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	subject, err := artifact.ParseDigest(q.Get("digest"))
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	if n := len(q["signer"]); n > maxSigners {
+		a.fail(w, r, fault.Newf(fault.Invalid, "%d signers: at most %d", n, maxSigners))
+		return
+	}
+	n, err := limit(r)
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	facts, next, err := a.o.SBOMs.Added(r.Context(), subject, q["signer"], n, q.Get("after"))
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	WriteJSON(w, http.StatusOK, client.List[client.ComponentFact]{Items: append([]client.ComponentFact{}, wireAdded(facts)...), Next: next})
+}
+
+func wireAdded(facts []overlay.Fact) (out []client.ComponentFact) {
+	for _, f := range facts {
+		out = append(out, client.ComponentFact(f))
+	}
+	return out
 }

@@ -47,14 +47,16 @@ type SBOMQualityPart struct {
 // ComponentQuery is what is looked for in stored bills of materials; all that is
 // given must hold, and something must be.
 type ComponentQuery struct {
-	PURL    string
-	Name    string // whole, or with "*" at its end
-	Version string
-	License string
-	Digest  string
-	Subject string // only in what this artifact holds
-	After   string
-	Limit   int
+	PURL     string
+	Name     string // whole, or with "*" at its end
+	Version  string
+	License  string // of the document or of an overlay
+	Owner    string // as an overlay names it
+	Supplier string
+	Digest   string
+	Subject  string // only in what this artifact holds
+	After    string
+	Limit    int
 }
 
 // Component is a component in an artifact: GET /api/v1/components.
@@ -66,6 +68,33 @@ type Component struct {
 	Dependency  string          `json:"dependency"` // direct, transitive or unknown
 	Subject     artifact.Digest `json:"subject"`
 	Attestation string          `json:"attestation"`
+	Added       []ComponentFact `json:"added,omitempty"` // by overlays about the artifact
+}
+
+// ComponentFact is what an overlay says of a component: GET /api/v1/components/added.
+type ComponentFact struct {
+	Component   string `json:"component"`
+	Field       string `json:"field"` // owner, supplier, license, endOfLife or published
+	Value       string `json:"value"`
+	Source      string `json:"source"`             // where the signer has it from
+	Signer      string `json:"signer"`             // identity, or fingerprint of the key
+	Attestation string `json:"attestation"`        // the overlay
+	Disputed    bool   `json:"disputed,omitempty"` // another overlay says something else
+}
+
+// Added is what overlays add to an artifact's components, by these signers or,
+// where none is given, by all.
+func (c *Client) Added(ctx context.Context, subject artifact.Digest, signers []string, after string) (*List[ComponentFact], error) {
+	v := url.Values{"digest": {string(subject)}, "limit": {"1000"}}
+	if len(signers) > 0 {
+		v["signer"] = signers
+	}
+	if after != "" {
+		v.Set("after", after)
+	}
+	var out List[ComponentFact]
+	err := c.call(ctx, http.MethodGet, "/api/v1/components/added", v, nil, &out)
+	return &out, err
 }
 
 // SBOMs lists the bills of materials about an artifact, the newest first.
@@ -79,7 +108,7 @@ func (c *Client) SBOMs(ctx context.Context, subject artifact.Digest) ([]SBOM, er
 func (c *Client) Components(ctx context.Context, q ComponentQuery) (*List[Component], error) {
 	v := url.Values{}
 	for name, value := range map[string]string{
-		"purl": q.PURL, "name": q.Name, "version": q.Version, "license": q.License, "component_digest": q.Digest, "digest": q.Subject, "after": q.After,
+		"purl": q.PURL, "name": q.Name, "version": q.Version, "license": q.License, "owner": q.Owner, "supplier": q.Supplier, "component_digest": q.Digest, "digest": q.Subject, "after": q.After,
 	} {
 		if value != "" {
 			v.Set(name, value)

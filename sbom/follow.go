@@ -53,40 +53,47 @@ func (f *Follower) Run(ctx context.Context) error {
 		f.Logger = slog.New(slog.DiscardHandler)
 	}
 	f.wake = make(chan struct{}, 1)
-	done := make(chan error, 1)
-	go func() { done <- f.Events.Consume(ctx, "sbom", f.note, event.AttestationIngested) }()
+	done := make(chan error, 2)
+	go func() { done <- f.Events.Consume(ctx, "sbom", f.note(IsPredicate), event.AttestationIngested) }()
+	// A cursor of their own: overlays came later than documents, and a site that
+	// has some reads them from the first on.
+	go func() { done <- f.Events.Consume(ctx, "sbom-overlay", f.note(isOverlay), event.AttestationIngested) }()
 	err := f.work(ctx)
-	return errors.Join(err, <-done)
+	return errors.Join(err, <-done, <-done)
 }
 
-// note puts new bills of materials into the queue.
-func (f *Follower) note(ctx context.Context, tx *store.Tx, batch []event.Event) error {
-	for _, e := range batch {
-		if e.Kind != event.AttestationIngested {
-			continue
-		}
-		var body struct {
-			ID            string `json:"id"`
-			PredicateType string `json:"predicate_type"`
-		}
-		if err := e.Decode(&body); err != nil {
-			return err
-		}
-		if !IsPredicate(body.PredicateType) {
-			continue
-		}
-		if _, err := tx.Exec(ctx, `INSERT INTO sbom_pending (attestation, asked, tries) VALUES (?, ?, 0) ON CONFLICT (attestation) DO NOTHING`, body.ID, store.Micros(tx.Now())); err != nil {
-			return err
-		}
-		tx.OnCommit(func() {
-			select {
-			case f.wake <- struct{}{}:
-			default:
+// note puts new statements of wanted types into the queue.
+func (f *Follower) note(wanted func(predicateType string) bool) func(context.Context, *store.Tx, []event.Event) error {
+	return func(ctx context.Context, tx *store.Tx, batch []event.Event) error {
+		for _, e := range batch {
+			if e.Kind != event.AttestationIngested {
+				continue
 			}
-		})
+			var body struct {
+				ID            string `json:"id"`
+				PredicateType string `json:"predicate_type"`
+			}
+			if err := e.Decode(&body); err != nil {
+				return err
+			}
+			if !wanted(body.PredicateType) {
+				continue
+			}
+			if _, err := tx.Exec(ctx, `INSERT INTO sbom_pending (attestation, asked, tries) VALUES (?, ?, 0) ON CONFLICT (attestation) DO NOTHING`, body.ID, store.Micros(tx.Now())); err != nil {
+				return err
+			}
+			tx.OnCommit(func() {
+				select {
+				case f.wake <- struct{}{}:
+				default:
+				}
+			})
+		}
+		return nil
 	}
-	return nil
 }
+
+func isOverlay(predicateType string) bool { return predicateType == attestation.PredicateSBOMOverlay }
 
 func (f *Follower) work(ctx context.Context) error {
 	for ctx.Err() == nil {
@@ -151,7 +158,12 @@ func (f *Follower) read(ctx context.Context, id string) error {
 		if from.Identity == "" {
 			from.Identity = r.Signer.Key
 		}
-		if _, _, err := f.Store.Index(ctx, from, predicate()); err != nil {
+		if isOverlay(r.PredicateType) {
+			err = f.Store.Overlay(ctx, from, predicate())
+		} else {
+			_, _, err = f.Store.Index(ctx, from, predicate())
+		}
+		if err != nil {
 			return fmt.Errorf("subject %s: %w", r.Subject, err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"assay/artifact"
 	"assay/internal/fault"
+	"assay/sbom/overlay"
 	"assay/store"
 )
 
@@ -80,11 +81,13 @@ type Query struct {
 	// it begins.
 	Name    string
 	Version string // exactly
-	License string // an identifier that the licence expression names
-	Digest  artifact.Digest
-	Subject artifact.Digest // only in what this artifact's documents hold
-	Limit   int             // default 100, at most 1,000
-	After   string          // cursor of the page before
+	License string // an identifier that the licence expression names, the document's or an overlay's
+	// Owner and Supplier are exactly what an overlay names.
+	Owner, Supplier string
+	Digest          artifact.Digest
+	Subject         artifact.Digest // only in what this artifact's documents hold
+	Limit           int             // default 100, at most 1,000
+	After           string          // cursor of the page before
 }
 
 // Occurrence is a component in a document.
@@ -97,6 +100,8 @@ type Occurrence struct {
 	Subject   artifact.Digest
 	Document  int64
 	Attested  string // evidence ID of the document
+	// Added is what overlays about the artifact say of it.
+	Added []overlay.Fact
 }
 
 // Search finds components in documents that are in force, ordered by document
@@ -123,7 +128,7 @@ func (s *Store) Search(ctx context.Context, q Query) (out []Occurrence, next str
 		for rows.Next() {
 			if len(out) == q.Limit {
 				next = strconv.FormatInt(out[len(out)-1].Document, 10) + "." + strconv.FormatInt(last, 10)
-				return nil
+				break
 			}
 			var o Occurrence
 			var direct int64
@@ -134,7 +139,13 @@ func (s *Store) Search(ctx context.Context, q Query) (out []Occurrence, next str
 			o.Subject, o.Direct = artifact.Digest(subject), directness(direct)
 			out = append(out, o)
 		}
-		return rows.Err()
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		if err := rows.Close(); err != nil {
+			return err
+		}
+		return enrich(ctx, tx, out)
 	})
 	return out, next, err
 }
@@ -183,7 +194,14 @@ func (q Query) where() (string, []any, error) {
 		add("c.version = ?", q.Version)
 	}
 	if q.License != "" {
-		add("o.license <> '' AND (o.license = ? OR ' ' || REPLACE(REPLACE(o.license, '(', ' '), ')', ' ') || ' ' LIKE ? ESCAPE '\\')", q.License, "% "+like(q.License)+" %")
+		add(`(o.license <> '' AND (o.license = ? OR ' ' || REPLACE(REPLACE(o.license, '(', ' '), ')', ' ') || ' ' LIKE ? ESCAPE '\')
+			OR EXISTS (SELECT 1 FROM `+addedJoin+` AND v.field = 'license' AND (v.value = ? OR ' ' || REPLACE(REPLACE(v.value, '(', ' '), ')', ' ') || ' ' LIKE ? ESCAPE '\')))`,
+			q.License, "% "+like(q.License)+" %", q.License, "% "+like(q.License)+" %")
+	}
+	for field, value := range map[string]string{"owner": q.Owner, "supplier": q.Supplier} {
+		if value != "" {
+			add("EXISTS (SELECT 1 FROM "+addedJoin+" AND v.field = ? AND v.value = ?)", field, value)
+		}
 	}
 	if q.Digest != "" {
 		if _, _, ok := strings.Cut(string(q.Digest), ":"); !ok {

@@ -78,7 +78,7 @@ CREATE TABLE sbom_pending (
 	attestation TEXT   NOT NULL PRIMARY KEY,
 	asked       BIGINT NOT NULL,
 	tries       BIGINT NOT NULL
-);`, uploadTable}}
+);`, uploadTable, overlayTables}}
 
 const uploadTable = `
 CREATE TABLE sbom_upload (

@@ -233,7 +233,8 @@ func (a *app) sbomSearchCommand() *cobra.Command {
 		Short: "Find components in everything that is stored",
 		Example: `  assay sbom search pkg:maven/org.apache.logging.log4j/log4j-core
   assay sbom search --name 'openssl*' --version 3.0.11
-  assay sbom search --license AGPL-3.0-only -o json`,
+  assay sbom search --license AGPL-3.0-only -o json
+  assay sbom search --owner team-a`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
@@ -248,9 +249,9 @@ func (a *app) sbomSearchCommand() *cobra.Command {
 				return err
 			}
 			return a.print(got, func(w io.Writer) {
-				fmt.Fprintln(w, "COMPONENT\tLICENCE\tDEPENDENCY\tARTIFACT")
+				fmt.Fprintln(w, "COMPONENT\tLICENCE\tDEPENDENCY\tARTIFACT\tADDED")
 				for _, one := range got.Items {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", line(one.Component), line(one.License), line(one.Dependency), line(string(one.Subject)))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", line(one.Component), line(or(one.License, "-")), line(one.Dependency), line(string(one.Subject)), line(addedText(one.Added)))
 				}
 				if got.Next != "" {
 					fmt.Fprintf(w, "more: --after %s\n", line(got.Next))
@@ -261,7 +262,9 @@ func (a *app) sbomSearchCommand() *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&q.Name, "name", "", "the component's whole name, or its beginning and *")
 	f.StringVar(&q.Version, "version", "", "exactly this version")
-	f.StringVar(&q.License, "license", "", "an SPDX identifier that the licence names")
+	f.StringVar(&q.License, "license", "", "an SPDX identifier that the licence names, the document's or an overlay's")
+	f.StringVar(&q.Owner, "owner", "", "the owner that an overlay names")
+	f.StringVar(&q.Supplier, "supplier", "", "the supplier that an overlay names")
 	f.StringVar(&q.Digest, "digest", "", "of the component, ALGORITHM:HEX")
 	f.StringVar(&q.Subject, "in", "", "only in this artifact, sha256:…")
 	f.StringVar(&q.After, "after", "", "continue after this cursor")

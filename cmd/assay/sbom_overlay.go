@@ -1,15 +1,13 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"os"
-	"slices"
+	"strings"
 
 	"assay/attestation"
 	"assay/client"
-	"assay/internal/fault"
 	"assay/sbom/overlay"
 
 	"github.com/spf13/cobra"
@@ -99,27 +97,20 @@ all values are shown and marked disputed. --signer leaves out what others signed
 			if err != nil {
 				return err
 			}
-			all, err := s.overlays(ctx, t, signers)
-			if err != nil {
-				return err
-			}
-			var purls []string
-			for q := (client.ComponentQuery{Subject: string(t.digest), Limit: 1000}); ; {
-				page, err := s.api().Components(ctx, q)
+			facts := []client.ComponentFact{}
+			for after := ""; ; {
+				page, err := s.api().Added(ctx, t.digest, signers, after)
 				if err != nil {
 					return err
 				}
-				for _, c := range page.Items {
-					purls = append(purls, c.Component)
-				}
-				if q.After = page.Next; q.After == "" {
+				facts = append(facts, page.Items...)
+				if after = page.Next; after == "" {
 					break
 				}
 			}
-			facts := overlay.Apply(purls, all)
-			return a.print(client.List[overlay.Fact]{Items: append([]overlay.Fact{}, facts...)}, func(w io.Writer) {
+			return a.print(client.List[client.ComponentFact]{Items: facts}, func(w io.Writer) {
 				if len(facts) == 0 {
-					fmt.Fprintf(w, "%d overlays add nothing to %d components\n", len(all), len(purls))
+					fmt.Fprintln(w, "no overlay adds anything to its components")
 					return
 				}
 				fmt.Fprintln(w, "COMPONENT\tFIELD\tVALUE\tSOURCE\tSIGNER")
@@ -138,42 +129,15 @@ all values are shown and marked disputed. --signer leaves out what others signed
 	return c
 }
 
-// maxOverlays is how many overlays about one artifact are read.
-const maxOverlays = 100
-
-// overlays reads those about an artifact that the server has verified.
-func (s *session) overlays(ctx context.Context, t *target, signers []string) (all []overlay.Signed, err error) {
-	page, err := s.api().Evidence(ctx, client.EvidenceFilter{Digest: t.digest, PredicateType: attestation.PredicateSBOMOverlay, Limit: maxOverlays})
-	if err != nil {
-		return nil, err
+// addedText is what overlays add to one component, on one line.
+func addedText(facts []client.ComponentFact) string {
+	var out []string
+	for _, f := range facts {
+		text := f.Field + ": " + f.Value
+		if f.Disputed {
+			text += " (disputed)"
+		}
+		out = append(out, text)
 	}
-	for _, e := range page.Items {
-		signer := or(e.Identity, e.Key)
-		if len(signers) > 0 && !slices.Contains(signers, signer) {
-			continue
-		}
-		raw, err := s.api().Bundle(ctx, e.ID)
-		if err != nil {
-			return nil, err
-		}
-		b, err := attestation.ParseBundle(raw, attestation.DefaultLimits())
-		if err != nil {
-			return nil, err
-		}
-		env := b.Envelope()
-		if env == nil {
-			return nil, fault.Newf(fault.Invalid, "%s holds no statement", e.ID)
-		}
-		st, err := attestation.ParseStatement(env.Payload, attestation.DefaultLimits())
-		if err != nil {
-			return nil, err
-		}
-		o, err := overlay.ParsePredicate(st.Predicate)
-		if err != nil {
-			s.app.notef("assay: %s is left out: %s\n", e.ID, clean(err.Error()))
-			continue
-		}
-		all = append(all, overlay.Signed{Overlay: o, Signer: signer, Attestation: e.ID})
-	}
-	return all, nil
+	return strings.Join(out, "; ")
 }

@@ -6,6 +6,7 @@
 package overlay
 
 import (
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -176,6 +177,23 @@ func Apply(purls []string, all []Signed) (facts []Fact) {
 			}
 		}
 	}
+	Compare(facts)
+	return facts
+}
+
+// Each gives every value with the package that it is about.
+func (o *Overlay) Each(fn func(p artifact.PURL, field string, v Value)) {
+	for i := range o.Components {
+		e := &o.Components[i]
+		fields := e.fields()
+		for _, name := range slices.Sorted(maps.Keys(fields)) {
+			fn(e.purl, name, *fields[name])
+		}
+	}
+}
+
+// Compare sorts facts by component and field, and marks what differs as disputed.
+func Compare(facts []Fact) {
 	slices.SortFunc(facts, func(a, b Fact) int {
 		return strings.Compare(a.Component+"\x00"+a.Field+"\x00"+a.Value+"\x00"+a.Attestation, b.Component+"\x00"+b.Field+"\x00"+b.Value+"\x00"+b.Attestation)
 	})
@@ -189,5 +207,4 @@ func Apply(purls []string, all []Signed) (facts []Fact) {
 		a, b := &facts[i-1], &facts[i]
 		a.Disputed = a.Disputed || b.Disputed && a.Component == b.Component && a.Field == b.Field
 	}
-	return facts
 }
