@@ -100,9 +100,26 @@ type Running interface {
 	Runs(ctx context.Context, cluster, namespace string, digest artifact.Digest) (bool, error)
 }
 
-// softChecks are the checks that fail by the passing of time alone: what was
-// allowed may be denied by them without anybody having done anything.
-var softChecks = []string{"trust/fresh", "exceptions", "vulnerabilities"}
+// staleWords begin what check vulnerabilities/known found where nothing but the age
+// of what it knows is wrong. Other words, and words that change, are not soft.
+var staleWords = []string{"feeds not looked at lately: ", "the catalog of known exploited vulnerabilities is missing or stale", "the scores of exploit prediction are missing or stale"}
+
+// softCheck says whether a check fails by the passing of time alone: what was
+// allowed may be denied by it without anybody having done anything.
+func softCheck(name, found string) bool {
+	switch name {
+	case "trust/fresh", "vulnerabilities":
+		return true
+	case "vulnerabilities/known":
+		for _, part := range strings.Split(found, "; ") {
+			if !slices.ContainsFunc(staleWords, func(w string) bool { return strings.HasPrefix(part, w) }) {
+				return false
+			}
+		}
+		return true
+	}
+	return strings.HasPrefix(name, "exceptions/")
+}
 
 // soft says whether all that failed is what time does. A combined policy's checks
 // begin with the name of the one that they are of.
@@ -117,7 +134,7 @@ func soft(checks []policy.Check, combined bool) bool {
 		if _, rest, ok := strings.Cut(name, "/"); combined && ok && name != "trust/fresh" {
 			name = rest
 		}
-		if !slices.ContainsFunc(softChecks, func(p string) bool { return name == p || strings.HasPrefix(name, p+"/") }) {
+		if !softCheck(name, c.Found) {
 			return false
 		}
 	}

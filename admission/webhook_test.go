@@ -360,7 +360,11 @@ func TestSoft(t *testing.T) {
 		want     bool
 	}{
 		"stale":                     {fail("trust/fresh"), false, true},
-		"stale and combined":        {fail("trust/fresh", "base/vulnerabilities/critical"), true, true},
+		"stale and combined":        {fail("trust/fresh", "base/vulnerabilities"), true, true},
+		"a new finding":             {fail("vulnerabilities"), false, true},
+		"no bill of materials":      {fail("vulnerabilities/sbom"), false, false},
+		"stale feeds":               {[]policy.Check{{Name: "vulnerabilities/known", Status: policy.Fail, Found: "feeds not looked at lately: debian; the scores of exploit prediction are missing or stale"}}, false, true},
+		"stale feeds and no SBOM":   {[]policy.Check{{Name: "vulnerabilities/known", Status: policy.Fail, Found: "no bill of materials; feeds not looked at lately: debian"}}, false, false},
 		"stale and unsigned":        {fail("trust/fresh", "signatures/x"), false, false},
 		"revoked":                   {fail("trust/revoked"), false, false},
 		"a signature named so":      {fail("signatures/vulnerabilities"), false, false},
