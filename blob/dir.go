@@ -52,12 +52,15 @@ type Options struct {
 // used because it waits for everybody else's dirty pages on a shared disk, and
 // fails for everybody else's errors (syncfs(2), ERRORS, EIO).
 type Dir struct {
-	root  *os.Root
-	now   clock.Clock
-	log   *slog.Logger
-	ttl   time.Duration
-	dirs  *dirSyncer
-	fault func(op string) error // set by tests: what the medium answers
+	root *os.Root
+	// beneath is the folder itself, for what takes a descriptor of it; nil where it
+	// cannot be opened.
+	beneath *os.File
+	now     clock.Clock
+	log     *slog.Logger
+	ttl     time.Duration
+	dirs    *dirSyncer
+	fault   func(op string) error // set by tests: what the medium answers
 
 	mu        sync.Mutex
 	sessions  map[string]*session               // held, or with a hash worth keeping
@@ -114,6 +117,9 @@ func NewDir(dir string, o Options) (*Dir, error) {
 		_ = root.Close()
 		return nil, fmt.Errorf("open blob store %s: %w", dir, wrapIO(err))
 	}
+	if f, err := root.Open("."); err == nil {
+		d.beneath = f
+	}
 	return d, nil
 }
 
@@ -146,7 +152,12 @@ func (d *Dir) prepare() error {
 }
 
 // Close lets go of the folder. Writers and files that are open stay usable.
-func (d *Dir) Close() error { return d.root.Close() }
+func (d *Dir) Close() error {
+	if d.beneath == nil {
+		return d.root.Close()
+	}
+	return errors.Join(d.beneath.Close(), d.root.Close())
+}
 
 // Create begins a session.
 func (d *Dir) Create(ctx context.Context) (Writer, error) {
@@ -245,7 +256,7 @@ func (d *Dir) Open(ctx context.Context, dg artifact.Digest) (File, error) {
 	if err := d.await(ctx, dg); err != nil {
 		return nil, err
 	}
-	f, err := d.root.Open(blobPath(dg))
+	f, err := d.open(blobPath(dg))
 	if err != nil {
 		return nil, notFound(dg, "open", err)
 	}
