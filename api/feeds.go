@@ -277,7 +277,7 @@ func (a *API) affected(w http.ResponseWriter, r *http.Request) {
 	}
 	out := client.List[client.AffectedSubject]{Items: []client.AffectedSubject{}}
 	for _, f := range all {
-		out.Items = append(out.Items, client.AffectedSubject{Subject: f.Subject, Component: f.Component, Status: f.Status, Fixed: f.Fixed, Direct: f.Direct, Record: f.Advisory})
+		out.Items = append(out.Items, client.AffectedSubject{Subject: f.Subject, Component: f.Component, Status: f.Status, Fixed: f.Fixed, Direct: f.Direct, Record: f.Advisory, Name: f.Name})
 	}
 	WriteJSON(w, http.StatusOK, out)
 }

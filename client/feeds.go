@@ -144,6 +144,7 @@ type AffectedSubject struct {
 	Fixed     string          `json:"fixed,omitempty"`
 	Direct    string          `json:"dependency"`
 	Record    string          `json:"record"`
+	Name      string          `json:"name,omitempty"` // of the artifact, by its bill of materials' word
 }
 
 // ExploitList is a list of exploited flaws: GET, POST /api/v1/exploits.

@@ -88,7 +88,11 @@ func (r *VulnerabilityRequirement) compile() (*vulnRule, error) {
 func (r *vulnRule) text() string {
 	var words []string
 	if r.least != "" {
-		words = append(words, "of severity "+r.least+" or worse")
+		word := "of severity " + r.least + " or worse"
+		if !slices.Contains(r.accept, "severity") {
+			word += " or rated by nobody"
+		}
+		words = append(words, word)
 	}
 	if r.kev {
 		words = append(words, "known to be exploited")
@@ -270,6 +274,9 @@ func mendOf(v *Vulnerability) string {
 	}
 	if v.Fixed != "" && !v.Malicious {
 		return clip("upgrade "+what, 300) + " to " + clip(v.Fixed, 60) + " or later, and build again"
+	}
+	if v.Malicious {
+		return clip("take out "+what, 300) + ", and build again elsewhere: the package is itself the attack, and no statement takes that away"
 	}
 	return clip("take out "+what, 300) + ", or state why it does not concern the artifact: assay vuln triage " + clip(v.ID, 40)
 }

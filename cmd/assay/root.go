@@ -130,7 +130,12 @@ unmodified cosign, and ask with "assay verify".`,
 	)
 	root.AddCommand(a.versionCommand(), a.manCommand())
 	strictBuiltins(root)
-	walk(root, func(c *cobra.Command) { c.Args = usageArgs(c.Args) })
+	walk(root, func(c *cobra.Command) {
+		if c.HasSubCommands() && !c.Runnable() {
+			c.Args, c.RunE = cobra.ArbitraryArgs, onlyHolds // cobra's own way is help and 0 for a command that is not there
+		}
+		c.Args = usageArgs(c.Args)
+	})
 	complete(root, "output", "table", "json", "yaml")
 	return root
 }
@@ -189,20 +194,23 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 }
 
 // group makes a command that only holds others.
-func group(use, short string, children ...*cobra.Command) *cobra.Command {
+func group(use, short string, parts ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
 		Use:   use,
 		Short: short,
 		Args:  cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("%s has no command %q; see %s --help", cmd.CommandPath(), clean(args[0]), cmd.CommandPath())
-			}
-			return cmd.Help()
-		},
+		RunE:  onlyHolds,
 	}
-	c.AddCommand(children...)
+	c.AddCommand(parts...)
 	return c
+}
+
+// onlyHolds is what a command does that only holds others.
+func onlyHolds(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("%s has no command %q; see %s --help", cmd.CommandPath(), clean(args[0]), cmd.CommandPath())
+	}
+	return cmd.Help()
 }
 
 func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.stdout, format, args...) }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -66,24 +67,57 @@ func (a *app) vexListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all := []vex.Entry{}
-			after := ""
-			for {
-				var page client.List[vex.Entry]
-				if err := s.api().VEXStatements(cmd.Context(), after, 1000, ended, &page); err != nil {
-					return err
-				}
-				all = append(all, page.Items...)
-				if after = page.Next; after == "" {
-					break
-				}
+			all := client.List[vex.Entry]{Items: []vex.Entry{}}
+			if err := s.eachStatement(cmd.Context(), ended, func(e vex.Entry) { all.Items = append(all.Items, e) }); err != nil {
+				return err
 			}
-			return a.print(all, func(w io.Writer) { vexTable(w, all) })
+			return a.print(all, func(w io.Writer) { vexTable(w, all.Items) })
 		},
 	}
 	cmd.Flags().BoolVar(&ended, "ended", false, "also what was withdrawn, or is over")
 	return cmd
 }
+
+// eachStatement gives all that the site states.
+func (s *session) eachStatement(ctx context.Context, ended bool, fn func(vex.Entry)) error {
+	for after := ""; ; {
+		var page client.List[vex.Entry]
+		if err := s.api().VEXStatements(ctx, after, 1000, ended, &page); err != nil {
+			return err
+		}
+		for _, e := range page.Items {
+			fn(e)
+		}
+		if after = page.Next; after == "" {
+			return nil
+		}
+	}
+}
+
+// statementID makes a whole ID of the beginning that the table shows.
+func (s *session) statementID(ctx context.Context, text string) (string, error) {
+	if len(text) < len("vex_")+8 || len(text) >= fullStatementID {
+		return text, nil
+	}
+	var is []string
+	if err := s.eachStatement(ctx, true, func(e vex.Entry) {
+		if strings.HasPrefix(e.ID, text) {
+			is = append(is, e.ID)
+		}
+	}); err != nil {
+		return "", err
+	}
+	switch len(is) {
+	case 0:
+		return text, nil // the server says that it is not here
+	case 1:
+		return is[0], nil
+	}
+	return "", usagef("%q begins %d statements: give more of the ID (assay vex list -o json)", clean(text), len(is))
+}
+
+// fullStatementID is how long the whole ID of a statement is: vex_ and SHA-256.
+const fullStatementID = len("vex_") + 64
 
 func (a *app) vexShowCommand() *cobra.Command {
 	var bundle bool
@@ -95,15 +129,19 @@ func (a *app) vexShowCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			id, err := s.statementID(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
 			if bundle {
-				b, err := s.api().VEXBundle(cmd.Context(), args[0])
+				b, err := s.api().VEXBundle(cmd.Context(), id)
 				if err == nil {
 					_, err = fmt.Fprintf(a.stdout, "%s\n", b)
 				}
 				return err
 			}
 			var e vex.Entry
-			if err := s.api().VEXStatement(cmd.Context(), args[0], &e); err != nil {
+			if err := s.api().VEXStatement(cmd.Context(), id, &e); err != nil {
 				return err
 			}
 			return a.print(e, func(w io.Writer) { vexTable(w, []vex.Entry{e}) })
@@ -187,8 +225,12 @@ func (a *app) vexWithdrawCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			id, err := s.statementID(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
 			var e vex.Entry
-			if err := s.api().WithdrawVEX(cmd.Context(), args[0], reason, &e); err != nil {
+			if err := s.api().WithdrawVEX(cmd.Context(), id, reason, &e); err != nil {
 				return err
 			}
 			return a.print(e, func(w io.Writer) { vexTable(w, []vex.Entry{e}) })

@@ -182,9 +182,9 @@ func (a *app) vulnWhereCommand() *cobra.Command {
 					fmt.Fprintln(w, "nothing that is stored holds what it affects")
 					return
 				}
-				fmt.Fprintln(w, "ARTIFACT\tCOMPONENT\tSTATUS\tFIXED\tDEPENDENCY\tRECORD")
+				fmt.Fprintln(w, "ARTIFACT\tNAME\tCOMPONENT\tSTATUS\tFIXED\tDEPENDENCY\tRECORD")
 				for _, f := range got.Items {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", line(string(f.Subject)), line(f.Component), line(f.Status), dash(f.Fixed), line(f.Direct), line(f.Record))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", line(string(f.Subject)), dash(f.Name), line(f.Component), line(f.Status), dash(f.Fixed), line(f.Direct), line(f.Record))
 				}
 			}); err != nil {
 				return err

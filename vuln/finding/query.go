@@ -416,6 +416,7 @@ type Affected struct {
 	Fixed     string
 	Direct    string
 	Advisory  string
+	Name      string // what a bill of materials calls the artifact
 }
 
 // ByAdvisory gives the artifacts that hold what an advisory affects, by any of
@@ -444,9 +445,10 @@ func (m *Matcher) ByAdvisory(ctx context.Context, name string, limit int) (all [
 	err = m.db.View(ctx, func(tx *store.Tx) error {
 		all = nil
 		for _, id := range slices.Sorted(maps.Keys(ids)) {
-			rows, err := tx.Query(ctx, `SELECT DISTINCT s.subject, c.key, f.status, f.fixed, o.direct FROM finding_match f JOIN sbom_component c ON c.id = f.component
-				JOIN sbom_occurrence o ON o.component = f.component JOIN finding_scan s ON s.document = o.document
-				WHERE f.feed IN (SELECT name || '/' || ecosystem FROM feed_source) AND f.advisory = ? AND f.closed = 0 ORDER BY s.subject, c.key LIMIT ?`, id, limit-len(all))
+			rows, err := tx.Query(ctx, `SELECT s.subject, c.key, f.status, f.fixed, o.direct, MIN(d.name) FROM finding_match f JOIN sbom_component c ON c.id = f.component
+				JOIN sbom_occurrence o ON o.component = f.component JOIN finding_scan s ON s.document = o.document JOIN sbom_document d ON d.id = o.document
+				WHERE f.feed IN (SELECT name || '/' || ecosystem FROM feed_source) AND f.advisory = ? AND f.closed = 0
+				GROUP BY s.subject, c.key, f.status, f.fixed, o.direct ORDER BY s.subject, c.key LIMIT ?`, id, limit-len(all))
 			if err != nil {
 				return err
 			}
@@ -454,7 +456,7 @@ func (m *Matcher) ByAdvisory(ctx context.Context, name string, limit int) (all [
 				a := Affected{Advisory: id}
 				var subject string
 				var status, direct int64
-				if err := rows.Scan(&subject, &a.Component, &status, &a.Fixed, &direct); err != nil {
+				if err := rows.Scan(&subject, &a.Component, &status, &a.Fixed, &direct, &a.Name); err != nil {
 					rows.Close()
 					return err
 				}
