@@ -14,6 +14,7 @@ import (
 	"assay/event"
 	"assay/inventory"
 	"assay/store"
+	"assay/store/storetest"
 )
 
 // runs says that so many workloads run an image in namespace shop of cluster c1.
@@ -54,7 +55,19 @@ func admitting(c *config.Config) {
 // and each workload is told of; what was never allowed, and what runs in place of
 // something else, is told of too.
 func TestRunning(t *testing.T) {
-	s := newSite(t, true, admitting)
+	for _, dialect := range []store.Dialect{store.SQLite, store.PostgreSQL} {
+		t.Run(string(dialect), func(t *testing.T) {
+			testRunning(t, newSite(t, true, func(c *config.Config) {
+				admitting(c)
+				if dialect == store.PostgreSQL {
+					c.Store.DSN = storetest.DSN(t, dialect)
+				}
+			}))
+		})
+	}
+}
+
+func testRunning(t *testing.T, s *testSite) {
 	s.apply(s.policyDoc("me@example.com"), false)
 	ctx, host := t.Context(), s.host()
 	manifest, good := s.image("shop/app", "v1", "layer one")
@@ -73,11 +86,31 @@ func TestRunning(t *testing.T) {
 	if n := s.count(event.WorkloadDenied, good); n != 0 {
 		t.Errorf("%d events about what is allowed", n)
 	}
+	site := &admissionSite{s: s.Server}
+	one := openBundle(t, s, site, 0)
+	if len(one.Blocked) != 0 || !slices.ContainsFunc(one.Entries, func(e admission.Entry) bool { return e.Digest == good && e.Allow }) {
+		t.Errorf("the first bundle: %+v", one)
+	}
+	if raw, err := site.Bundle(ctx, "c1", one.Version); err != nil || raw != nil {
+		t.Errorf("a newer one that says the same: %v", err)
+	}
 	began := time.Now()
 	if _, err := s.admin.Revoke(ctx, client.RevokeRequest{Entries: []client.Revocation{{Kind: "artifact", Digest: good, InvalidSince: time.Unix(0, 0), Reason: "backdoor"}}}); err != nil {
 		t.Fatal(err)
 	}
 	await(t, func() bool { return s.count(event.WorkloadDenied, good) >= 20 })
+	if two := openBundle(t, s, &admissionSite{s: s.Server}, one.Version+1); len(two.Blocked) != 1 || two.Blocked[0].Digest != good {
+		t.Errorf("the second bundle: %+v", two.Blocked)
+	}
+	if err := s.db.View(ctx, func(tx *store.Tx) error {
+		list, err := admission.ListRunning(ctx, tx, "c1", admission.Denied, 100)
+		if err == nil && len(list) != 3 {
+			t.Errorf("%d images are denied, want 3: %+v", len(list), list)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("a revocation reached what runs after %s", took)
 	}
@@ -85,6 +118,20 @@ func TestRunning(t *testing.T) {
 	if err != nil || len(list) != 20 || !strings.Contains(fmt.Sprintf("%s", list[0].Body), "backdoor") || list[0].Cluster != "c1" {
 		t.Errorf("%d events, %v: %s", len(list), err, list[0].Body)
 	}
+}
+
+// openBundle makes a bundle of cluster c1 and reads it as a webhook does.
+func openBundle(t *testing.T, s *testSite, site *admissionSite, seen int64) *admission.Bundle {
+	t.Helper()
+	raw, err := site.Bundle(t.Context(), "c1", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := admission.OpenBundle(raw, s.admission.authority.PEM(), "c1", seen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // TestRestarts: with every list stale, what runs already starts again, with
