@@ -142,6 +142,9 @@ func (l *listing) tar(ctx context.Context, r io.Reader) error {
 			l.resolve()
 			return nil
 		}
+		if n == 0 && (errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF)) {
+			return fault.Newf(fault.Invalid, "this is no archive, or only a piece of one: expected a zip or a tar, plain or compressed by gzip, bzip2, xz or zstd; found no entry (%w). Name the release's source archive first, then its tag: assay source compare app-1.0.tar.gz v1.0", err)
+		}
 		if err != nil {
 			return archiveError(err)
 		}

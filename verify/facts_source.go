@@ -117,7 +117,7 @@ func sourceFact(predicateType string, predicate []byte) (f policy.SourceFact, ok
 			switch {
 			case a.Stale:
 				f.Stale = true
-			case !a.Own && len(f.Reviewers) < maxSourceNames:
+			case !a.Own && !a.Pushed && len(f.Reviewers) < maxSourceNames:
 				f.Reviewers = append(f.Reviewers, clip(a.Reviewer, 100))
 			}
 		}

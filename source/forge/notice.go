@@ -39,6 +39,7 @@ type change struct {
 	Branch   string // that it goes into
 	Head     string
 	Author   string // immutable id
+	Pusher   string // immutable id of who moved the head to what it is; "": the notice is of something else
 	Merged   bool
 	Merge    string // commit that the branch got by it
 	Opened   time.Time
@@ -259,6 +260,9 @@ func parseGitHub(provider, event string, body []byte) (*notice, error) {
 		return nil, fault.Newf(fault.Invalid, "the notice: %s without a pull_request", event)
 	default:
 		n.change = d.Pull.change()
+		if d.Action == "synchronize" || d.Action == "synchronized" { // GitHub's word and Gitea's
+			n.change.Pusher = d.Sender.id()
+		}
 		if d.Review == nil || provider == GitHub && event != "pull_request_review" {
 			break
 		}
@@ -309,6 +313,7 @@ func parseGitLab(event string, body []byte) (*notice, error) {
 			Author int64  `json:"author_id"`
 			State  string `json:"state"`
 			Action string `json:"action"`
+			OldRev string `json:"oldrev"` // of an update that moved the head
 			Merge  string `json:"merge_commit_sha"`
 			Opened string `json:"created_at"`
 			Update string `json:"updated_at"`
@@ -333,6 +338,9 @@ func parseGitLab(event string, body []byte) (*notice, error) {
 		if c.Merge == "" { // fast-forwarded
 			c.Merge = c.Head
 		}
+	}
+	if a.Action == "update" && a.OldRev != "" {
+		c.Pusher = d.User.id()
 	}
 	n.change = c
 	if state := map[string]string{"approved": "approved", "approval": "approved", "unapproved": "dismissed", "unapproval": "dismissed"}[a.Action]; state != "" {

@@ -169,10 +169,18 @@ func (r *Recorder) record(ctx context.Context, s *Source, delivery string, n *no
 		if n.change == nil {
 			return nil
 		}
-		if err := upsertChange(ctx, tx, s.Name, n.change); err != nil || n.review == nil {
+		if err := upsertChange(ctx, tx, s.Name, n.change); err != nil {
 			return err
 		}
-		return r.recordReview(ctx, tx, s, delivery, n)
+		if err := recordContributor(ctx, tx, s.Name, n.change); err != nil {
+			return err
+		}
+		if n.review != nil {
+			if err := r.recordReview(ctx, tx, s, delivery, n); err != nil {
+				return err
+			}
+		}
+		return again(ctx, tx, s.Name, n.change.Number)
 	})
 }
 

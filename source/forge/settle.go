@@ -50,8 +50,9 @@ type Approval struct {
 	ID       string    `json:"id"` // the forge's immutable one
 	Commit   string    `json:"commit"`
 	At       time.Time `json:"at"`
-	Stale    bool      `json:"stale,omitzero"` // of an older head than was merged
-	Own      bool      `json:"own,omitzero"`   // by the author
+	Stale    bool      `json:"stale,omitzero"`  // of an older head than was merged
+	Own      bool      `json:"own,omitzero"`    // by the author
+	Pushed   bool      `json:"pushed,omitzero"` // by somebody who moved the change's head, so one of its authors
 }
 
 // ChangeRecord is the pull or merge request.
@@ -130,8 +131,14 @@ func (r *Recorder) judge(ctx context.Context, s *Source, p *pushRow) error {
 		if err != nil {
 			return err
 		}
-		if err := r.tell(ctx, tx, s, p, rec); err != nil {
+		if p.reviewed >= 0 && !rec.Reviewed { // judged again, and nothing is new
+			_, err := tx.Exec(ctx, `UPDATE source_push SET due = 0 WHERE source = ? AND delivery = ?`, p.source, p.delivery)
 			return err
+		}
+		if p.reviewed < 0 {
+			if err := r.tell(ctx, tx, s, p, rec); err != nil {
+				return err
+			}
 		}
 		if err := r.enqueueRecord(ctx, tx, s, p, rec); err != nil {
 			return err
@@ -141,7 +148,9 @@ func (r *Recorder) judge(ctx context.Context, s *Source, p *pushRow) error {
 			number = c.Number
 		}
 		_, err = tx.Exec(ctx, `UPDATE source_push SET due = 0, reviewed = ?, change = ?, forced = ? WHERE source = ? AND delivery = ?`, flag(rec.Reviewed), number, p.forced, p.source, p.delivery)
-		tx.OnCommit(func() { r.met.settled(rec) })
+		if p.reviewed < 0 {
+			tx.OnCommit(func() { r.met.settled(rec) })
+		}
 		return err
 	})
 }
@@ -173,10 +182,14 @@ func (r *Recorder) weigh(ctx context.Context, tx *store.Tx, s *Source, p *pushRo
 	}
 	if c != nil {
 		rec.Change = &ChangeRecord{Number: c.Number, Head: c.Head, Author: c.Author, OpenedAt: c.Opened, MergedAt: c.MergedAt, Link: clip(c.Link)}
-		rec.Approvals = approvals(c, reviews)
+		pushed, err := findContributors(ctx, tx, s.Name, c.Number)
+		if err != nil {
+			return nil, nil, err
+		}
+		rec.Approvals = approvals(c, reviews, pushed)
 		fresh := 0
 		for _, a := range rec.Approvals {
-			if !a.Stale && !a.Own {
+			if !a.Stale && !a.Own && !a.Pushed {
 				fresh++
 			}
 		}
@@ -188,7 +201,7 @@ func (r *Recorder) weigh(ctx context.Context, tx *store.Tx, s *Source, p *pushRo
 
 // approvals takes each reviewer's last word on the change. A comment is none,
 // and a request for changes or a dismissal takes an approval back.
-func approvals(c *change, reviews []review) (out []Approval) {
+func approvals(c *change, reviews []review, pushed map[string]bool) (out []Approval) {
 	slices.SortStableFunc(reviews, func(a, b review) int { return a.At.Compare(b.At) })
 	last := map[string]review{}
 	var order []string
@@ -203,7 +216,7 @@ func approvals(c *change, reviews []review) (out []Approval) {
 	}
 	for _, id := range order {
 		if v := last[id]; v.State == "approved" && len(out) < 50 {
-			out = append(out, Approval{Reviewer: v.Name, ID: v.Reviewer, Commit: v.Commit, At: v.At, Stale: v.Commit != c.Head, Own: v.Reviewer == c.Author || c.Author == ""})
+			out = append(out, Approval{Reviewer: v.Name, ID: v.Reviewer, Commit: v.Commit, At: v.At, Stale: v.Commit != c.Head, Own: v.Reviewer == c.Author || c.Author == "", Pushed: pushed[v.Reviewer]})
 		}
 	}
 	return out

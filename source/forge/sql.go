@@ -18,6 +18,7 @@ import (
 //     0 when it was.
 //   - source_change, source_review: pull and merge requests, and each reviewer's
 //     words on them.
+//   - source_contributor: who beside its author moved the head of a change.
 //   - source_protection: how a branch is protected, as it was last found.
 //   - source_tag: the commit that a tag was last known to name, and whether it
 //     ever named another; a deleted tag is remembered.
@@ -96,12 +97,19 @@ CREATE TABLE source_tag (
 	moved     BIGINT NOT NULL,
 	at        BIGINT NOT NULL,
 	PRIMARY KEY (source, ref)
+);`, `
+CREATE TABLE source_contributor (
+	source TEXT   NOT NULL,
+	number BIGINT NOT NULL,
+	person TEXT   NOT NULL,
+	PRIMARY KEY (source, number, person)
 );`}}
 
 // pushRow is a recorded push.
 type pushRow struct {
 	source, delivery, ref, before, after, pusher string
 	forced                                       int
+	reviewed                                     int // as it was judged before; -1: it was not
 	workflows                                    []string
 	whole                                        bool
 	at                                           time.Time
@@ -138,7 +146,7 @@ func micros(t time.Time) int64 {
 // duePushes claims pushes that are to be judged, for a while: another process
 // does not judge them meanwhile, and a crash has them judged later.
 func duePushes(ctx context.Context, tx *store.Tx, limit int) (out []pushRow, err error) {
-	rows, err := tx.Query(ctx, `SELECT source, delivery, ref, before_id, after_id, pusher, forced, workflows, whole, at FROM source_push
+	rows, err := tx.Query(ctx, `SELECT source, delivery, ref, before_id, after_id, pusher, forced, reviewed, workflows, whole, at FROM source_push
 		WHERE due > 0 AND due <= ? ORDER BY due LIMIT ?`, store.Micros(tx.Now()), limit)
 	if err != nil {
 		return nil, err
@@ -148,7 +156,7 @@ func duePushes(ctx context.Context, tx *store.Tx, limit int) (out []pushRow, err
 		var p pushRow
 		var workflows string
 		var whole, at int64
-		if err := rows.Scan(&p.source, &p.delivery, &p.ref, &p.before, &p.after, &p.pusher, &p.forced, &workflows, &whole, &at); err != nil {
+		if err := rows.Scan(&p.source, &p.delivery, &p.ref, &p.before, &p.after, &p.pusher, &p.forced, &p.reviewed, &workflows, &whole, &at); err != nil {
 			return nil, err
 		}
 		p.whole, p.at = whole != 0, store.Time(at)
