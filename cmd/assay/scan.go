@@ -66,7 +66,7 @@ always fail.`,
   assay scan . -o sarif > assay.sarif
   assay sbom ./app | assay scan --name app.cdx.json -`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.gate(cmd.Context(), &f, args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error { return unjudged(a.gate(cmd.Context(), &f, args[0])) },
 	}
 	fl := c.Flags()
 	fl.StringSliceVar(&f.failOn, "fail-on", []string{"low"}, "what fails: the least severity (critical, high, medium, low, none), kev, epss>0.5, and unknown for what is not known")
@@ -81,6 +81,16 @@ always fail.`,
 	complete(c, "output", "table", "json", "yaml", formatSARIF, formatGitHub)
 	complete(c, "fail-on", "critical", "high", "medium", "low", "kev", "epss>0.5", "unknown")
 	return c
+}
+
+// unjudged is an error in place of a judgement: what could not be looked up is no
+// finding (1), but unknown (2).
+func unjudged(err error) error {
+	var judged *exitError
+	if err == nil || errors.As(err, &judged) {
+		return err
+	}
+	return undecided(err)
 }
 
 var severityRank = map[string]int{"none": 1, "low": 2, "medium": 3, "high": 4, "critical": 5}

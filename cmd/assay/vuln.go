@@ -79,6 +79,8 @@ all artifacts do, or those of a --service.`,
 		},
 	}
 	cmd.Flags().StringVar(&as, "subject", "", "with --data: the local identity to ask as")
+	list := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error { return unjudged(list(cmd, args)) }
 	cmd.Flags().StringVar(&order, "sort", "", "severity (the default) or risk")
 	cmd.Flags().StringVar(&service, "service", "", "with --sort risk: of this service alone")
 	cmd.Flags().IntVar(&most, "limit", 20, "with --sort risk: at most so many artifacts")

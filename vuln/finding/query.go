@@ -416,7 +416,7 @@ type Affected struct {
 	Fixed     string
 	Direct    string
 	Advisory  string
-	Name      string // what a bill of materials calls the artifact
+	Name      string // what a bill of materials calls the artifact; of what was handed in for a project, that and its version
 }
 
 // ByAdvisory gives the artifacts that hold what an advisory affects, by any of
@@ -445,7 +445,7 @@ func (m *Matcher) ByAdvisory(ctx context.Context, name string, limit int) (all [
 	err = m.db.View(ctx, func(tx *store.Tx) error {
 		all = nil
 		for _, id := range slices.Sorted(maps.Keys(ids)) {
-			rows, err := tx.Query(ctx, `SELECT s.subject, c.key, f.status, f.fixed, o.direct, MIN(d.name) FROM finding_match f JOIN sbom_component c ON c.id = f.component
+			rows, err := tx.Query(ctx, `SELECT s.subject, c.key, f.status, f.fixed, o.direct, COALESCE((SELECT u.project || ' ' || u.version FROM sbom_upload u WHERE u.subject = s.subject LIMIT 1), MIN(d.name)) FROM finding_match f JOIN sbom_component c ON c.id = f.component
 				JOIN sbom_occurrence o ON o.component = f.component JOIN finding_scan s ON s.document = o.document JOIN sbom_document d ON d.id = o.document
 				WHERE f.feed IN (SELECT name || '/' || ecosystem FROM feed_source) AND f.advisory = ? AND f.closed = 0
 				GROUP BY s.subject, c.key, f.status, f.fixed, o.direct ORDER BY s.subject, c.key LIMIT ?`, id, limit-len(all))
@@ -460,6 +460,7 @@ func (m *Matcher) ByAdvisory(ctx context.Context, name string, limit int) (all [
 					rows.Close()
 					return err
 				}
+				a.Name = strings.TrimSpace(a.Name)
 				a.Subject, a.Status, a.Direct = artifact.Digest(subject), vuln.Status(status).String(), directness(direct)
 				all = append(all, a)
 			}
