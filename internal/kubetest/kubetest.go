@@ -12,6 +12,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -297,6 +298,9 @@ func (c *Cluster) Kubectl(ctx context.Context, stdin string, args ...string) (st
 	return out.String(), errs.String(), err
 }
 
+// freePorts finds ports below those that the system gives to outgoing connections
+// (ip_local_port_range(7) begins at 32768): such a one could be taken before a
+// program that starts seconds later listens on it.
 func freePorts(n int) (ports []int, err error) {
 	var open []net.Listener
 	defer func() {
@@ -304,13 +308,16 @@ func freePorts(n int) (ports []int, err error) {
 			_ = l.Close()
 		}
 	}()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for tries := 0; len(ports) < n; tries++ {
+		port := 20_000 + rand.IntN(12_000)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
-			return nil, err
+			if tries > 100 {
+				return nil, err
+			}
+			continue
 		}
-		open = append(open, l)
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		open, ports = append(open, l), append(ports, port)
 	}
 	return ports, nil
 }
