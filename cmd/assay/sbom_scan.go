@@ -259,20 +259,8 @@ func writeDocument(path string, d *sbom.Document, format sbom.Format, version st
 
 // attestSBOM signs a document about the digest that it describes.
 func (s *session) attestSBOM(ctx context.Context, f *scanFlags, d *sbom.Document, t *target, format sbom.Format, doc []byte) error {
-	digest := artifact.Digest("")
-	if len(d.Roots) > 0 {
-		if root := d.Component(d.Roots[0]); root != nil && root.Digests["sha256"] != "" {
-			digest = artifact.Digest("sha256:" + root.Digests["sha256"])
-		}
-	}
-	if err := digest.Validate(); err != nil {
-		return usagef("%s has no digest that an attestation could be about: attest an image, an archive or a file", clean(t.text))
-	}
-	t.digest = digest
-	if t.image != nil {
-		ref := *t.image
-		ref.Digest = digest
-		t.image = &ref
+	if err := describedDigest(d, t); err != nil {
+		return err
 	}
 	uri := attestation.PredicateCycloneDX
 	if format != sbom.CycloneDXJSON {
@@ -282,7 +270,7 @@ func (s *session) attestSBOM(ctx context.Context, f *scanFlags, d *sbom.Document
 	if err != nil {
 		return err
 	}
-	statement, err := statementOf([]subject{{Name: t.name(), Digest: digest.Set()}}, uri, doc)
+	statement, err := statementOf([]subject{{Name: t.name(), Digest: t.digest.Set()}}, uri, doc)
 	if err != nil {
 		return err
 	}

@@ -59,7 +59,10 @@ Ends with 0 when nothing of what --fail-on names was found and nothing is left t
 know, with 1 when something was, with 2 when nothing was but something is unknown:
 a document that is incomplete, a component that no feed knows, a feed that is
 missing or older than --max-age. --fail-on unknown makes that 1. Malicious packages
-always fail.`,
+always fail.
+
+With --attest the result is signed about the digest of TARGET, as in-toto's vulns
+predicate (v0.2), with what is not known: a scan's statement, whoever reads it.`,
 		Example: `  assay scan --data ./data --fail-on critical,high ./app
   assay scan registry.example/team/app:v1 --ignore-unfixed
   assay scan --fail-on 'critical,kev,epss>0.5' ./app
@@ -77,7 +80,8 @@ always fail.`,
 	fl.StringVarP(&f.format, "output", "o", "", "table, json, yaml, sarif or github (default table)")
 	fl.StringVar(&f.scan.platform, "platform", "", "of an index: OS/ARCHITECTURE[/VARIANT] (default linux and this machine's)")
 	fl.StringVar(&f.scan.name, "name", "", "of standard input: what it would be called as a file")
-	fl.StringVar(&f.scan.sign.subject, "subject", "", "with --data: the local identity to ask as")
+	fl.BoolVar(&f.scan.attest, "attest", false, "sign the result about the digest of TARGET, whatever it is")
+	f.scan.sign.register(c)
 	complete(c, "output", "table", "json", "yaml", formatSARIF, formatGitHub)
 	complete(c, "fail-on", "critical", "high", "medium", "low", "kev", "epss>0.5", "unknown")
 	return c
@@ -159,12 +163,16 @@ func (a *app) gate(ctx context.Context, f *gateFlags, text string) error {
 	default:
 		return usagef("--output %q: want table, json, yaml, sarif or github", clean(f.format))
 	}
+	if f.scan.attest && a.noServer() {
+		return errNoSigner()
+	}
 	f.scan.quiet = true
+	started := time.Now()
 	s, err := a.scanSession(ctx, &f.scan, text)
 	if err != nil {
 		return err
 	}
-	d, _, err := s.scan(ctx, &f.scan, text)
+	d, t, err := s.scan(ctx, &f.scan, text)
 	if err != nil {
 		return err
 	}
@@ -179,9 +187,14 @@ func (a *app) gate(ctx context.Context, f *gateFlags, text string) error {
 		if err := a.reachability(ctx, text, got); err != nil {
 			return err
 		}
-		if f.called {
-			got.Items = slices.DeleteFunc(got.Items, unreached)
+	}
+	if f.scan.attest { // all that was found, before anything is left out
+		if err := s.attestScan(ctx, f, d, t, got, started); err != nil {
+			return err
 		}
+	}
+	if f.called {
+		got.Items = slices.DeleteFunc(got.Items, unreached)
 	}
 	if f.fixed {
 		got.Items = slices.DeleteFunc(got.Items, func(i client.Finding) bool { return i.Fixed == "" && !i.Malicious })

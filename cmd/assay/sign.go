@@ -30,6 +30,7 @@ type signFlags struct {
 	token, subject  string
 	bundle          string
 	upload          bool
+	aside           bool // what was signed is told on stderr: stdout has something else
 }
 
 func (f *signFlags) register(cmd *cobra.Command) {
@@ -228,7 +229,11 @@ func (s *session) keep(ctx context.Context, f *signFlags, t *target, b *bundlepb
 	case f.bundle == "":
 		return usagef("no server to store the bundle with: give --bundle FILE")
 	}
-	return s.app.print(out, func(w io.Writer) {
+	to := s.app.stdout
+	if f.aside {
+		to = s.app.stderr
+	}
+	return s.app.printTo(to, out, func(w io.Writer) {
 		fmt.Fprintf(w, "signed\t%s\n", line(out.Target))
 		fmt.Fprintf(w, "digest\t%s\n", out.Digest)
 		if out.LogIndex != nil {
