@@ -166,12 +166,12 @@ func (r *vulnRule) missing(f *Vulnerabilities) (out []string, mend string) {
 // denies says why one finding denies; "" when it does not. until is when one that
 // is let pass for now will.
 func (r *vulnRule) denies(v *Vulnerability, now time.Time) (why string, until time.Time) {
+	if v.Malicious { // that is not stated away
+		return "a malicious package", time.Time{}
+	}
 	switch v.State {
 	case "not_affected", "fixed":
 		return "", time.Time{} // by a statement that counts: the facts hold no other
-	}
-	if v.Malicious {
-		return "a malicious package", time.Time{}
 	}
 	if r.kev && v.KEV != "" {
 		return "known to be exploited", time.Time{}

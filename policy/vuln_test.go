@@ -66,6 +66,7 @@ func TestVulnerabilities(t *testing.T) {
 		"unfixed, exploited":      {`{deny: [high, kev], ignoreUnfixed: true}`, one(Vulnerability{Severity: "critical", KEV: "2026-01-01"}), Deny, "exploited"},
 		"unreachable":             {`{deny: [high], unreachable: ignore}`, one(Vulnerability{Severity: "critical", Reachable: "no"}), Allow, ""},
 		"nobody looked":           {`{deny: [high], unreachable: ignore}`, one(Vulnerability{Severity: "critical"}), Deny, "critical"},
+		"malicious, stated away":  {`{deny: [high]}`, one(Vulnerability{Severity: "unknown", Malicious: true, State: "not_affected"}), Deny, "malicious"},
 		"malicious, low":          {`{deny: [kev], ignoreUnfixed: true}`, one(Vulnerability{Severity: "unknown", Malicious: true}), Deny, "malicious"},
 		"in grace":                {`{deny: [high], grace: 7d}`, one(Vulnerability{Severity: "critical", FirstSeen: "2026-04-28T00:00:00Z"}), Allow, ""},
 		"grace is over":           {`{deny: [high], grace: 7d}`, one(Vulnerability{Severity: "critical", FirstSeen: "2026-04-20T00:00:00Z"}), Deny, "critical"},

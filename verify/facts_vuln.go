@@ -115,7 +115,7 @@ func worse(a, b policy.Vulnerability) int {
 }
 
 func open(v *policy.Vulnerability) int {
-	if v.State == "not_affected" || v.State == "fixed" {
+	if !v.Malicious && (v.State == "not_affected" || v.State == "fixed") {
 		return 0
 	}
 	return 1
