@@ -30,7 +30,6 @@ type Flaws struct {
 	mu    sync.Mutex
 	stamp string
 	known map[string]*flaw
-	epss  bool
 }
 
 // NewFlaws makes a memory of flaws.
