@@ -13,7 +13,7 @@ import (
 // openRisk makes what says how much hangs on findings.
 func (s *Server) openRisk() {
 	s.risk = risk.New(risk.Options{
-		DB: s.db, Feeds: s.vulnerabilities.Feeds, Findings: s.vulnerabilities.Findings, Inventory: s.inventory, Stored: storedDigests, Ledgers: ledgers,
+		DB: s.db, Feeds: s.vulnerabilities.Feeds, Findings: s.vulnerabilities.Findings, Inventory: s.inventory, Stored: storedDigests, Ledgers: ledgers, Excused: s.excused,
 	})
 }
 

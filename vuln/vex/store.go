@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -370,3 +372,16 @@ func later(a, b *said) bool {
 
 // Now is the time that the store goes by.
 func (s *Store) Now() time.Time { return s.o.DB.Now() }
+
+// Names are those of all flaws that something is stated about.
+func (b *Book) Names() []string {
+	seen := map[string]bool{}
+	for _, all := range b.by {
+		for _, one := range all {
+			for _, v := range one.st.Vulnerabilities {
+				seen[v] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
