@@ -458,8 +458,12 @@ func TestAuditTrail(t *testing.T) {
 			}
 		}
 	}
-	if err := json.Unmarshal([]byte(s.assay("audit", "query", "--kind", "artifact.pulled", "--identity", bob, "-o", "json")), &page); err != nil {
-		t.Fatal(err)
+	// A record is durable when the pull is answered, and shown once it is sealed, within 100 ms.
+	for deadline := time.Now().Add(5 * time.Second); len(page.Items) < 3 && time.Now().Before(deadline); {
+		page.Items = nil
+		if err := json.Unmarshal([]byte(s.assay("audit", "query", "--kind", "artifact.pulled", "--identity", bob, "-o", "json")), &page); err != nil {
+			t.Fatal(err)
+		}
 	}
 	agents := map[string]int{}
 	for _, e := range page.Items {
