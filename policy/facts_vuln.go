@@ -16,6 +16,7 @@ type Vulnerabilities struct {
 	EPSS           bool            `json:"epss"`                     // so are the scores of exploit prediction
 	Findings       []Vulnerability `json:"findings"`                 // the worst first, at most 100
 	More           []FindingGroup  `json:"more,omitempty"`           // all others, counted by what decides about them
+	VEX            []VEXFact       `json:"vex,omitempty"`            // attested statements about findings, by signers whom the policy names
 }
 
 // Vulnerability is one flaw of one component.
@@ -35,6 +36,7 @@ type Vulnerability struct {
 	Reachable string         `json:"reachable,omitempty"`  // yes, no, or absent: nobody looked
 	FirstSeen string         `json:"first_seen,omitempty"` // since when it is known here that this artifact is concerned, RFC 3339
 	Statement *VulnStatement `json:"statement,omitempty"`  // by which its state is not the advisories'
+	Attested  []AttestedVEX  `json:"attested,omitempty"`   // what signers whom the policy names say of it, the newest of each
 }
 
 // VulnStatement is whose word it is that a flaw does not concern an artifact.
@@ -53,5 +55,7 @@ type FindingGroup struct {
 	Count    int     `json:"count"`
 	EPSS     float64 `json:"epss,omitzero"`       // the highest among them
 	Seen     string  `json:"first_seen,omitzero"` // the earliest among them
-	Urgent   bool    `json:"urgent,omitzero"`     // malicious, or known to be exploited: always a deny
+	Urgent   bool    `json:"urgent,omitzero"`     // malicious, or known to be exploited: always a deny, unless it is stated away
+	// Attested is what signers whom the policy names say of all of them alike.
+	Attested []AttestedVEX `json:"attested,omitempty"`
 }

@@ -21,6 +21,7 @@ type VulnerabilityRequirement struct {
 	Unreachable   string          `yaml:"unreachable,omitempty" json:"unreachable,omitempty"`    // "ignore": what was shown not to be called does not deny
 	Identities    []IdentityMatch `yaml:"identities,omitempty" json:"identities,omitempty"`      // whose bill of materials counts; absent: any that verified
 	Signers       string          `yaml:"signers,omitempty" json:"signers,omitempty"`            // "delegated", in place of identities
+	VEX           *VEXRequirement `yaml:"vex,omitempty" json:"vex,omitempty"`                    // whose attested statements about flaws count; absent: nobody's
 }
 
 // Unknowns are the names of what may not be known about an artifact's flaws.
@@ -37,6 +38,7 @@ type vulnRule struct {
 	grace         time.Duration
 	accept        []string
 	ids           []*identity
+	vex           *vexRule // nil: nobody's
 }
 
 var severities = []string{"none", "low", "medium", "high", "critical"}
@@ -76,6 +78,12 @@ func (r *VulnerabilityRequirement) compile() (*vulnRule, error) {
 	default:
 		return nil, fault.Newf(fault.Invalid, "unreachable %.40q: want ignore", r.Unreachable)
 	}
+	if r.VEX != nil {
+		var err error
+		if out.vex, err = r.VEX.compile(); err != nil {
+			return nil, err
+		}
+	}
 	if r.Identities != nil || r.Signers != "" {
 		var err error
 		if out.ids, _, err = compileSigners(r.Identities, r.Signers, nil); err != nil {
@@ -110,6 +118,9 @@ func (r *vulnRule) text() string {
 	if r.unreachable {
 		s += "; what is not called is let pass"
 	}
+	if r.vex != nil {
+		s += "; statements by " + identitiesText(r.vex.ids) + " count"
+	}
 	return s
 }
 
@@ -137,7 +148,7 @@ func (r *vulnRule) evaluate(ev *evaluation, q *quality) {
 	if f.Scan == "no_sbom" {
 		return // nothing was looked up
 	}
-	ev.add(r.findings(ev, f))
+	ev.add(r.findings(ev, f, q))
 }
 
 // missing says what is not known and was not accepted, and how the first of it
@@ -204,37 +215,64 @@ func (r *vulnRule) denies(v *Vulnerability, now time.Time) (why string, until ti
 	return why, time.Time{}
 }
 
-func (r *vulnRule) findings(ev *evaluation, f *Vulnerabilities) Check {
+func (r *vulnRule) findings(ev *evaluation, f *Vulnerabilities, q *quality) Check {
 	c := Check{Name: "vulnerabilities", Status: Pass, Expected: r.text()}
-	var bad []string
-	n := 0
+	vex := r.vex.counted(f, q, ev.now)
+	var bad, settled []string
+	n, away := 0, 0
 	for i := range f.Findings {
-		v := &f.Findings[i]
+		v := f.Findings[i]
 		if v.Statement != nil {
 			if at, err := time.Parse(time.RFC3339, v.Statement.Until); err == nil {
 				ev.expire(at)
 			}
 		}
-		why, until := r.denies(v, ev.now)
+		said, ends := vex.settle(&v, ev.now)
+		ev.expire(ends)
+		why, until := r.denies(&v, ev.now)
 		ev.expire(until)
 		if why == "" {
+			if said != nil && v.State == said.Status {
+				if away++; len(settled) < 3 {
+					settled = append(settled, vex.whose(&v, said))
+				}
+				c.Evidence = appendNew(c.Evidence, said.Attestation)
+			}
 			continue
 		}
 		if n++; len(bad) < 5 {
-			bad = append(bad, clip(v.ID, 40)+" in "+clip(v.Component, 120)+" ("+why+fixedIn(v)+")")
+			bad = append(bad, clip(v.ID, 40)+" in "+clip(v.Component, 120)+" ("+why+fixedIn(&v)+")")
 		}
 		if c.Mend == "" {
-			c.Mend = mendOf(v)
+			c.Mend = mendOf(&v)
 		}
 	}
+	more, k := r.groups(ev, f, vex)
+	bad, n = append(bad, more...), n+k
+	if n == 0 {
+		c.Found = fmt.Sprintf("none of %d findings", len(f.Findings)+countOf(f.More)) + settledText(settled, away)
+		return c
+	}
+	c.Status, c.Found = Fail, fmt.Sprintf("%d: %s", n, strings.Join(bad, "; "))
+	if shown := len(bad); shown < n && len(f.More) == 0 {
+		c.Found += fmt.Sprintf("; %d more", n-shown)
+	}
+	c.Found += settledText(settled, away)
+	return c
+}
+
+// groups judges the findings that are only counted, and says how many deny.
+func (r *vulnRule) groups(ev *evaluation, f *Vulnerabilities, vex counted) (bad []string, n int) {
 	for _, g := range f.More {
-		v := Vulnerability{State: g.State, Severity: g.Severity, EPSS: g.EPSS, FirstSeen: g.Seen}
+		v := Vulnerability{State: g.State, Severity: g.Severity, EPSS: g.EPSS, FirstSeen: g.Seen, Attested: g.Attested}
 		if g.Fixable {
 			v.Fixed = "some version"
 		}
+		said, ends := vex.settle(&v, ev.now)
+		ev.expire(ends)
 		why, until := r.denies(&v, ev.now)
 		ev.expire(until)
-		if g.Urgent {
+		if g.Urgent && (said == nil || why != "") {
 			why = "malicious, or known to be exploited"
 		}
 		if why != "" {
@@ -242,15 +280,15 @@ func (r *vulnRule) findings(ev *evaluation, f *Vulnerabilities) Check {
 			bad = append(bad, fmt.Sprintf("%d more (%s)", g.Count, why))
 		}
 	}
-	if n == 0 {
-		c.Found = fmt.Sprintf("none of %d findings", len(f.Findings)+countOf(f.More))
-		return c
+	return bad, n
+}
+
+// appendNew adds an id that is not there yet, while a check may list more.
+func appendNew(ids []string, id string) []string {
+	if len(ids) < maxEvidence && !slices.Contains(ids, id) {
+		ids = append(ids, id)
 	}
-	c.Status, c.Found = Fail, fmt.Sprintf("%d: %s", n, strings.Join(bad, "; "))
-	if shown := len(bad); shown < n && len(f.More) == 0 {
-		c.Found += fmt.Sprintf("; %d more", n-shown)
-	}
-	return c
+	return ids
 }
 
 func countOf(groups []FindingGroup) (n int) {

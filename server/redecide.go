@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"assay/event"
@@ -12,6 +13,7 @@ import (
 	"assay/store"
 	"assay/verify"
 	"assay/vuln/exploit"
+	"assay/vuln/vex"
 )
 
 const (
@@ -132,6 +134,17 @@ func (s *Server) stirBy(ctx context.Context, tx *store.Tx, e *event.Event) error
 	id, err := evidence.Ingested(body)
 	if err != nil {
 		return err
+	}
+	var of struct {
+		PredicateType string `json:"predicate_type"`
+	}
+	if err := e.Decode(&of); err != nil {
+		return err
+	}
+	if slices.Contains(vex.Predicates, of.PredicateType) {
+		if err := s.engine.StirHolders(ctx, tx, e.Digest); err != nil {
+			return err
+		}
 	}
 	return s.engine.Stir(ctx, tx, id)
 }

@@ -5,7 +5,10 @@ import (
 	"os"
 
 	"assay/api"
+	"assay/artifact"
+	"assay/evidence"
 	"assay/policy"
+	"assay/sbom"
 	"assay/verify"
 	"assay/vuln/canary"
 	"assay/vuln/exploit"
@@ -40,7 +43,28 @@ func (s *Server) openVulnerabilities() error {
 }
 
 // flaws gives the decision engine what is known of artifacts' vulnerabilities.
-type flaws struct{ known *api.Vulnerabilities }
+type flaws struct {
+	known    *api.Vulnerabilities
+	sboms    *sbom.Store
+	evidence *evidence.Store
+}
+
+// ComponentVEX gives the statements about flaws that were attested about what an
+// artifact holds, by its digest.
+func (f flaws) ComponentVEX(ctx context.Context, subject artifact.Digest, limit int) (out []verify.ComponentItem, err error) {
+	if f.sboms == nil {
+		return nil, nil
+	}
+	found, err := f.sboms.EvidenceOfComponents(ctx, subject, vex.Predicates, limit)
+	for _, one := range found {
+		it, err := f.evidence.Item(ctx, one.Attestation)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, verify.ComponentItem{Component: one.Digest, Item: it})
+	}
+	return out, err
+}
 
 func (f flaws) Flaws(ctx context.Context, subject policy.Subject) (*verify.Flaws, error) {
 	if f.known.Findings == nil { // a process that knows nothing of them

@@ -41,6 +41,7 @@ type gathering struct {
 	runners  RunnerSource    // nil: nothing was compared
 	flaws    FlawSource      // nil: nothing is known of vulnerabilities
 	links    []linked        // for the layouts that the policy names
+	stated   []statedVEX     // by whom the policy names
 	never    map[string]bool // fingerprints of the own decision keys, which are no evidence
 	facts    *policy.Facts
 	// For contracts, and the bills of materials that they ask for.
@@ -260,6 +261,9 @@ func (g *gathering) enter(c collected, it *Item, id string) error {
 		return refuse("predicate.invalid", "%w", err)
 	}
 	g.keepLink(&c, &a.Evidence, 0, nil)
+	if err := g.keepVEX(&c, a.Evidence, ""); err != nil {
+		return refuse("predicate.invalid", "%w", err)
+	}
 	g.keepSBOM(id, c.predicateType, c.predicate)
 	g.facts.Attestations = append(g.facts.Attestations, a)
 	return nil

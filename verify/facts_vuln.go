@@ -18,6 +18,7 @@ const (
 	maxVulnerabilities = 100
 	maxRecords         = 4
 	maxReasons         = 8
+	maxGroups          = 64
 	// unknownFlaws is how long a decision holds that rests on a feed that is
 	// missing or stale.
 	unknownFlaws = 30 * time.Minute
@@ -72,6 +73,9 @@ func (g *gathering) enterVulnerabilities(ctx context.Context, src FlawSource, no
 			}
 		}
 	}
+	if err := g.enterVEX(ctx, src, f, got.Findings, all, now); err != nil {
+		return err
+	}
 	slices.SortStableFunc(all, worse)
 	f.Findings = append(f.Findings, all[:min(len(all), maxVulnerabilities)]...)
 	f.More = grouped(all[len(f.Findings):])
@@ -118,7 +122,10 @@ func open(v *policy.Vulnerability) int {
 	if !v.Malicious && (v.State == "not_affected" || v.State == "fixed") {
 		return 0
 	}
-	return 1
+	if len(v.Attested) > 0 {
+		return 1 // settled for a rule that names the signer
+	}
+	return 2
 }
 
 func urgent(v *policy.Vulnerability) int {
@@ -137,13 +144,14 @@ func urgent(v *policy.Vulnerability) int {
 func grouped(rest []policy.Vulnerability) (out []policy.FindingGroup) {
 	for i := range rest {
 		v := &rest[i]
-		g := policy.FindingGroup{Severity: v.Severity, State: v.State, Fixable: v.Fixed != "", Count: 1, EPSS: v.EPSS, Seen: v.FirstSeen}
+		g := policy.FindingGroup{Severity: v.Severity, State: v.State, Fixable: v.Fixed != "", Count: 1, EPSS: v.EPSS, Seen: v.FirstSeen, Attested: attestedOfGroup(v.Attested)}
 		if urgent(v) > 0 && open(v) > 0 {
 			g.Urgent = true
 		}
-		at := slices.IndexFunc(out, func(o policy.FindingGroup) bool {
-			return o.Severity == g.Severity && o.State == g.State && o.Fixable == g.Fixable && o.Urgent == g.Urgent
-		})
+		if len(out) >= maxGroups {
+			g.Attested = nil // counts as stated by nobody
+		}
+		at := slices.IndexFunc(out, func(o policy.FindingGroup) bool { return alike(&o, &g) })
 		if at < 0 {
 			out = append(out, g)
 			continue
@@ -153,6 +161,10 @@ func grouped(rest []policy.Vulnerability) (out []policy.FindingGroup) {
 		out[at].Seen = min(out[at].Seen, g.Seen)
 	}
 	return out
+}
+
+func alike(a, b *policy.FindingGroup) bool {
+	return a.Severity == b.Severity && a.State == b.State && a.Fixable == b.Fixable && a.Urgent == b.Urgent && slices.Equal(a.Attested, b.Attested)
 }
 
 // shortenVulnerabilities moves half of the findings that the facts hold to those
@@ -166,9 +178,10 @@ func shortenVulnerabilities(f *policy.Facts) bool {
 	rest := grouped(v.Findings[keep:])
 	v.Findings = v.Findings[:keep]
 	for _, g := range rest {
-		at := slices.IndexFunc(v.More, func(o policy.FindingGroup) bool {
-			return o.Severity == g.Severity && o.State == g.State && o.Fixable == g.Fixable && o.Urgent == g.Urgent
-		})
+		if len(v.More) >= maxGroups {
+			g.Attested = nil
+		}
+		at := slices.IndexFunc(v.More, func(o policy.FindingGroup) bool { return alike(&o, &g) })
 		if at < 0 {
 			v.More = append(v.More, g)
 			continue

@@ -2,6 +2,7 @@ package vex
 
 import (
 	"strings"
+	"time"
 
 	"assay/internal/excerpt"
 	"assay/internal/fault"
@@ -75,6 +76,7 @@ type openVEXStatement struct {
 	Impact        string           `json:"impact_statement,omitempty"`
 	Action        string           `json:"action_statement,omitempty"`
 	Versions      string           `json:"urn:assay:versions,omitempty"`
+	Until         string           `json:"urn:assay:until,omitempty"`
 }
 
 type openVEXVulnerability struct {
@@ -117,10 +119,16 @@ func readOpenVEX(b []byte) (*Document, error) {
 		if err != nil {
 			return nil, fault.Newf(fault.Invalid, "OpenVEX: statement %d: %w", i+1, err)
 		}
+		var until time.Time
+		if st.Until != "" {
+			if until, err = time.Parse(time.RFC3339, st.Until); err != nil {
+				return nil, fault.Newf(fault.Invalid, "OpenVEX: statement %d: urn:assay:until %.40q: want RFC 3339", i+1, st.Until)
+			}
+		}
 		for j := range st.Products {
 			p := &st.Products[j]
 			out := Statement{
-				Vulnerabilities: names, Products: p.names(), Status: st.Status, Justification: st.Justification, Impact: st.Impact, Action: st.Action, Versions: st.Versions,
+				Vulnerabilities: names, Products: p.names(), Status: st.Status, Justification: st.Justification, Impact: st.Impact, Action: st.Action, Versions: st.Versions, Until: until.UTC(),
 			}
 			for k := range p.Subcomponents {
 				out.Components = append(out.Components, p.Subcomponents[k].names()...)

@@ -10,6 +10,7 @@ package vex
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"assay/artifact"
 	"assay/internal/fault"
@@ -19,6 +20,10 @@ import (
 
 // PredicateOpenVEX is the type of an OpenVEX document as a statement's predicate.
 const PredicateOpenVEX = "https://openvex.dev/ns/v0.2.0"
+
+// Predicates are the types under which OpenVEX documents are attested: cosign and
+// vexctl leave the version out.
+var Predicates = []string{"https://openvex.dev/ns", PredicateOpenVEX, "https://openvex.dev/ns/v0.0.1"}
 
 // Status is what a statement says.
 type Status string
@@ -31,8 +36,8 @@ const (
 	Investigating Status = "under_investigation"
 )
 
-// caution orders statuses; the greater wins between authors.
-func (s Status) caution() int {
+// Caution orders statuses; the greater wins between authors. -1 is no status.
+func (s Status) Caution() int {
 	return slices.Index([]Status{NotAffected, Fixed, Investigating, Affected}, s)
 }
 
@@ -52,6 +57,8 @@ type Statement struct {
 	Justification   string   `json:"justification,omitempty"` // of not_affected
 	Impact          string   `json:"impact,omitempty"`        // why, in words
 	Action          string   `json:"action,omitempty"`        // what to do, of affected
+
+	Until time.Time `json:"until,omitzero"` // when it ends by its own word; zero: no end
 }
 
 // Document is statements of one author.
@@ -81,7 +88,7 @@ func (s *Statement) Check() error {
 			return fault.Newf(fault.Invalid, "vulnerability %.60q: want a name such as CVE-2024-3094", v)
 		}
 	}
-	if s.Status.caution() < 0 {
+	if s.Status.Caution() < 0 {
 		return fault.Newf(fault.Invalid, "status %.40q: want not_affected, affected, fixed or under_investigation", string(s.Status))
 	}
 	if s.Justification != "" && !slices.Contains(Justifications, s.Justification) {
@@ -201,6 +208,14 @@ func (s *Statement) About(sub Subject, f Flaw) bool {
 		c, err := artifact.ParsePURL(text)
 		return err == nil && covers(c, component) && s.holdsVersion(component)
 	})
+}
+
+// Ends is the earlier of a statement's own end and another; zero is none.
+func (s *Statement) Ends(other time.Time) time.Time {
+	if other.IsZero() || !s.Until.IsZero() && s.Until.Before(other) {
+		return s.Until
+	}
+	return other
 }
 
 // covers says whether what a statement names is the component: the same package,

@@ -118,6 +118,10 @@ func (s *Store) State(ctx context.Context, q Request) (*Entry, error) {
 			return nil, err
 		}
 	}
+	q.Statements = slices.Clone(q.Statements)
+	for i := range q.Statements { // what is signed ends when the entry does
+		q.Statements[i].Until = q.Statements[i].Ends(q.Until)
+	}
 	doc := OpenVEX(s.o.Site+"/vex/"+strings.ToLower(rand.Text()), s.o.Site, now, q.Statements)
 	b, err := strictjson.Canonical(doc)
 	if err != nil {
@@ -334,7 +338,7 @@ func (b *Book) Of(sub Subject, f Flaw, now time.Time) *Stated {
 	newest := map[string]*said{} // by author; "" is the site
 	for _, name := range f.Names {
 		for _, one := range b.by[strings.ToLower(name)] {
-			if !one.e.InForce(now) || !one.st.About(sub, f) {
+			if end := one.st.Ends(one.e.Until); !one.e.InForce(now) || !end.IsZero() && !now.Before(end) || !one.st.About(sub, f) {
 				continue
 			}
 			author := ""
@@ -349,7 +353,7 @@ func (b *Book) Of(sub Subject, f Flaw, now time.Time) *Stated {
 	best := newest[""]
 	if best == nil {
 		for _, one := range newest {
-			if best == nil || cmp.Or(cmp.Compare(one.st.Status.caution(), best.st.Status.caution()), strings.Compare(best.e.ID, one.e.ID)) > 0 {
+			if best == nil || cmp.Or(cmp.Compare(one.st.Status.Caution(), best.st.Status.Caution()), strings.Compare(best.e.ID, one.e.ID)) > 0 {
 				best = one
 			}
 		}
@@ -361,13 +365,13 @@ func (b *Book) Of(sub Subject, f Flaw, now time.Time) *Stated {
 	if best.e.Source != Triage && best.e.Author != "" {
 		author = best.e.Author + ", taken over by " + best.e.Actor
 	}
-	return &Stated{best.e.ID, author, best.st.Status, best.st.Justification, best.st.Impact, best.e.Until}
+	return &Stated{best.e.ID, author, best.st.Status, best.st.Justification, best.st.Impact, best.st.Ends(best.e.Until)}
 }
 
 // later says whether one was stated after another; of one document the more
 // cautious statement counts.
 func later(a, b *said) bool {
-	return cmp.Or(a.e.Created.Compare(b.e.Created), strings.Compare(a.e.ID, b.e.ID), cmp.Compare(a.st.Status.caution(), b.st.Status.caution())) > 0
+	return cmp.Or(a.e.Created.Compare(b.e.Created), strings.Compare(a.e.ID, b.e.ID), cmp.Compare(a.st.Status.Caution(), b.st.Status.Caution())) > 0
 }
 
 // Now is the time that the store goes by.

@@ -20,6 +20,9 @@ func OpenVEX(id, author string, at time.Time, statements []Statement) *OpenVEXDo
 		st := openVEXStatement{
 			Vulnerability: openVEXVulnerability{s.Vulnerabilities[0], s.Vulnerabilities[1:]}, Status: s.Status, Justification: s.Justification, Impact: s.Impact, Action: s.Action, Versions: s.Versions,
 		}
+		if !s.Until.IsZero() {
+			st.Until = s.Until.UTC().Format(time.RFC3339)
+		}
 		if s.Status == Affected && s.Action == "" {
 			st.Action = "none is named" // the form wants one
 		}
