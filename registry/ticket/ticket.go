@@ -142,7 +142,10 @@ func (b *Book) Run(ctx context.Context) error {
 		held, _, err := b.o.DB.Lease(ctx, "tickets", holder, 30*time.Second)
 		for err == nil && held {
 			var worked bool
-			if worked, err = b.next(ctx); !worked {
+			if err = b.pass(ctx); err == nil {
+				worked, err = b.next(ctx)
+			}
+			if !worked {
 				break
 			}
 		}
@@ -180,6 +183,26 @@ func (b *Book) note(ctx context.Context, tx *store.Tx, batch []event.Event) erro
 		}
 	})
 	return nil
+}
+
+// pass lets go of all that is due, of which nothing is held back and no ticket is
+// open: nearly every push, in one transaction for many of them.
+func (b *Book) pass(ctx context.Context) error {
+	const many = 512
+	for {
+		var gone int64
+		err := b.o.DB.Update(ctx, func(tx *store.Tx) (err error) {
+			gone, err = tx.Exec(ctx, `DELETE FROM ticket_pending
+				WHERE digest IN (SELECT digest FROM ticket_pending WHERE due <= ? ORDER BY due LIMIT ?)
+				AND NOT EXISTS (SELECT 1 FROM gate_state g WHERE g.digest = ticket_pending.digest AND g.state IN ('staged', 'rejected'))
+				AND NOT EXISTS (SELECT 1 FROM gate_block b WHERE b.digest = ticket_pending.digest)
+				AND NOT EXISTS (SELECT 1 FROM ticket t WHERE t.digest = ticket_pending.digest AND t.closed = 0)`, store.Micros(tx.Now()), many)
+			return err
+		})
+		if err != nil || gone < many {
+			return err
+		}
+	}
 }
 
 // next looks at the artifact that is due first. One that failed is tried later,
