@@ -84,6 +84,7 @@ type cdxMetadata struct {
 	Authors   []cdxParty     `json:"authors"`
 	Supplier  cdxParty       `json:"supplier"`
 	Component *cdxComponent  `json:"component"`
+	Props     []cdxProperty  `json:"properties"`
 }
 
 type cdxTool struct {
@@ -113,6 +114,9 @@ func (s *stream) cycloneDXMember(d *jsontext.Decoder, name string) (bool, error)
 	case "specVersion":
 		return true, json.UnmarshalDecode(d, &s.head.SpecVersion)
 	case "serialNumber":
+		if s.head.ID != "" { // of another format, in the metadata
+			return true, d.SkipValue()
+		}
 		return true, json.UnmarshalDecode(d, &s.head.ID)
 	case "version":
 		return true, json.UnmarshalDecode(d, &s.head.Version)
@@ -179,6 +183,11 @@ func (s *stream) cdxMetadata(m *cdxMetadata) error {
 			return err
 		}
 		s.tools(list)
+	}
+	for _, p := range m.Props {
+		if p.Name == idProperty {
+			s.head.ID = clip(p.Value, maxText)
+		}
 	}
 	return s.cdxSubject(m.Component)
 }

@@ -1,6 +1,9 @@
 package sbom
 
 import (
+	"crypto/sha256"
+	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -13,12 +16,29 @@ var cdxHashNames = map[string]string{
 	"blake2b_256": "BLAKE2b-256", "blake2b_384": "BLAKE2b-384", "blake2b_512": "BLAKE2b-512", "blake3": "BLAKE3",
 }
 
+// idProperty keeps a name that is no UUID, as SPDX's namespaces are.
+const idProperty = "assay:id"
+
+var uuidURN = regexp.MustCompile(`^urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+
+// serialNumber is a document's name as CycloneDX demands it, a UUID (ECMA-424,
+// serialNumber): of another name it is one made of it (RFC 9562 section 5.8), so
+// that the same name gives the same number.
+func serialNumber(id string) string {
+	if id == "" || uuidURN.MatchString(id) {
+		return id
+	}
+	sum := sha256.Sum256([]byte(id))
+	sum[6], sum[8] = sum[6]&0x0f|0x80, sum[8]&0x3f|0x80
+	return fmt.Sprintf("urn:uuid:%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
+}
+
 func (w *writer) cycloneDX(version string) error {
 	d := w.d
 	w.begin("")
 	w.text("bomFormat", "CycloneDX")
 	w.text("specVersion", version)
-	w.text("serialNumber", d.ID)
+	w.text("serialNumber", serialNumber(d.ID))
 	w.value("version", max(d.Version, 1))
 	w.begin("metadata")
 	w.text("timestamp", w.created())
@@ -46,6 +66,9 @@ func (w *writer) cycloneDX(version string) error {
 		w.begin("supplier")
 		w.text("name", d.Supplier)
 		w.end()
+	}
+	if serialNumber(d.ID) != d.ID {
+		w.pairs("properties", "name", "value", []pair{{idProperty, d.ID}})
 	}
 	w.end()
 	w.cdxComponents(subject, version)

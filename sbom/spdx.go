@@ -53,10 +53,11 @@ type spdxRelationship struct {
 // spdxDocumentID is the name that every SPDX 2 document has for itself.
 const spdxDocumentID = "SPDXRef-DOCUMENT"
 
-// spdxPurposes are CycloneDX's types in SPDX's words (SPDX 2.3 section 7.24).
+// spdxPurposes are CycloneDX's types in SPDX's words, as its schema has them: the
+// text of SPDX 2.3 section 7.24 has OPERATING-SYSTEM, which is read as well.
 var spdxPurposes = map[string]string{
 	"application": "APPLICATION", "framework": "FRAMEWORK", "library": "LIBRARY", "container": "CONTAINER",
-	"operating-system": "OPERATING-SYSTEM", "device": "DEVICE", "firmware": "FIRMWARE", "file": "FILE",
+	"operating-system": "OPERATING_SYSTEM", "device": "DEVICE", "firmware": "FIRMWARE", "file": "FILE",
 }
 
 // spdxMember reads one top-level member of SPDX 2; false when it is none.
@@ -175,7 +176,7 @@ func (s *stream) spdxPackage(p *spdxPackage) error {
 		c.Version = ""
 	}
 	for typ, purpose := range spdxPurposes {
-		if p.Purpose == purpose {
+		if strings.ReplaceAll(p.Purpose, "-", "_") == purpose {
 			c.Type = typ
 		}
 	}

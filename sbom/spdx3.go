@@ -114,7 +114,7 @@ func (g *spdx3) component(e *spdx3Element, kind string) error {
 		c.Type = "file"
 	}
 	for typ, purpose := range spdxPurposes {
-		if strings.EqualFold(strings.ReplaceAll(purpose, "-", ""), e.Purpose) {
+		if strings.EqualFold(strings.ReplaceAll(purpose, "_", ""), e.Purpose) {
 			c.Type = typ
 		}
 	}

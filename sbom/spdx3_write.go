@@ -131,7 +131,7 @@ func (w *writer) spdx3Component(c *Component, id func(string) string, ids, suppl
 		w.text("suppliedBy", suppliers[c.Supplier])
 	}
 	if p := spdxPurposes[c.Type]; p != "" {
-		if p = strings.ToLower(p); p == "operating-system" {
+		if p = strings.ToLower(p); p == "operating_system" {
 			p = "operatingSystem"
 		}
 		w.text("software_primaryPurpose", p)
