@@ -19,6 +19,7 @@ var floors = []string{
 	"e2e", "bench", "examples",
 	"cmd",
 	"server",
+	"ui",
 	"api",
 	"backup",
 	"transfer",

@@ -78,6 +78,10 @@ func (s *site) gateRequest(method, path string) (query string, header map[string
 	switch method + " " + path {
 	case "GET /api/v1/registry/status":
 		return "?repository=gated/app&reference=v1", nil, nil, true
+	case "GET /api/v1/registry/tags":
+		return "?repository=team/app", nil, nil, true
+	case "GET /api/v1/registry/places", "GET /api/v1/decision-history":
+		return "?digest=" + string(s.digest), nil, nil, true
 	case "GET /api/v1/registry/history":
 		return "?repository=gated/app&tag=v1&proofs=true", nil, nil, true
 	case "GET /api/v1/registry/pulls":

@@ -94,6 +94,7 @@ func (a *API) table() []Route {
 		a.repairRoutes(),
 		a.runnerRoutes(),
 		a.supplyRoutes(),
+		a.shelfRoutes(),
 	)...)
 }
 

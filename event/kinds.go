@@ -84,6 +84,8 @@ const (
 	TokenIssued         Kind = "token.issued"
 	TokenRefused        Kind = "token.refused"
 	LoginFailed         Kind = "login.failed"
+	SessionOpened       Kind = "session.opened"
+	SessionClosed       Kind = "session.closed"
 	RobotChanged        Kind = "robot.changed"
 	CredentialRevoked   Kind = "credential.revoked"
 	PullUnauthorized    Kind = "pull.unauthorized"
@@ -350,6 +352,9 @@ func Kinds() []KindInfo {
 		{LoginFailed, Audit, "Credentials were presented that do not hold. The actor is anonymous, or who had what was revoked.", []Field{
 			{"door", "registry, api, authority, log"}, {"address", "whence; an IPv6 network of 64 bits, or many"}, {"class", "kind of fault"},
 			{"reason", "of the latest"}, {"count", "refusals that this event stands for"}, {"credential", "that was revoked: jwt:... or robot:..."}}},
+		{SessionOpened, Audit, "Somebody logged in to the pages of the UI.", []Field{
+			{"credential", "that was shown: jwt:... or robot:..."}, {"address", "whence"}, {"seconds", "how long it holds at most"}}},
+		{SessionClosed, Audit, "Somebody logged out of the pages of the UI.", []Field{{"credential", "that was shown at the login"}}},
 		{RobotChanged, Audit, "A robot was made, given another token, or taken away.", []Field{
 			{"robot", "its name"}, {"action", "created, rotated or deleted"}, {"token", "id of its new token"}, {"expires", "of that token, RFC 3339"},
 			{"rights", "role and scope, each"}}},

@@ -7,6 +7,12 @@ import (
 	"assay/store"
 )
 
+// listIndexes serve lists of what was pushed last, without what is about
+// something else.
+const listIndexes = `
+CREATE INDEX registry_manifest_pushed ON registry_manifest (pushed_at, repository, digest) WHERE subject = '';
+CREATE INDEX registry_manifest_listed ON registry_manifest (repository, pushed_at, digest) WHERE subject = ''`
+
 // Place is where a manifest lies.
 type Place struct {
 	Repository string
@@ -38,3 +44,6 @@ func Places(ctx context.Context, tx *store.Tx, digest artifact.Digest) (out []Pl
 	}
 	return out, rows.Err()
 }
+
+// IsIndexType says whether a media type is one of an index: a list of manifests.
+func IsIndexType(mediaType string) bool { return isIndex(mediaType) }

@@ -86,7 +86,7 @@ CREATE TABLE registry_ingest (
 	PRIMARY KEY (repository, manifest, subject)
 );
 CREATE INDEX registry_ingest_retry ON registry_ingest (retry_at);
-`, tagTables, `ALTER TABLE registry_manifest ADD COLUMN evidence BIGINT NOT NULL DEFAULT 0`, removedTable}}
+`, tagTables, `ALTER TABLE registry_manifest ADD COLUMN evidence BIGINT NOT NULL DEFAULT 0`, removedTable, listIndexes}}
 
 // Kinds of reference.
 const (

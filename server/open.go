@@ -45,6 +45,7 @@ import (
 	"assay/transfer"
 	"assay/trust"
 	"assay/trust/tuf"
+	"assay/ui"
 	"assay/verify"
 	"assay/vuln/canary"
 	"assay/vuln/exploit"
@@ -74,6 +75,7 @@ type parts struct {
 	tsa             *authority.TSA
 	tuf             *tuf.Repository
 	live            live
+	ui              *ui.UI
 	vulnerabilities api.Vulnerabilities
 	services        []inventory.Spec // of the configuration
 	inventory       *inventory.Store
@@ -113,7 +115,7 @@ func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, feed.Migrations, exploit.Migrations, upstream.Migrations, finding.Migrations, canary.Migrations, vex.Migrations, malware.Migrations, baseline.Migrations,
 		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, forge.Migrations, vouchMigrations, transfer.Migrations,
-		contract.Migrations, inventory.Migrations, admission.Migrations, supply.Migrations, ticket.Migrations,
+		contract.Migrations, inventory.Migrations, admission.Migrations, supply.Migrations, ticket.Migrations, ui.Migrations,
 	}
 }
 
@@ -429,6 +431,10 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 		Host: s.host, Status: s.status, Keys: s.listKeys, Foreign: foreignTrust{s}, Delegations: delegations{s}, Rotate: s.rotate, Clock: s.clock, Logger: s.log,
 		Revocations: revocations{s}, Bundles: carrying{s},
 	})
+	var err error
+	if s.ui, err = s.openUI(); err != nil {
+		return err
+	}
 	// The rows of all keys are there now, and all parts that use them.
 	if err := s.reloadTrust(ctx); err != nil {
 		return err

@@ -57,6 +57,7 @@ func (s *Server) routes() http.Handler {
 	if of(config.RoleAPI, "api", "/api/v1/", "/tuf/") {
 		below("tuf", "/tuf", s.tuf.Handler())
 		mount("api", "/api/v1/", s.api)
+		mount("ui", "/ui/", s.ui)
 		for _, provider := range []string{forge.GitHub, forge.GitLab, forge.Gitea} {
 			mount("forges", "/hooks/"+provider, s.forges.Hooks("/hooks/"))
 		}
@@ -84,12 +85,16 @@ func loopback(a net.Addr) bool {
 func (s *Server) front(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	if toUI(r) && s.ui != nil {
+		http.Redirect(w, r, "/ui/", http.StatusSeeOther)
+		return
+	}
 	if r.URL.Path != "/" {
 		http.Error(w, "no such page", http.StatusNotFound)
 		return
 	}
 	h.Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = w.Write([]byte("Assay " + s.opts.Version + "\n\nregistry  /v2/\nAPI       /api/v1/openapi.json\nTUF       /tuf/\nprogram   /download/\nhealth    /healthz /readyz /metrics\n"))
+	_, _ = w.Write([]byte("Assay " + s.opts.Version + "\n\npages     /ui/\nregistry  /v2/\nAPI       /api/v1/openapi.json\nTUF       /tuf/\nprogram   /download/\nhealth    /healthz /readyz /metrics\n"))
 }
 
 // operationsHandler serves metrics and health. /healthz says that the process
