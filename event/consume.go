@@ -45,12 +45,22 @@ func (l *Log) ConsumeWanted(ctx context.Context, name string, fn func(ctx contex
 	wake, stop := l.db.Watch(sealedTopic)
 	defer stop()
 	backoff, followed := time.Duration(0), time.Time{}
+	at := int64(-1) // where the cursor stands at least; -1: it is to be asked
+	woken := time.Now()
 	for ctx.Err() == nil {
+		kinds := wanted()
 		due := time.Since(followed) >= followEvery
+		if at >= 0 {
+			if quiet, head := l.news.quiet(ctx, l.db, woken, at, kinds); quiet && (!due || head <= at) {
+				woken = l.pause(ctx, wake, 0)
+				continue
+			}
+		}
 		if due {
 			followed = time.Now()
 		}
-		n, err := l.consumeOnce(ctx, name, fn, wanted(), due)
+		n, to, err := l.consumeOnce(ctx, name, fn, kinds, due)
+		at = to
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -65,12 +75,14 @@ func (l *Log) ConsumeWanted(ctx context.Context, name string, fn func(ctx contex
 			l.faults.WithLabelValues(name).Inc()
 			l.log.Error("consume events", "consumer", name, "error", err, "again_in", backoff)
 		}
-		l.pause(ctx, wake, backoff)
+		woken = l.pause(ctx, wake, backoff)
 	}
 	return nil
 }
 
-func (l *Log) pause(ctx context.Context, wake <-chan struct{}, backoff time.Duration) {
+// pause waits for news and gives the time as of which they are wanted: now, or
+// where it was only time to look, a little earlier, so that consumers share looks.
+func (l *Log) pause(ctx context.Context, wake <-chan struct{}, backoff time.Duration) time.Time {
 	wait := consumePoll
 	if backoff > 0 {
 		wake, wait = nil, backoff // new events do not help
@@ -80,17 +92,19 @@ func (l *Log) pause(ctx context.Context, wake <-chan struct{}, backoff time.Dura
 	select {
 	case <-wake:
 	case <-t.C:
+		return time.Now().Add(-consumePoll / 2)
 	case <-ctx.Done():
 	}
+	return time.Now()
 }
 
-// consumeOnce gives fn one batch, if there is one. The cheap look first spares
-// the writer.
-func (l *Log) consumeOnce(ctx context.Context, name string, fn func(context.Context, *store.Tx, []Event) error, kinds []Kind, follow bool) (n int, err error) {
+// consumeOnce gives fn one batch, if there is one, and says where the cursor
+// stands then; -1: that is not known. The cheap look first spares the writer.
+func (l *Log) consumeOnce(ctx context.Context, name string, fn func(context.Context, *store.Tx, []Event) error, kinds []Kind, follow bool) (n int, at int64, err error) {
 	found, move := false, false
 	err = l.db.View(ctx, func(tx *store.Tx) error {
 		found, move = false, false
-		at, _, err := cursor(ctx, tx, name)
+		at, _, err = cursor(ctx, tx, name)
 		if err != nil {
 			return err
 		}
@@ -106,20 +120,26 @@ func (l *Log) consumeOnce(ctx context.Context, name string, fn func(context.Cont
 		move = !found && follow
 		return nil
 	})
-	if err != nil || !found && !move {
-		return 0, err
+	if err != nil {
+		return 0, -1, err
+	}
+	if !found && !move {
+		return 0, at, nil
 	}
 	var newest, now time.Time
 	err = l.db.Update(ctx, func(tx *store.Tx) error {
-		at, isNew, err := cursor(ctx, tx, name)
+		var from int64
+		var isNew bool
+		from, isNew, err = cursor(ctx, tx, name)
 		if err != nil {
 			return err
 		}
+		n, at = 0, from
 		to, err := headSeq(ctx, tx)
-		if err != nil || to <= at {
+		if err != nil || to <= from {
 			return err
 		}
-		q, args := `SELECT seq, `+contentColumns+` FROM event WHERE seq > ? AND seq <= ?`, []any{at, to}
+		q, args := `SELECT seq, `+contentColumns+` FROM event WHERE seq > ? AND seq <= ?`, []any{from, to}
 		if len(kinds) > 0 {
 			q += ` AND kind IN (?` + strings.Repeat(", ?", len(kinds)-1) + `)`
 			for _, k := range kinds {
@@ -145,13 +165,16 @@ func (l *Log) consumeOnce(ctx context.Context, name string, fn func(context.Cont
 		if n == consumeBatch { // there may be more below the head
 			to = batch[n-1].Seq
 		}
-		return moveCursor(ctx, tx, name, at, to, isNew)
+		at = to
+		return moveCursor(ctx, tx, name, from, to, isNew)
 	})
-	if err != nil || n == 0 {
-		return 0, err
+	if err != nil {
+		return 0, -1, err
 	}
-	l.lag.WithLabelValues(name).Set(now.Sub(newest).Seconds())
-	return n, nil
+	if n > 0 {
+		l.lag.WithLabelValues(name).Set(now.Sub(newest).Seconds())
+	}
+	return n, at, nil
 }
 
 // headSeq is the number of the last sealed event; 0: there is none.

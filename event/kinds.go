@@ -1,6 +1,10 @@
 package event
 
-import "assay/internal/fault"
+import (
+	"slices"
+
+	"assay/internal/fault"
+)
 
 // Kind says what happened, as "subject.verb".
 type Kind string
@@ -173,7 +177,11 @@ func admissionFields(reason string) []Field {
 }
 
 // Kinds is the one table of kinds, in the order of the documentation.
-func Kinds() []KindInfo {
+func Kinds() []KindInfo { return slices.Clone(kinds) }
+
+var kinds = table()
+
+func table() []KindInfo {
 	return []KindInfo{
 		{ArtifactPushed, Audit, "A manifest was stored. The event's digest is the manifest's.", []Field{
 			{"repository", "repository name"}, {"tag", "tag, when pushed by tag"}, {"media_type", "of the manifest"},
@@ -453,7 +461,7 @@ func Kinds() []KindInfo {
 // known maps each kind to its class.
 var known = func() map[Kind]Class {
 	m := map[Kind]Class{}
-	for _, k := range Kinds() {
+	for _, k := range kinds {
 		m[k.Kind] = k.Class
 	}
 	return m

@@ -21,6 +21,7 @@ type Log struct {
 	log    *slog.Logger
 	lag    *prometheus.GaugeVec
 	faults *prometheus.CounterVec
+	news   *news
 }
 
 // LogOptions are what a Log may be given.
@@ -35,7 +36,7 @@ func NewLog(db *store.DB, o LogOptions) *Log {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	l := &Log{
-		db: db, log: o.Logger,
+		db: db, log: o.Logger, news: &news{},
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "assay_event_consumer_lag_seconds", Help: "Age of the newest event of the last batch that a consumer finished, when it did.",
 		}, []string{"consumer"}),
