@@ -51,6 +51,7 @@ const (
 	SBOMIndexed         Kind = "sbom.indexed"
 	SBOMRefused         Kind = "sbom.refused"
 	SBOMUploaded        Kind = "sbom.uploaded"
+	SBOMOverlaid        Kind = "sbom.overlaid"
 	FeedImported        Kind = "feed.imported"
 	FeedRefused         Kind = "feed.refused"
 	FeedFailed          Kind = "feed.failed"
@@ -272,6 +273,8 @@ func table() []KindInfo {
 			{"attestation", "record, att_..."}, {"reason", "why"}}},
 		{SBOMUploaded, Domain, "A bill of materials was handed in about a project, unsigned, and took the place of the one before. The event's digest stands for the project's name and version.", []Field{
 			{"project", "name"}, {"version", "of the project"}, {"document", "its number"}, {"replaced", "documents that it took the place of"}}},
+		{SBOMOverlaid, Domain, "What a signed overlay adds to the components of an artifact was read. The event's digest is the artifact's.", []Field{
+			{"attestation", "record, att_..."}, {"problem", "why it counts as absent; empty: it counts"}}},
 		{FeedImported, Domain, "An operation of an advisory feed came into force.", []Field{
 			{"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "its number"}, {"records", "how many are in force"},
 			{"added", "records"}, {"changed", "records, withdrawn ones among them"}, {"withdrawn", "records"}, {"removed", "records"},

@@ -89,7 +89,8 @@ type Requirements struct {
 	Builders     *BuildersRequirement     `yaml:"builders,omitempty" json:"builders,omitempty"` // how many built it, each by itself
 	// Vulnerabilities that an artifact may not have, and what must be known of them.
 	Vulnerabilities    *VulnerabilityRequirement `yaml:"vulnerabilities,omitempty" json:"vulnerabilities,omitempty"`
-	Layouts            []LayoutRequirement       `yaml:"layouts,omitempty" json:"layouts,omitempty"` // signed in-toto layouts that were followed
+	Components         *ComponentRequirement     `yaml:"components,omitempty" json:"components,omitempty"` // how old its components must be, and under which licences
+	Layouts            []LayoutRequirement       `yaml:"layouts,omitempty" json:"layouts,omitempty"`       // signed in-toto layouts that were followed
 	ReportRequirements `yaml:",inline"`
 	MaxAge             Duration `yaml:"maxAge,omitempty" json:"maxAge,omitempty"`                    // evidence older than this, by trusted time, does not count; "720h" or "30d"
 	RequireLog         bool     `yaml:"requireLog,omitempty" json:"requireLog,omitzero"`             // evidence without a verified log entry does not count

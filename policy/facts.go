@@ -60,9 +60,12 @@ type Facts struct {
 	// Vulnerabilities are its flaws, as far as this site knows; absent: it knows
 	// nothing of them.
 	Vulnerabilities *Vulnerabilities `json:"vulnerabilities,omitempty"`
-	Rejected        []Rejected       `json:"rejected"`  // evidence that did not verify; proves nothing, is shown
-	Truncated       bool             `json:"truncated"` // more evidence exists than was read; always a deny
-	Trust           Trust            `json:"trust"`     // state of what the evidence was verified with
+	// Components are the ages and licences of its components, one for each requirement
+	// that asks for them.
+	Components []ComponentsFact `json:"components,omitempty"`
+	Rejected   []Rejected       `json:"rejected"`  // evidence that did not verify; proves nothing, is shown
+	Truncated  bool             `json:"truncated"` // more evidence exists than was read; always a deny
+	Trust      Trust            `json:"trust"`     // state of what the evidence was verified with
 }
 
 // Kind is what sort of thing an artifact is.

@@ -122,14 +122,17 @@ func TestThreat_Policy_ReportByAnyone(t *testing.T) {
 }
 
 func TestLicensed(t *testing.T) {
-	allowed := map[string]bool{"MIT": true, "Apache-2.0": true}
+	allowed, err := licenseLists([]string{"MIT", "Apache-2.0"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for text, want := range map[string]bool{
 		"MIT": true, "mit": false, "GPL-2.0": false, "GPL-2.0 OR MIT": true, "GPL-2.0 AND MIT": false, "MIT AND Apache-2.0": true,
 		"(GPL-2.0 OR MIT) AND Apache-2.0": true, "GPL-2.0 OR (MIT AND BSD)": false, "Apache-2.0 WITH LLVM-exception": true,
 		"MIT OR": false, "OR MIT": false, "(MIT": false, "MIT)": false, "MIT MIT": false, "": false, "MIT WITH": false, "GPL-2.0 OR (MIT": false,
 		strings.Repeat("(", 50) + "MIT" + strings.Repeat(")", 50): false,
 	} {
-		if got := licensed(text, allowed); got != want {
+		if got := allowed.ok(text); got != want {
 			t.Errorf("%q: %v, want %v", text, got, want)
 		}
 	}

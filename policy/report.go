@@ -243,12 +243,9 @@ func (l *LicensesRequirement) compile() (*reportRule, error) {
 	if err != nil {
 		return nil, err
 	}
-	allowed := map[string]bool{}
-	for _, id := range l.Allow {
-		if id == "" || strings.ContainsAny(id, " ()") {
-			return nil, fault.Newf(fault.Invalid, "allow: %.60q is no single identifier; expressions are judged by their parts", id)
-		}
-		allowed[id] = true
+	list, err := licenseLists(l.Allow, nil)
+	if err != nil {
+		return nil, err
 	}
 	return &reportRule{
 		text: fmt.Sprintf("every package under one of %s, at most %d unknown", clip(strings.Join(l.Allow, ", "), 200), most),
@@ -260,7 +257,7 @@ func (l *LicensesRequirement) compile() (*reportRule, error) {
 				return fmt.Sprintf("%d packages of unknown licence, more than %d", r.Licenses.Unknown, most)
 			}
 			for _, text := range r.Licenses.Licenses {
-				if !licensed(text, allowed) {
+				if !list.ok(text) {
 					return "licence " + clip(text, 100) + " is not allowed"
 				}
 			}

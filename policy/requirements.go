@@ -21,6 +21,7 @@ type requirements struct {
 	runner       *runnerRule
 	builders     *buildersRule
 	vuln         *vulnRule
+	components   *Components
 	layouts      []*Layout
 	quality      quality
 }
@@ -69,6 +70,11 @@ func (r *Requirements) compile() (*requirements, error) {
 			return nil, fmt.Errorf("vulnerabilities: %w", err)
 		}
 	}
+	if r.Components != nil {
+		if out.components, err = r.Components.compile(out.quality); err != nil {
+			return nil, fmt.Errorf("components: %w", err)
+		}
+	}
 	if r.Builders != nil {
 		if out.builders, err = r.Builders.compile(); err != nil {
 			return nil, fmt.Errorf("builders: %w", err)
@@ -77,8 +83,8 @@ func (r *Requirements) compile() (*requirements, error) {
 	if out.layouts, err = compileLayouts(r.Layouts, out.quality); err != nil {
 		return nil, err
 	}
-	if len(r.Signatures)+len(r.Attestations)+len(out.reports)+len(out.layouts) == 0 && r.Provenance == nil && r.Build == nil && r.Source == nil && r.Contract == "" && r.Runner == nil && r.Builders == nil && r.Vulnerabilities == nil {
-		return nil, fault.Newf(fault.Invalid, "requirements name nothing that must be there: want signatures, attestations, provenance, build, source, contract, vulnerabilities or reports such as tests")
+	if len(r.Signatures)+len(r.Attestations)+len(out.reports)+len(out.layouts) == 0 && r.Provenance == nil && r.Build == nil && r.Source == nil && r.Contract == "" && r.Runner == nil && r.Builders == nil && r.Vulnerabilities == nil && r.Components == nil {
+		return nil, fault.Newf(fault.Invalid, "requirements name nothing that must be there: want signatures, attestations, provenance, build, source, contract, vulnerabilities, components or reports such as tests")
 	}
 	names := map[string]bool{}
 	for i, s := range r.Signatures {
@@ -363,6 +369,9 @@ func (r *requirements) evaluate(ev *evaluation) {
 	}
 	if r.vuln != nil {
 		r.vuln.evaluate(ev, &r.quality)
+	}
+	if r.components != nil {
+		r.components.evaluate(ev)
 	}
 }
 

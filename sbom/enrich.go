@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"assay/artifact"
+	"assay/event"
 	"assay/internal/fault"
 	"assay/sbom/overlay"
 	"assay/store"
@@ -87,9 +88,11 @@ func (s *Store) Overlay(ctx context.Context, from Source, predicate io.Reader) e
 		}
 	}
 	return s.db.Update(ctx, func(tx *store.Tx) error {
-		_, err := tx.Exec(ctx, `INSERT INTO sbom_overlay (attestation, subject, identity, problem, ingested) VALUES (?, ?, ?, ?, ?) ON CONFLICT (attestation, subject) DO NOTHING`,
-			from.Attestation, string(from.Subject), from.Identity, problem, store.Micros(tx.Now()))
-		return err
+		if _, err := tx.Exec(ctx, `INSERT INTO sbom_overlay (attestation, subject, identity, problem, ingested) VALUES (?, ?, ?, ?, ?) ON CONFLICT (attestation, subject) DO NOTHING`,
+			from.Attestation, string(from.Subject), from.Identity, problem, store.Micros(tx.Now())); err != nil {
+			return err
+		}
+		return event.Append(ctx, tx, event.Event{Kind: event.SBOMOverlaid, Digest: from.Subject, Actor: "system:sbom", Body: map[string]any{"attestation": from.Attestation, "problem": problem}})
 	})
 }
 

@@ -210,8 +210,11 @@ func (in *indexing) component(ctx context.Context) func(Component) error {
 			key := componentKey(&c)
 			id := componentID(key)
 			in.refs[c.Ref] = id
-			if in.comps[id] == nil {
-				in.comps[id] = &occurrence{direct: -1, license: clip(spdxLicense(firstOf(c.Concluded, c.Licenses)), 500)}
+			license := clip(spdxLicense(firstOf(c.Concluded, c.Licenses)), 500)
+			if was := in.comps[id]; was != nil {
+				was.license = bothLicenses(was.license, license)
+			} else {
+				in.comps[id] = &occurrence{direct: -1, license: license}
 				pkg := c.PURL.Package().String()
 				in.components = append(in.components, []any{id, key, pkg, strings.ToLower(c.FullName()), c.Version, c.Type, c.SourceName, c.SourceVersion})
 			}
@@ -223,6 +226,17 @@ func (in *indexing) component(ctx context.Context) func(Component) error {
 		}
 		return nil
 	}
+}
+
+// bothLicenses are those of a component that a document names twice: both hold.
+func bothLicenses(a, b string) string {
+	switch {
+	case a == "", a == b:
+		return b
+	case b == "" || strings.Contains(a, "("+b+")"):
+		return a
+	}
+	return clip("("+a+") AND ("+b+")", 500)
 }
 
 func firstOf(a, b []string) []string {

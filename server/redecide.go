@@ -110,12 +110,12 @@ func (s *Server) stir(ctx context.Context) error {
 			}
 		}
 		return nil
-	}, event.AttestationIngested, event.SBOMScanned, event.FindingOpened, event.FindingResolved, event.FeedMatched, event.FeedImported, event.VEXStated, event.VEXWithdrawn)
+	}, event.AttestationIngested, event.SBOMIndexed, event.SBOMOverlaid, event.SBOMScanned, event.FindingOpened, event.FindingResolved, event.FeedMatched, event.FeedImported, event.VEXStated, event.VEXWithdrawn)
 }
 
 func (s *Server) stirBy(ctx context.Context, tx *store.Tx, e *event.Event) error {
 	switch e.Kind {
-	case event.SBOMScanned, event.FindingOpened, event.FindingResolved:
+	case event.SBOMIndexed, event.SBOMOverlaid, event.SBOMScanned, event.FindingOpened, event.FindingResolved:
 		return s.engine.StirDigest(ctx, tx, e.Digest)
 	case event.VEXStated, event.VEXWithdrawn:
 		return s.engine.StirFlaws(ctx, tx)

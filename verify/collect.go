@@ -38,12 +38,14 @@ type gathering struct {
 	policy   *policy.Policy
 	cache    *verdicts // nil: none
 	epoch    int64
-	runners  RunnerSource    // nil: nothing was compared
-	flaws    FlawSource      // nil: nothing is known of vulnerabilities
-	links    []linked        // for the layouts that the policy names
-	stated   []statedVEX     // by whom the policy names
-	never    map[string]bool // fingerprints of the own decision keys, which are no evidence
-	facts    *policy.Facts
+	runners  RunnerSource // nil: nothing was compared
+	flaws    FlawSource   // nil: nothing is known of vulnerabilities
+	links    []linked     // for the layouts that the policy names
+	stated   []statedVEX  // by whom the policy names
+	// components knows what artifacts are made of; nil: nothing is known of that.
+	components ComponentSource
+	never      map[string]bool // fingerprints of the own decision keys, which are no evidence
+	facts      *policy.Facts
 	// For contracts, and the bills of materials that they ask for.
 	contracts  Contracts
 	keeps      bool // bills of materials are kept without contracts too
@@ -392,6 +394,7 @@ func canonical(f *policy.Facts) ([]byte, error) {
 			f.Rejected = f.Rejected[:len(f.Rejected)/2]
 		case shortenTraces(f):
 		case shortenVulnerabilities(f):
+		case shortenComponents(f):
 		case len(f.Attestations) > 0:
 			last := f.Attestations[len(f.Attestations)-1].ID
 			f.Attestations, f.Truncated = f.Attestations[:len(f.Attestations)-1], true

@@ -66,6 +66,9 @@ type Options struct {
 	// Flaws knows the vulnerabilities of artifacts; nil: nothing is known of them.
 	Flaws FlawSource
 
+	// Components knows what artifacts are made of; nil: nothing is known of that.
+	Components ComponentSource
+
 	MaxValidity time.Duration // a decision holds at most this long; default 24 h
 	Timeout     time.Duration // of one decision; default 60 s
 	// CacheEntries bounds the decisions kept in memory (default 20,000), and

@@ -54,6 +54,9 @@ func (g *gathering) gather(ctx context.Context, src EvidenceSource, scope policy
 	if err := g.enterVulnerabilities(ctx, g.flaws, now); err != nil {
 		return err
 	}
+	if err := g.enterComponents(ctx, now); err != nil {
+		return err
+	}
 	if r, ok := src.(rejectionSource); ok {
 		refused, err := r.Rejected(ctx, g.target.Digest)
 		if err != nil {
