@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"assay/internal/intoto"
 )
 
 // buildRun is what assay run -o json reports.
@@ -55,6 +57,7 @@ func TestBuildCosign(t *testing.T) {
 	for _, e := range run.Evidence {
 		types[e.PredicateType] = true
 		kind := e.PredicateType
+		intoto.Statement(t, payloadOf(t, e.Bundle))
 		for _, image := range []string{run.Image, run.Artifact} {
 			must(t, env, "cosign", append(append([]string{"verify-attestation"}, who...), "--type", kind, image)...)
 		}
@@ -74,6 +77,24 @@ func TestBuildCosign(t *testing.T) {
 	if got, err := os.ReadFile(path("pulled/app")); err != nil || string(got) != string(want) {
 		t.Errorf("oras pulled %q, %v; want %q", got, err, want)
 	}
+}
+
+// payloadOf is the statement in a bundle's file.
+func payloadOf(t *testing.T, file string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bundle struct {
+		Envelope struct {
+			Payload []byte `json:"payload"`
+		} `json:"dsseEnvelope"`
+	}
+	if err := json.Unmarshal(b, &bundle); err != nil || len(bundle.Envelope.Payload) == 0 {
+		t.Fatalf("%s: %v", file, err)
+	}
+	return bundle.Envelope.Payload
 }
 
 // TestBuildInterrupted: a signal reaches the build, the failure is recorded

@@ -259,7 +259,7 @@ func (s *stream) cdxComponent(in *cdxComponent, parent string, depth int) (ref s
 	}
 	had := s.components
 	ref = c.Ref
-	if _, twice := s.refs[ref]; ref == "" || twice {
+	if ref == "" || s.refs.taken(ref) {
 		ref = s.free(ref)
 		if c.Ref != "" && in.Ref != "" {
 			s.problem("two components have the ref %q", c.Ref)
@@ -284,7 +284,7 @@ func (s *stream) cdxComponent(in *cdxComponent, parent string, depth int) (ref s
 func (s *stream) free(base string) string {
 	for n := s.components + 1; ; n++ {
 		ref := strings.TrimPrefix(base+"#assay-"+itoa(n), "#")
-		if _, taken := s.refs[ref]; !taken {
+		if !s.refs.taken(ref) {
 			return ref
 		}
 	}

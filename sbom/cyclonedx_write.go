@@ -4,7 +4,10 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
+
+	"assay/internal/fault"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -60,7 +63,8 @@ func (w *writer) cycloneDX(version string) error {
 	subject := w.subject()
 	if subject != nil {
 		w.token(jsontext.String("component"))
-		w.cdxComponent(subject, version, nil)
+		w.cdxOpen(subject, version)
+		w.cdxClose(subject.Locations)
 	}
 	if d.Supplier != "" {
 		w.begin("supplier")
@@ -72,11 +76,15 @@ func (w *writer) cycloneDX(version string) error {
 	}
 	w.end()
 	w.cdxComponents(subject, version)
-	w.list("dependencies", len(d.Dependencies), func(i int) {
-		w.begin("")
-		w.text("ref", d.Dependencies[i].Ref)
-		w.value("dependsOn", d.Dependencies[i].On)
-		w.end()
+	w.many("dependencies", func(item func()) error {
+		return w.src.dependencies(func(from string, on []string) error {
+			item()
+			w.begin("")
+			w.text("ref", from)
+			w.value("dependsOn", on)
+			w.end()
+			return w.err
+		})
 	})
 	switch {
 	case len(d.Incomplete) > 0:
@@ -96,28 +104,113 @@ func (w *writer) cycloneDX(version string) error {
 	return w.err
 }
 
+// maxWrittenNesting is how deep components are written inside each other, which
+// is what is read.
+const maxWrittenNesting = 64
+
 // cdxComponents writes the tree: a component inside its parent.
 func (w *writer) cdxComponents(subject *Component, version string) {
-	children := map[string][]*Component{}
-	known := map[string]bool{}
-	for i := range w.d.Components {
-		known[w.d.Components[i].Ref] = true
+	if w.err != nil {
+		return
 	}
+	if doc, is := w.src.(*documentSource); is {
+		w.cdxTree(doc.d, subject, version)
+		return
+	}
+	// Here each component follows its parent: see [nesting].
+	var open []Component // what children may come for
+	children := make([]bool, 0, maxWrittenNesting)
+	closeLast := func() {
+		last := len(open) - 1
+		if children[last] {
+			w.token(jsontext.EndArray)
+		}
+		w.cdxClose(open[last].Locations)
+		open, children = open[:last], children[:last]
+	}
+	w.many("components", func(item func()) error {
+		err := w.src.components(func(c *Component) error {
+			if subject != nil && c.Ref == subject.Ref {
+				return nil
+			}
+			inside := c.Parent != "" && w.src.has(c.Parent) && (subject == nil || c.Parent != subject.Ref)
+			for len(open) > 0 && !(inside && open[len(open)-1].Ref == c.Parent) {
+				closeLast()
+			}
+			if last := len(open) - 1; last < 0 {
+				item()
+			} else if !children[last] {
+				children[last] = true
+				w.token(jsontext.String("components"))
+				w.token(jsontext.BeginArray)
+			}
+			w.cdxOpen(c, version)
+			open, children = append(open, Component{Ref: c.Ref, Locations: c.Locations}), append(children, false)
+			return w.err
+		})
+		for len(open) > 0 {
+			closeLast()
+		}
+		return err
+	})
+}
+
+// cdxTree writes the components of a document in memory, in whatever order they
+// stand.
+func (w *writer) cdxTree(d *Document, subject *Component, version string) {
+	children := map[string][]*Component{}
 	var top []*Component
-	for i := range w.d.Components {
-		c := &w.d.Components[i]
+	for i := range d.Components {
+		c := &d.Components[i]
 		switch {
 		case c == subject:
-		case c.Parent != "" && known[c.Parent] && (subject == nil || c.Parent != subject.Ref):
+		case c.Parent != "" && c.Parent != c.Ref && w.src.has(c.Parent) && (subject == nil || c.Parent != subject.Ref):
 			children[c.Parent] = append(children[c.Parent], c)
 		default:
 			top = append(top, c)
 		}
 	}
-	w.list("components", len(top), func(i int) { w.cdxComponent(top[i], version, children) })
+	// Those that are inside each other are inside nothing else: each circle is cut
+	// at its first.
+	reached := map[string]bool{}
+	var reach func(c *Component)
+	reach = func(c *Component) {
+		if reached[c.Ref] {
+			return
+		}
+		reached[c.Ref] = true
+		for _, kid := range children[c.Ref] {
+			reach(kid)
+		}
+	}
+	for _, c := range top {
+		reach(c)
+	}
+	for i := range d.Components {
+		if c := &d.Components[i]; c != subject && !reached[c.Ref] {
+			children[c.Parent] = slices.DeleteFunc(children[c.Parent], func(kid *Component) bool { return kid == c })
+			top = append(top, c)
+			reach(c)
+		}
+	}
+	w.list("components", len(top), func(i int) { w.cdxBranch(top[i], version, children, 0) })
 }
 
-func (w *writer) cdxComponent(c *Component, version string, children map[string][]*Component) {
+func (w *writer) cdxBranch(c *Component, version string, children map[string][]*Component, depth int) {
+	if depth > maxWrittenNesting && w.err == nil {
+		w.err = fault.Newf(fault.Invalid, "component %.80q: it is more than %d deep in others, which CycloneDX documents here are not", c.Name, maxWrittenNesting)
+	}
+	if w.err != nil {
+		return
+	}
+	w.cdxOpen(c, version)
+	kids := children[c.Ref]
+	w.list("components", len(kids), func(i int) { w.cdxBranch(kids[i], version, children, depth+1) })
+	w.cdxClose(c.Locations)
+}
+
+// cdxOpen writes a component up to the components in it.
+func (w *writer) cdxOpen(c *Component, version string) {
 	w.begin("")
 	typ := c.Type
 	if typ == "" {
@@ -151,14 +244,15 @@ func (w *writer) cdxComponent(c *Component, version string, children map[string]
 		props = append(props, pair{"assay:source:version", c.SourceVersion})
 	}
 	w.pairs("properties", "name", "value", props)
-	if kids := children[c.Ref]; len(kids) > 0 {
-		w.list("components", len(kids), func(i int) { w.cdxComponent(kids[i], version, children) })
-	}
-	if len(c.Locations) > 0 {
+}
+
+// cdxClose writes the rest of a component.
+func (w *writer) cdxClose(locations []string) {
+	if len(locations) > 0 {
 		w.begin("evidence")
-		w.list("occurrences", len(c.Locations), func(i int) {
+		w.list("occurrences", len(locations), func(i int) {
 			w.begin("")
-			w.text("location", c.Locations[i])
+			w.text("location", locations[i])
 			w.end()
 		})
 		w.end()

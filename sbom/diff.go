@@ -1,6 +1,6 @@
 package sbom
 
-import "sort"
+import "slices"
 
 // Change is one package that two documents differ in.
 type Change struct {
@@ -20,8 +20,9 @@ type Difference struct {
 
 // Diff compares the packages of two documents, by package URL where there is
 // one and by name where not; refs and the order do not matter.
-func Diff(before, after *Document) Difference {
-	a, b := versions(before), versions(after)
+func Diff(before, after *Document) Difference { return diff(versions(before), versions(after)) }
+
+func diff(a, b map[string]map[string]map[string]bool) Difference {
 	var out Difference
 	for _, pkg := range sortedKeys(a) {
 		was, is := a[pkg], b[pkg]
@@ -61,23 +62,25 @@ func (d Difference) Empty() bool {
 func versions(d *Document) map[string]map[string]map[string]bool {
 	out := map[string]map[string]map[string]bool{}
 	for _, c := range d.Packages() {
-		key := c.PURL.Package().String()
-		if key == "" {
-			key = c.FullName()
-		}
-		if out[key] == nil {
-			out[key] = map[string]map[string]bool{}
-		}
-		if out[key][c.Version] == nil {
-			out[key][c.Version] = map[string]bool{}
-		}
-		all := append(append([]string{}, c.Licenses...), c.Concluded...)
-		sort.Strings(all)
-		for _, l := range all {
-			out[key][c.Version][l] = true
-		}
+		addVersion(out, &c)
 	}
 	return out
+}
+
+// packageName is what a package is compared by.
+func packageName(c *Component) string { return or(c.PURL.Package().String(), c.FullName()) }
+
+func addVersion(out map[string]map[string]map[string]bool, c *Component) {
+	key := packageName(c)
+	if out[key] == nil {
+		out[key] = map[string]map[string]bool{}
+	}
+	if out[key][c.Version] == nil {
+		out[key][c.Version] = map[string]bool{}
+	}
+	for _, l := range append(slices.Clone(c.Licenses), c.Concluded...) {
+		out[key][c.Version][l] = true
+	}
 }
 
 func sameKeys[V any](a, b map[string]V) bool {

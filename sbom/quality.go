@@ -1,6 +1,9 @@
 package sbom
 
-import "fmt"
+import (
+	"fmt"
+	"io"
+)
 
 // Quality judges how much a document can be relied on, in parts that each say
 // why. It says nothing about the software.
@@ -130,4 +133,32 @@ func (t *tally) judge(head Header) Quality {
 		q.Score = 0
 	}
 	return q
+}
+
+// Examine reads a document and judges it, without holding it.
+func Examine(in io.ReadSeeker, lim Limits) (Header, Quality, error) {
+	s := &reread{in: in}
+	var t tally
+	walk := &stream{lim: lim.withDefaults(), refs: newRefTable(), again: s.start, visit: Visitor{
+		Component:  func(c Component) error { t.component(&c); return nil },
+		Dependency: func(dep Dependency) error { t.edges += len(dep.On); return nil },
+	}}
+	r, err := s.start()
+	if err != nil {
+		return Header{}, Quality{}, err
+	}
+	head, err := walk.run(r)
+	if err != nil {
+		return Header{}, Quality{}, err
+	}
+	return head, t.judge(head), nil
+}
+
+// Packages is how many packages were looked at, without what the document
+// describes.
+func (q Quality) Packages() int {
+	if len(q.Parts) == 0 {
+		return 0
+	}
+	return q.Parts[0].Of
 }

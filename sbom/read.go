@@ -55,24 +55,30 @@ type Visitor struct {
 // Stream reads a document of any known format to its end. Memory is bounded by
 // the largest single component, not by the document.
 func Stream(r io.Reader, lim Limits, v Visitor) (Header, error) {
-	lim = lim.withDefaults()
-	limited := &limitedReader{r: r, left: lim.Bytes, most: lim.Bytes}
-	buffered := bufio.NewReaderSize(limited, 64<<10)
-	s := &stream{r: buffered, lim: lim, visit: v, refs: map[string]struct{}{}}
-	err := s.read()
-	switch {
-	case limited.exceeded:
-		err = fault.Newf(fault.TooLarge, "the document has more than %d bytes: raise the limit, or split it", lim.Bytes)
-	case limited.failed != nil: // not the document's fault
-		return Header{}, fmt.Errorf("read SBOM: %w", limited.failed)
-	}
-	if err != nil {
-		if fault.KindOf(err) == fault.Internal && !errors.Is(err, errVisitor) {
-			err = fault.Wrap(fault.Invalid, err)
-		}
+	return (&stream{lim: lim.withDefaults(), visit: v, refs: newRefTable()}).run(r)
+}
+
+// run is one reading.
+func (s *stream) run(r io.Reader) (Header, error) {
+	if err := s.walk(r); err != nil {
 		return Header{}, fmt.Errorf("read SBOM: %w", err)
 	}
 	return s.head, nil
+}
+
+func (s *stream) walk(r io.Reader) error {
+	limited := &limitedReader{r: r, left: s.lim.Bytes, most: s.lim.Bytes}
+	s.r = bufio.NewReaderSize(limited, 64<<10)
+	err := s.read()
+	switch {
+	case limited.exceeded:
+		return fault.Newf(fault.TooLarge, "the document has more than %d bytes: raise the limit, or split it", s.lim.Bytes)
+	case limited.failed != nil: // not the document's fault
+		return limited.failed
+	case err != nil && fault.KindOf(err) == fault.Internal && !errors.Is(err, errVisitor):
+		return fault.Wrap(fault.Invalid, err)
+	}
+	return err
 }
 
 // Read reads a whole document.
@@ -118,7 +124,14 @@ type stream struct {
 	head  Header
 
 	components, edges int
-	refs              map[string]struct{}
+	refs              *refTable
+
+	// again gives the document from its beginning, where it can be read more than
+	// once: an SPDX 3 graph is then walked twice instead of being held.
+	again func() (io.Reader, error)
+	// graph is what an SPDX 3 document's elements say of each other, from a walk
+	// before this one.
+	graph *graphNames
 }
 
 // read finds out the format by the first bytes.
@@ -176,11 +189,11 @@ func (s *stream) component(c Component) error {
 	if c.Ref == "" {
 		c.Ref = fmt.Sprintf("assay-%d", s.components)
 	}
-	if _, twice := s.refs[c.Ref]; twice {
+	if s.refs.taken(c.Ref) {
 		s.problem("two components have the ref %q", c.Ref)
 		c.Ref = fmt.Sprintf("%s#assay-%d", c.Ref, s.components)
 	}
-	s.refs[c.Ref] = struct{}{}
+	s.refs.take(c.Ref)
 	if s.visit.Component == nil {
 		return nil
 	}

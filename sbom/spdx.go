@@ -206,7 +206,7 @@ func (s *stream) spdxPackage(p *spdxPackage) error {
 }
 
 // spdxComment reads what CycloneDX has a member for and SPDX 2 has not; see
-// spdxCommentOf.
+// the writer's.
 func spdxComment(c *Component, comment string) {
 	for _, line := range strings.Split(comment, "\n") {
 		key, value, ok := strings.Cut(line, ": ")

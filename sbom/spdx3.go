@@ -1,6 +1,8 @@
 package sbom
 
 import (
+	"cmp"
+	"slices"
 	"sort"
 	"strings"
 
@@ -53,16 +55,34 @@ type spdx3ID struct {
 	Identifier string `json:"identifier"`
 }
 
-// spdx3 collects a graph: its elements name each other, in any order.
+// spdx3 reads a graph: its elements name each other, in any order. Packages and
+// files are therefore kept until all of it was seen; where the document can be
+// read again, they are read in a second walk instead.
 type spdx3 struct {
 	s          *stream
-	components []Component
-	names      map[string]string // agents, tools and licence expressions by ID
-	kinds      map[string]string
-	relations  []spdx3Element
-	suppliers  map[string]string // component ref -> agent
+	names      graphNames
+	seen       int // packages and files
+	components []graphComponent
 	creators   []string
 	documents  []spdx3Element
+}
+
+type graphComponent struct {
+	Component
+	supplier string // the agent's ID
+}
+
+// graphNames is what elements say of other ones.
+type graphNames struct {
+	names    map[string]string // agents, tools and licence expressions by ID
+	kinds    map[string]string
+	licenses []graphLicense // by component
+}
+
+// graphLicense is one licence of a component, both by the number of their IDs.
+type graphLicense struct {
+	of, to    uint32
+	concluded bool
 }
 
 func (g *spdx3) element(e *spdx3Element) error {
@@ -72,10 +92,17 @@ func (g *spdx3) element(e *spdx3Element) error {
 	if e.ID == "" {
 		e.ID = e.AtID
 	}
-	if g.names == nil {
-		g.names, g.kinds, g.suppliers = map[string]string{}, map[string]string{}, map[string]string{}
+	kind := strings.TrimPrefix(strings.TrimPrefix(e.Type, "software_"), "Core/")
+	if g.s.graph != nil { // the second walk
+		if kind == "Package" || kind == "File" {
+			return g.s.component(g.s.settled(g.component(e, kind)))
+		}
+		return nil
 	}
-	switch kind := strings.TrimPrefix(strings.TrimPrefix(e.Type, "software_"), "Core/"); kind {
+	if g.names.names == nil {
+		g.names.names, g.names.kinds = map[string]string{}, map[string]string{}
+	}
+	switch kind {
 	case "CreationInfo":
 		if g.s.head.SpecVersion == "" {
 			g.s.head.SpecVersion = e.SpecVersion
@@ -86,29 +113,29 @@ func (g *spdx3) element(e *spdx3Element) error {
 		e.Type = kind
 		g.documents = append(g.documents, *e)
 	case "Package", "File":
-		return g.component(e, kind)
-	case "Relationship", "LifecycleScopedRelationship":
-		if len(g.relations)+len(e.To) > g.s.lim.Edges {
-			return fault.Newf(fault.TooLarge, "more than %d relationships", g.s.lim.Edges)
+		if e.ID == "" {
+			return fault.Newf(fault.Invalid, "%s %.80q has no spdxId", kind, e.Name)
 		}
-		g.relations = append(g.relations, *e)
+		if g.seen++; g.seen > g.s.lim.Components {
+			return fault.Newf(fault.TooLarge, "more than %d components", g.s.lim.Components)
+		}
+		g.s.refs.refs[g.s.refs.number(e.ID)].element = true
+		if g.s.again == nil {
+			g.components = append(g.components, g.component(e, kind))
+		}
+	case "Relationship", "LifecycleScopedRelationship":
+		return g.relation(e)
 	case "Person", "Organization", "SoftwareAgent", "Agent", "Tool":
-		g.names[e.ID], g.kinds[e.ID] = e.Name, kind
+		g.names.names[e.ID], g.names.kinds[e.ID] = e.Name, kind
 	default:
 		if e.Expression != "" {
-			g.names[e.ID] = e.Expression
+			g.names.names[e.ID] = e.Expression
 		}
 	}
 	return nil
 }
 
-func (g *spdx3) component(e *spdx3Element, kind string) error {
-	if e.ID == "" {
-		return fault.Newf(fault.Invalid, "%s %.80q has no spdxId", kind, e.Name)
-	}
-	if len(g.components) >= g.s.lim.Components {
-		return fault.Newf(fault.TooLarge, "more than %d components", g.s.lim.Components)
-	}
+func (g *spdx3) component(e *spdx3Element, kind string) graphComponent {
 	c := Component{Ref: e.ID, Type: "library", Name: e.Name, Version: e.Version, PURL: g.s.purl(e.PURL)}
 	if kind == "File" {
 		c.Type = "file"
@@ -134,16 +161,15 @@ func (g *spdx3) component(e *spdx3Element, kind string) error {
 		}
 	}
 	spdxComment(&c, e.Comment)
-	if e.SuppliedBy != "" {
-		g.suppliers[e.ID] = e.SuppliedBy
-	}
-	g.components = append(g.components, c)
-	return nil
+	return graphComponent{c, e.SuppliedBy}
 }
 
 // done hands on what the graph says, once all of it is known.
 func (g *spdx3) done() error {
 	s := g.s
+	if s.graph != nil {
+		return nil
+	}
 	if !strings.HasPrefix(s.head.SpecVersion, "3.0") {
 		return fault.Newf(fault.Invalid, "SPDX specVersion %.20q: want 3.0.1", s.head.SpecVersion)
 	}
@@ -162,36 +188,69 @@ func (g *spdx3) done() error {
 		}
 	}
 	for _, id := range g.creators {
+		name, kind := g.names.names[id], g.names.kinds[id]
 		switch {
-		case g.kinds[id] == "SoftwareAgent" || g.kinds[id] == "Tool":
-			s.head.Tools = distinct(append(s.head.Tools, g.names[id]))
-		case g.names[id] != "":
-			s.head.Authors = distinct(append(s.head.Authors, g.names[id]))
+		case kind == "SoftwareAgent" || kind == "Tool":
+			s.head.Tools = distinct(append(s.head.Tools, name))
+		case name != "":
+			s.head.Authors = distinct(append(s.head.Authors, name))
 		}
 	}
-	index := make(map[string]int, len(g.components))
-	for i, c := range g.components {
-		index[c.Ref] = i
-	}
-	for i := range g.relations {
-		if err := g.relation(&g.relations[i], index); err != nil {
+	slices.SortStableFunc(g.names.licenses, func(a, b graphLicense) int { return cmp.Compare(a.of, b.of) })
+	s.graph = &g.names
+	if s.again != nil {
+		in, err := s.again()
+		if err != nil {
 			return err
 		}
+		second := &stream{lim: s.lim, visit: s.visit, refs: s.refs, graph: s.graph, head: Header{Problems: s.head.Problems}}
+		err = second.walk(in)
+		s.head.Problems = second.head.Problems
+		return err
 	}
 	for _, c := range g.components {
-		c.Supplier = g.names[g.suppliers[c.Ref]]
-		if _, known := index[c.Parent]; c.Parent != "" && !known {
-			c.Parent = c.Ref[:strings.LastIndexByte(c.Ref, '#')+1] + c.Parent
-		}
-		if err := s.component(c); err != nil {
+		if err := s.component(s.settled(c)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (g *spdx3) relation(r *spdx3Element, index map[string]int) error {
-	from, known := index[r.From]
+// settled adds to a component what the graph says of it elsewhere.
+func (s *stream) settled(in graphComponent) Component {
+	c, g := in.Component, s.graph
+	c.Supplier = g.names[in.supplier]
+	if c.Parent != "" {
+		if n, is := s.refs.find(c.Parent); !is || !s.refs.refs[n].element {
+			c.Parent = c.Ref[:strings.LastIndexByte(c.Ref, '#')+1] + c.Parent
+		}
+	}
+	n, is := s.refs.find(c.Ref)
+	if !is {
+		return c
+	}
+	at, _ := slices.BinarySearchFunc(g.licenses, n, func(l graphLicense, n uint32) int { return cmp.Compare(l.of, n) })
+	for ; at < len(g.licenses) && g.licenses[at].of == n; at++ {
+		to := s.refs.ref(g.licenses[at].to)
+		text := g.names[to]
+		if text == "" {
+			// One of the listed licences, by its address.
+			text = to[strings.LastIndexByte(to, '/')+1:]
+		}
+		switch {
+		case none(text) || strings.HasSuffix(text, "NoAssertionLicense") || strings.HasSuffix(text, "NoneLicense"):
+		case g.licenses[at].concluded:
+			c.Concluded = append(c.Concluded, text)
+		default:
+			c.Licenses = append(c.Licenses, text)
+		}
+	}
+	sort.Strings(c.Licenses)
+	sort.Strings(c.Concluded)
+	return c
+}
+
+func (g *spdx3) relation(r *spdx3Element) error {
 	switch r.Relationship {
 	case "dependsOn", "hasPrerequisite", "hasStaticLink", "hasDynamicLink":
 		if strings.EqualFold(r.Completeness, "incomplete") {
@@ -199,27 +258,13 @@ func (g *spdx3) relation(r *spdx3Element, index map[string]int) error {
 		}
 		return g.s.dependency(r.From, r.To...)
 	case "hasDeclaredLicense", "hasConcludedLicense":
-		if !known {
-			return nil
+		if len(g.names.licenses)+len(r.To) > g.s.lim.Edges {
+			return fault.Newf(fault.TooLarge, "more than %d relationships", g.s.lim.Edges)
 		}
+		of := g.s.refs.number(r.From)
 		for _, to := range r.To {
-			text := g.names[to]
-			if text == "" {
-				// One of the listed licences, by its address.
-				text = to[strings.LastIndexByte(to, '/')+1:]
-			}
-			if none(text) || strings.HasSuffix(text, "NoAssertionLicense") || strings.HasSuffix(text, "NoneLicense") {
-				continue
-			}
-			c := &g.components[from]
-			if r.Relationship == "hasDeclaredLicense" {
-				c.Licenses = append(c.Licenses, text)
-			} else {
-				c.Concluded = append(c.Concluded, text)
-			}
+			g.names.licenses = append(g.names.licenses, graphLicense{of: of, to: g.s.refs.number(to), concluded: r.Relationship == "hasConcludedLicense"})
 		}
-		sort.Strings(g.components[from].Licenses)
-		sort.Strings(g.components[from].Concluded)
 	}
 	return nil
 }

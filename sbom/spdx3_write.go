@@ -20,7 +20,6 @@ var spdx3HashNames = map[string]string{
 
 func (w *writer) spdx3() error {
 	d := w.d
-	ids := spdxIDs(d)
 	base := strings.TrimSuffix(d.namespace(), "#")
 	id := func(name string) string { return base + "#" + name }
 	w.begin("")
@@ -61,8 +60,8 @@ func (w *writer) spdx3() error {
 	}
 	roots := make([]string, 0, len(d.Roots))
 	for _, r := range d.Roots {
-		if ids[r] != "" {
-			roots = append(roots, id(ids[r]))
+		if ref := w.id(r); ref != "" {
+			roots = append(roots, id(ref))
 		}
 	}
 	w.element("SpdxDocument", base)
@@ -75,19 +74,25 @@ func (w *writer) spdx3() error {
 
 	suppliers := map[string]string{}
 	licenses := map[string]string{}
-	for i := range d.Components {
-		w.spdx3Component(&d.Components[i], id, ids, suppliers, licenses)
+	if w.err == nil {
+		w.err = w.src.components(func(c *Component) error {
+			w.spdx3Component(c, id, suppliers, licenses)
+			return w.err
+		})
 	}
-	for _, dep := range d.Dependencies {
-		var to []string
-		for _, on := range dep.On {
-			if ids[on] != "" {
-				to = append(to, id(ids[on]))
+	if w.err == nil {
+		w.err = w.src.dependencies(func(from string, on []string) error {
+			var to []string
+			for _, ref := range on {
+				if ref = w.id(ref); ref != "" {
+					to = append(to, id(ref))
+				}
 			}
-		}
-		if ids[dep.Ref] != "" && len(to) > 0 {
-			w.relationship(id("depends-"+ids[dep.Ref]), id(ids[dep.Ref]), "dependsOn", to)
-		}
+			if from = w.id(from); from != "" && len(to) > 0 {
+				w.relationship(id("depends-"+from), id(from), "dependsOn", to)
+			}
+			return w.err
+		})
 	}
 	w.token(jsontext.EndArray)
 	w.end()
@@ -109,8 +114,8 @@ func (w *writer) relationship(ref, from, kind string, to []string) {
 	w.end()
 }
 
-func (w *writer) spdx3Component(c *Component, id func(string) string, ids, suppliers, licenses map[string]string) {
-	name := ids[c.Ref]
+func (w *writer) spdx3Component(c *Component, id func(string) string, suppliers, licenses map[string]string) {
+	name := w.id(c.Ref)
 	if c.Supplier != "" && suppliers[c.Supplier] == "" {
 		suppliers[c.Supplier] = id("supplier-" + itoa(len(suppliers)))
 		w.element("Organization", suppliers[c.Supplier])
@@ -126,7 +131,7 @@ func (w *writer) spdx3Component(c *Component, id func(string) string, ids, suppl
 		w.text("software_packageUrl", c.PURL.String())
 	}
 	w.text("name", c.Name)
-	w.text("comment", spdxCommentOf(c, ids))
+	w.text("comment", w.spdxComment(c))
 	if c.Supplier != "" {
 		w.text("suppliedBy", suppliers[c.Supplier])
 	}

@@ -15,30 +15,37 @@ var spdxHashNames = map[string]string{
 	"blake2b_256": "BLAKE2b-256", "blake2b_384": "BLAKE2b-384", "blake2b_512": "BLAKE2b-512", "blake3": "BLAKE3",
 }
 
-// spdxIDs gives each ref a name that SPDX allows: letters, figures, "." and "-"
-// after SPDXRef- (SPDX 2.3 section 7.2). Refs that are such names stay.
-func spdxIDs(d *Document) map[string]string {
-	ids := make(map[string]string, len(d.Components))
-	taken := map[string]bool{spdxDocumentID: true}
-	for i := range d.Components {
-		ref := d.Components[i].Ref
-		id := ref
-		if rest, is := strings.CutPrefix(ref, "SPDXRef-"); !is || strings.IndexFunc(rest, notIDRune) >= 0 || taken[ref] {
-			clean := strings.Map(func(r rune) rune {
-				if notIDRune(r) {
-					return '-'
-				}
-				return r
-			}, strings.TrimPrefix(ref, "SPDXRef-"))
-			if len(clean) > 60 {
-				clean = clean[:60]
-			}
-			id = "SPDXRef-" + clean + "-" + artifact.SHA256Of([]byte(ref)).Hex()[:16]
-		}
-		taken[id] = true
-		ids[ref] = id
+// spdxID gives a ref a name that SPDX allows: letters, figures, "." and "-" after
+// SPDXRef- (SPDX 2.3 section 7.2). Refs that are such names stay, and none of the
+// others becomes one of them.
+func spdxID(ref string, has func(ref string) bool) string {
+	rest, is := strings.CutPrefix(ref, "SPDXRef-")
+	if is && ref != spdxDocumentID && rest != "" && strings.IndexFunc(rest, notIDRune) < 0 {
+		return ref
 	}
-	return ids
+	clean := strings.Map(func(r rune) rune {
+		if notIDRune(r) {
+			return '-'
+		}
+		return r
+	}, rest)
+	if len(clean) > 60 {
+		clean = clean[:60]
+	}
+	sum := artifact.SHA256Of([]byte(ref)).Hex()
+	id := "SPDXRef-" + clean + "-" + sum[:16]
+	for n := 17; has(id) && n <= len(sum); n++ {
+		id = "SPDXRef-" + clean + "-" + sum[:n]
+	}
+	return id
+}
+
+// id is a component's name in SPDX; "" when no component has the ref.
+func (w *writer) id(ref string) string {
+	if !w.src.has(ref) {
+		return ""
+	}
+	return spdxID(ref, w.src.has)
 }
 
 func notIDRune(r rune) bool {
@@ -54,7 +61,6 @@ func or(s, other string) string {
 
 func (w *writer) spdx() error {
 	d := w.d
-	ids := spdxIDs(d)
 	w.begin("")
 	w.text("spdxVersion", "SPDX-2.3")
 	w.text("dataLicense", "CC0-1.0")
@@ -75,61 +81,86 @@ func (w *writer) spdx() error {
 	}
 	w.value("creators", creators)
 	w.end()
-	var files, packages []*Component
-	for i := range d.Components {
-		if c := &d.Components[i]; c.Type == "file" && c.PURL.Type == "" && c.Digests["sha1"] != "" {
-			files = append(files, c)
-		} else {
-			packages = append(packages, c)
-		}
-	}
-	w.list("packages", len(packages), func(i int) { w.spdxPackage(packages[i], ids) })
-	w.list("files", len(files), func(i int) {
-		c := files[i]
-		w.begin("")
-		w.text("fileName", c.Name)
-		w.text("SPDXID", ids[c.Ref])
-		w.pairs("checksums", "algorithm", "checksumValue", digestPairs(c, func(a string) string { return spdxHashNames[a] }))
-		w.text("licenseConcluded", or(spdxLicense(c.Concluded), "NOASSERTION"))
-		w.text("copyrightText", "NOASSERTION")
-		w.end()
+	files := false
+	w.many("packages", func(item func()) error {
+		return w.src.components(func(c *Component) error {
+			if spdxIsFile(c) {
+				files = true
+				return nil
+			}
+			item()
+			w.spdxPackage(c)
+			return w.err
+		})
 	})
-	var edges [][3]string
-	for _, r := range d.Roots {
-		if ids[r] != "" {
-			edges = append(edges, [3]string{spdxDocumentID, "DESCRIBES", ids[r]})
-		}
+	if files {
+		w.many("files", func(item func()) error {
+			return w.src.components(func(c *Component) error { return w.spdxFile(c, item) })
+		})
 	}
-	for _, dep := range d.Dependencies {
-		for _, on := range dep.On {
-			if ids[dep.Ref] != "" && ids[on] != "" {
-				edges = append(edges, [3]string{ids[dep.Ref], "DEPENDS_ON", ids[on]})
+	w.many("relationships", func(item func()) error {
+		edge := func(from, kind, to string) {
+			item()
+			w.begin("")
+			w.text("spdxElementId", from)
+			w.text("relationshipType", kind)
+			w.text("relatedSpdxElement", to)
+			w.end()
+		}
+		for _, r := range d.Roots {
+			if id := w.id(r); id != "" {
+				edge(spdxDocumentID, "DESCRIBES", id)
 			}
 		}
-	}
-	w.list("relationships", len(edges), func(i int) {
-		w.begin("")
-		w.text("spdxElementId", edges[i][0])
-		w.text("relationshipType", edges[i][1])
-		w.text("relatedSpdxElement", edges[i][2])
-		w.end()
+		return w.src.dependencies(func(from string, on []string) error {
+			if from = w.id(from); from == "" {
+				return w.err
+			}
+			for _, to := range on {
+				if to = w.id(to); to != "" {
+					edge(from, "DEPENDS_ON", to)
+				}
+			}
+			return w.err
+		})
 	})
 	w.end()
 	return w.err
 }
 
+// spdxIsFile says whether SPDX has a component among its files, which must have
+// this digest (SPDX 2.3 section 8.4).
+func spdxIsFile(c *Component) bool {
+	return c.Type == "file" && c.PURL.Type == "" && c.Digests["sha1"] != ""
+}
+
+func (w *writer) spdxFile(c *Component, item func()) error {
+	if !spdxIsFile(c) {
+		return w.err
+	}
+	item()
+	w.begin("")
+	w.text("fileName", c.Name)
+	w.text("SPDXID", w.id(c.Ref))
+	w.pairs("checksums", "algorithm", "checksumValue", digestPairs(c, func(a string) string { return spdxHashNames[a] }))
+	w.text("licenseConcluded", or(spdxLicense(c.Concluded), "NOASSERTION"))
+	w.text("copyrightText", "NOASSERTION")
+	w.end()
+	return w.err
+}
+
 // namespace is the document's ID as a URI, which SPDX demands.
-func (d *Document) namespace() string {
+func (d *Header) namespace() string {
 	if strings.Contains(d.ID, ":") {
 		return d.ID
 	}
 	return "https://assay.invalid/spdx/" + url.PathEscape(or(d.ID, or(d.Name, "unnamed")))
 }
 
-func (w *writer) spdxPackage(c *Component, ids map[string]string) {
+func (w *writer) spdxPackage(c *Component) {
 	w.begin("")
 	w.text("name", c.Name)
-	w.text("SPDXID", ids[c.Ref])
+	w.text("SPDXID", w.id(c.Ref))
 	w.text("versionInfo", c.Version)
 	if c.Supplier != "" {
 		w.text("supplier", "Organization: "+c.Supplier)
@@ -159,7 +190,7 @@ func (w *writer) spdxPackage(c *Component, ids map[string]string) {
 		w.end()
 	})
 	w.text("primaryPackagePurpose", spdxPurposes[c.Type])
-	w.text("comment", spdxCommentOf(c, ids))
+	w.text("comment", w.spdxComment(c))
 	w.end()
 }
 
@@ -174,9 +205,9 @@ func spdxLicense(in []string) string {
 	return strings.Join(parts, " AND ")
 }
 
-// spdxCommentOf keeps, in the one free text of a package, what SPDX has no
+// spdxComment keeps, in the one free text of a package, what SPDX has no
 // member for; [spdxComment] reads it back.
-func spdxCommentOf(c *Component, ids map[string]string) string {
+func (w *writer) spdxComment(c *Component) string {
 	var lines []string
 	add := func(key, value string) {
 		if value != "" {
@@ -189,7 +220,7 @@ func spdxCommentOf(c *Component, ids map[string]string) string {
 		add("type", c.Type)
 	}
 	if c.Parent != "" {
-		add("parent", ids[c.Parent])
+		add("parent", w.id(c.Parent))
 	}
 	if c.SourceName != "" && c.PURL.Qualifier("upstream") == "" {
 		add("source", strings.TrimSpace(c.SourceName+" "+c.SourceVersion))

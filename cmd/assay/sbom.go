@@ -8,6 +8,7 @@ import (
 
 	"assay/artifact"
 	"assay/client"
+	"assay/internal/fault"
 	"assay/sbom"
 
 	"github.com/spf13/cobra"
@@ -20,11 +21,44 @@ func (a *app) sbomCommand() *cobra.Command {
 }
 
 // maxSBOM is how large a file the command line reads.
-const maxSBOM = 512 << 20
+const maxSBOM = 2 << 30
 
-// readSBOM reads a document of any format, or with --list the output of a
-// package manager.
-func (a *app) readSBOM(path, kind, distro string) (*sbom.Document, error) {
+// sbomFile opens a document to be read more than once; what comes by standard
+// input is kept in a file that has no name. The caller calls done.
+func (a *app) sbomFile(path string) (in io.ReadSeeker, done func(), err error) {
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, nil, usagef("%w", err)
+		}
+		if st, err := f.Stat(); err == nil && st.Mode().IsRegular() {
+			return f, func() { f.Close() }, nil
+		}
+		defer f.Close() // a pipe
+		return keptFile(f)
+	}
+	return keptFile(a.stdin)
+}
+
+func keptFile(r io.Reader) (io.ReadSeeker, func(), error) {
+	f, err := os.CreateTemp("", "assay-sbom-")
+	if err != nil {
+		return nil, nil, fmt.Errorf("keep what is read: %w", err)
+	}
+	done := func() { f.Close(); os.Remove(f.Name()) }
+	n, err := io.Copy(f, io.LimitReader(r, maxSBOM+1))
+	if err == nil && n > maxSBOM {
+		err = fault.Newf(fault.TooLarge, "the document has more than %d bytes", int64(maxSBOM))
+	}
+	if err != nil {
+		done()
+		return nil, nil, err
+	}
+	return f, done, nil
+}
+
+// readList reads the output of a package manager.
+func (a *app) readList(path, kind, distro string) (*sbom.Document, error) {
 	in := a.stdin
 	if path != "-" {
 		f, err := os.Open(path)
@@ -34,10 +68,25 @@ func (a *app) readSBOM(path, kind, distro string) (*sbom.Document, error) {
 		defer f.Close()
 		in = f
 	}
+	return sbom.ReadList(in, sbom.ListKind(kind), sbom.ListOptions{Distro: distro, Limits: sbom.Limits{Bytes: maxSBOM}})
+}
+
+// convertSBOM writes a document, or a list, in a format.
+func (a *app) convertSBOM(path, kind, distro string, format sbom.Format, version string) ([]string, error) {
 	if kind != "" {
-		return sbom.ReadList(in, sbom.ListKind(kind), sbom.ListOptions{Distro: distro, Limits: sbom.Limits{Bytes: maxSBOM}})
+		d, err := a.readList(path, kind, distro)
+		if err != nil {
+			return nil, err
+		}
+		return d.Problems, sbom.Write(a.stdout, d, format, version)
 	}
-	return sbom.Read(in, sbom.Limits{Bytes: maxSBOM})
+	in, done, err := a.sbomFile(path)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	head, err := sbom.Convert(a.stdout, in, sbom.Limits{Bytes: maxSBOM}, format, version)
+	return head.Problems, err
 }
 
 func listKinds() []string {
@@ -72,14 +121,11 @@ their distribution with --distro, since advisories are by release.`,
 			if err != nil {
 				return usagef("--to: %w", err)
 			}
-			d, err := a.readSBOM(args[0], kind, distro)
-			if err != nil {
-				return err
-			}
-			for _, p := range d.Problems {
+			problems, err := a.convertSBOM(args[0], kind, distro, format, version)
+			for _, p := range problems {
 				a.notef("note: %s\n", line(p))
 			}
-			return sbom.Write(a.stdout, d, format, version)
+			return err
 		},
 	}
 	c.Flags().StringVar(&to, "to", string(sbom.CycloneDXJSON), "format, with @VERSION where there are several")
@@ -108,13 +154,17 @@ func (a *app) sbomShowCommand() *cobra.Command {
 		Example: "  assay sbom show app.cdx.json\n  assay sbom show --min-quality 80 app.spdx.json || echo not good enough",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			d, err := a.readSBOM(args[0], "", "")
+			in, done, err := a.sbomFile(args[0])
 			if err != nil {
 				return err
 			}
-			q := sbom.Judge(d)
+			defer done()
+			d, q, err := sbom.Examine(in, sbom.Limits{Bytes: maxSBOM})
+			if err != nil {
+				return err
+			}
 			v := sbomView{
-				Format: string(d.Format), SpecVersion: d.SpecVersion, Name: d.Name, Packages: len(d.Packages()), Problems: d.Problems,
+				Format: string(d.Format), SpecVersion: d.SpecVersion, Name: d.Name, Packages: q.Packages(), Problems: d.Problems,
 				Quality: client.SBOMQuality{Score: q.Score, Incomplete: q.Incomplete},
 			}
 			for _, p := range q.Parts {
@@ -153,15 +203,20 @@ func (a *app) sbomDiffCommand() *cobra.Command {
 		Example: "  assay sbom diff v1.cdx.json v2.spdx.json\n  assay sbom diff -o json v1.cdx.json v2.cdx.json",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
-			before, err := a.readSBOM(args[0], "", "")
+			before, done, err := a.sbomFile(args[0])
 			if err != nil {
 				return err
 			}
-			after, err := a.readSBOM(args[1], "", "")
+			defer done()
+			after, done, err := a.sbomFile(args[1])
 			if err != nil {
 				return err
 			}
-			d := sbom.Diff(before, after)
+			defer done()
+			d, err := sbom.DiffFiles(before, after, sbom.Limits{Bytes: maxSBOM})
+			if err != nil {
+				return err
+			}
 			if !quiet {
 				if err := a.print(d, func(w io.Writer) {
 					for _, part := range []struct {
