@@ -31,6 +31,9 @@ func (b *bench) sboms(ctx context.Context) error {
 	if err := b.sbomIngest(ctx); err != nil {
 		return err
 	}
+	if err := b.sbomLarge(ctx); err != nil {
+		return err
+	}
 	dir := b.folder("sbom")
 	root := filepath.Join(dir, "root")
 	size, err := debianRoot(ctx, root)

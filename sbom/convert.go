@@ -48,7 +48,8 @@ type reread struct {
 	head    Header
 	refs    *refTable
 	graph   *graphNames
-	order   []uint32 // the components' refs
+	count   int      // components
+	order   []uint32 // their refs; nil where nobody asks
 	parents []uint32 // of the components: the ref's number and 1; 0 for none
 	edges   []uint64 // from and to, by number in the upper and lower half; then sorted, by rank
 	sorted  []uint32 // the refs in the order of their letters: number by rank
@@ -62,6 +63,7 @@ func newReread(in io.ReadSeeker, lim Limits) (*reread, error) {
 			if c.Parent != "" {
 				parent = s.refs.number(c.Parent) + 1
 			}
+			s.count++
 			s.order, s.parents = append(s.order, s.refs.number(c.Ref)), append(s.parents, parent)
 			return nil
 		},
@@ -111,7 +113,7 @@ func (s *reread) components(visit func(*Component) error) error {
 	at := 0
 	changed := fault.Newf(fault.Conflict, "the document changed while it was read: try again")
 	walk := &stream{lim: s.lim, refs: s.refs, graph: s.graph, visit: Visitor{Component: func(c Component) error {
-		if at >= len(s.order) || !bytes.Equal(s.refs.bytes(s.order[at]), []byte(c.Ref)) {
+		if at >= s.count || s.order != nil && !bytes.Equal(s.refs.bytes(s.order[at]), []byte(c.Ref)) {
 			return changed
 		}
 		at++
@@ -120,7 +122,7 @@ func (s *reread) components(visit func(*Component) error) error {
 	if _, err := walk.run(r); err != nil {
 		return err
 	}
-	if at != len(s.order) {
+	if at != s.count {
 		return changed
 	}
 	return nil

@@ -64,7 +64,7 @@ func readKeys(in io.ReadSeeker, lim Limits) (*keyedDocument, error) {
 	s := &reread{in: in, lim: lim.withDefaults(), refs: newRefTable()}
 	d := &keyedDocument{reread: s}
 	first := &stream{lim: s.lim, refs: s.refs, again: s.start, visit: Visitor{Component: func(c Component) error {
-		s.order = append(s.order, s.refs.number(c.Ref))
+		s.count++
 		if !c.IsPackage() {
 			return nil
 		}
@@ -81,7 +81,9 @@ func readKeys(in io.ReadSeeker, lim Limits) (*keyedDocument, error) {
 	if s.head, err = first.run(r); err != nil {
 		return nil, err
 	}
-	s.graph = first.graph
+	if s.graph = first.graph; s.graph == nil {
+		s.refs = nil // made again when it is read again
+	}
 	roots := map[[8]byte]bool{}
 	for _, ref := range s.head.Roots {
 		h := hashOf(ref)
@@ -97,6 +99,10 @@ func readKeys(in io.ReadSeeker, lim Limits) (*keyedDocument, error) {
 // versions is what [versions] gives, of these packages alone.
 func (d *keyedDocument) versions(of map[[16]byte]bool) (map[string]map[string]map[string]bool, error) {
 	out := map[string]map[string]map[string]bool{}
+	if d.refs == nil {
+		d.refs = newRefTable()
+		defer func() { d.refs = nil }()
+	}
 	err := d.components(func(c *Component) error {
 		if !c.IsPackage() || slices.Contains(d.head.Roots, c.Ref) {
 			return nil

@@ -2,6 +2,7 @@ package sbom
 
 import (
 	"fmt"
+	"hash/maphash"
 	"io"
 )
 
@@ -65,7 +66,10 @@ type tally struct {
 	packages, edges int
 	have            [len(aspects)]int
 	lacking         [len(aspects)]string // the first package that lacks it
-	bits            map[string]uint8     // which aspects a ref has: what is described is taken out again
+	// bits are the aspects that a ref has, by its hash: what is described is taken
+	// out again, and a letter more for each of a million packages is much.
+	bits map[uint64]uint8
+	seed maphash.Seed
 }
 
 func (t *tally) component(c *Component) {
@@ -73,11 +77,11 @@ func (t *tally) component(c *Component) {
 		return
 	}
 	if t.bits == nil {
-		t.bits = map[string]uint8{}
+		t.bits, t.seed = map[uint64]uint8{}, maphash.MakeSeed()
 	}
 	t.packages++
 	bits := uint8(0)
-	defer func() { t.bits[c.Ref] = bits }()
+	defer func() { t.bits[maphash.String(t.seed, c.Ref)] = bits }()
 	for i, a := range aspects {
 		if a.has(c) {
 			t.have[i]++
@@ -90,8 +94,12 @@ func (t *tally) component(c *Component) {
 
 func (t *tally) judge(head Header) Quality {
 	for _, r := range head.Roots {
-		if bits, is := t.bits[r]; is {
-			delete(t.bits, r)
+		if t.bits == nil {
+			break
+		}
+		h := maphash.String(t.seed, r)
+		if bits, is := t.bits[h]; is {
+			delete(t.bits, h)
 			t.packages--
 			for i := range aspects {
 				t.have[i] -= int(bits >> i & 1)

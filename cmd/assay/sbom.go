@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"assay/artifact"
@@ -26,6 +27,9 @@ const maxSBOM = 2 << 30
 // sbomFile opens a document to be read more than once; what comes by standard
 // input is kept in a file that has no name. The caller calls done.
 func (a *app) sbomFile(path string) (in io.ReadSeeker, done func(), err error) {
+	// What lasts of a large document is letters, which cost a collection nothing:
+	// collecting often keeps what a machine must have small.
+	debug.SetGCPercent(30)
 	if path != "-" {
 		f, err := os.Open(path)
 		if err != nil {
