@@ -51,7 +51,12 @@ func (l *Log) ConsumeWanted(ctx context.Context, name string, fn func(ctx contex
 		kinds := wanted()
 		due := time.Since(followed) >= followEvery
 		if at >= 0 {
-			if quiet, head := l.news.quiet(ctx, l.db, woken, at, kinds); quiet && (!due || head <= at) {
+			quiet, head, asOf := l.news.quiet(ctx, l.db, woken, at, kinds)
+			if quiet && !asOf.After(woken) {
+				_ = l.pause(ctx, nil, lookEvery) // what woke it may be newer than the last look
+				continue
+			}
+			if quiet && (!due || head <= at) {
 				woken = l.pause(ctx, wake, 0)
 				continue
 			}

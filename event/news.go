@@ -21,27 +21,32 @@ type news struct {
 	newest map[Kind]int64 // last number of each kind, of those after since
 }
 
-// quiet says whether nothing after at is of one of the kinds, as far as was sealed
-// at the time woken, and gives the number of the last event. It never says so of
-// what it does not know: of events before the first look, or when the look fails.
-func (n *news) quiet(ctx context.Context, db *store.DB, woken time.Time, at int64, kinds []Kind) (quiet bool, head int64) {
+// lookEvery is the least time between two looks: one commit wakes all consumers,
+// a little after one another.
+const lookEvery = 20 * time.Millisecond
+
+// quiet says whether nothing after at is of one of the kinds, and gives the number
+// of the last event and the time of which this is true, which may be just before
+// woken. It never says so of what it does not know: of events before the first
+// look, or when the look fails.
+func (n *news) quiet(ctx context.Context, db *store.DB, woken time.Time, at int64, kinds []Kind) (quiet bool, head int64, asOf time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !n.asked.After(woken) && n.look(ctx, db) != nil {
-		return false, 0
+	if !n.asked.After(woken) && time.Since(n.asked) >= lookEvery && n.look(ctx, db) != nil {
+		return false, 0, n.asked
 	}
 	if at < n.since {
-		return false, n.head
+		return false, n.head, n.asked
 	}
 	if kinds == nil {
-		return n.head <= at, n.head
+		return n.head <= at, n.head, n.asked
 	}
 	for _, k := range kinds {
 		if n.newest[k] > at {
-			return false, n.head
+			return false, n.head, n.asked
 		}
 	}
-	return true, n.head
+	return true, n.head, n.asked
 }
 
 // look reads what was sealed since the last one.
