@@ -25,6 +25,9 @@ func (b *bench) sbomLarge(ctx context.Context) error {
 	}
 	dir := b.folder("sbom-large")
 	path := func(name string) string { return filepath.Join(dir, name) }
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
 	for file, odd := range map[string]string{"one.json": "1.2.3", "two.json": "9.9.9"} {
 		if err := writeLarge(path(file), n, odd); err != nil {
 			return err

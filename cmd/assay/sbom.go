@@ -140,65 +140,6 @@ their distribution with --distro, since advisories are by release.`,
 	return c
 }
 
-// sbomView is what is shown of a document.
-type sbomView struct {
-	Format      string             `json:"format"`
-	SpecVersion string             `json:"spec_version"`
-	Name        string             `json:"name,omitempty"`
-	Packages    int                `json:"packages"`
-	Quality     client.SBOMQuality `json:"quality"`
-	Problems    []string           `json:"problems,omitempty"`
-}
-
-func (a *app) sbomShowCommand() *cobra.Command {
-	least := 0
-	c := &cobra.Command{
-		Use:     "show FILE",
-		Short:   "Judge a document: what it holds, how good it is and why",
-		Example: "  assay sbom show app.cdx.json\n  assay sbom show --min-quality 80 app.spdx.json || echo not good enough",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			in, done, err := a.sbomFile(args[0])
-			if err != nil {
-				return err
-			}
-			defer done()
-			d, q, err := sbom.Examine(in, sbom.Limits{Bytes: maxSBOM})
-			if err != nil {
-				return err
-			}
-			v := sbomView{
-				Format: string(d.Format), SpecVersion: d.SpecVersion, Name: d.Name, Packages: q.Packages(), Problems: d.Problems,
-				Quality: client.SBOMQuality{Score: q.Score, Incomplete: q.Incomplete},
-			}
-			for _, p := range q.Parts {
-				v.Quality.Parts = append(v.Quality.Parts, client.SBOMQualityPart(p))
-			}
-			if err := a.print(v, func(w io.Writer) {
-				fmt.Fprintf(w, "format\t%s %s\nname\t%s\npackages\t%d\nquality\t%d of 100\n", v.Format, line(v.SpecVersion), line(v.Name), v.Packages, q.Score)
-				for _, p := range v.Quality.Parts {
-					fmt.Fprintf(w, "  %s\t%d of %d\t%s\n", p.Name, p.Have, p.Of, line(p.Reason))
-				}
-				for _, why := range q.Incomplete {
-					fmt.Fprintf(w, "incomplete\t%s\n", line(why))
-				}
-				for _, p := range v.Problems {
-					fmt.Fprintf(w, "problem\t%s\n", line(p))
-				}
-			}); err != nil {
-				return err
-			}
-			if q.Score < least {
-				a.notef("assay: quality %d is below %d\n", q.Score, least)
-				return &exitError{1}
-			}
-			return nil
-		},
-	}
-	c.Flags().IntVar(&least, "min-quality", 0, "end with 1 when the score is lower, 0 to 100")
-	return c
-}
-
 func (a *app) sbomDiffCommand() *cobra.Command {
 	quiet := false
 	c := &cobra.Command{
@@ -267,21 +208,26 @@ func (a *app) sbomListCommand() *cobra.Command {
 				return err
 			}
 			return a.print(got, func(w io.Writer) {
-				fmt.Fprintln(w, "ATTESTATION\tFORMAT\tPACKAGES\tQUALITY\tSIGNER\tSTATE")
-				for _, one := range got {
-					state := "in force"
-					if one.Problem != "" {
-						state = "refused: " + one.Problem
-					} else if len(one.Quality.Incomplete) > 0 {
-						state = "in force, incomplete"
-					}
-					fmt.Fprintf(w, "%s\t%s %s\t%d\t%d\t%s\t%s\n", line(one.Attestation), line(one.Format), line(one.SpecVersion), one.Packages, one.Quality.Score, line(one.Identity), line(state))
-				}
+				sbomRows(w, got)
 			})
 		},
 	}
 	c.Flags().StringVar(&subject, "subject", "", "with --data: the local identity to ask as")
 	return c
+}
+
+// sbomRows is a table of stored documents.
+func sbomRows(w io.Writer, all []client.SBOM) {
+	fmt.Fprintln(w, "ATTESTATION\tFORMAT\tPACKAGES\tQUALITY\tSIGNER\tSTATE")
+	for _, one := range all {
+		state := "in force"
+		if one.Problem != "" {
+			state = "refused: " + one.Problem
+		} else if len(one.Quality.Incomplete) > 0 {
+			state = "in force, incomplete"
+		}
+		fmt.Fprintf(w, "%s\t%s %s\t%d\t%d\t%s\t%s\n", line(one.Attestation), line(one.Format), line(one.SpecVersion), one.Packages, one.Quality.Score, line(one.Identity), line(state))
+	}
 }
 
 func (a *app) sbomSearchCommand() *cobra.Command {

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 
+	"assay/artifact"
 	"assay/attestation"
 	"assay/client"
 	"assay/sbom/overlay"
@@ -97,36 +99,46 @@ all values are shown and marked disputed. --signer leaves out what others signed
 			if err != nil {
 				return err
 			}
-			facts := []client.ComponentFact{}
-			for after := ""; ; {
-				page, err := s.api().Added(ctx, t.digest, signers, after)
-				if err != nil {
-					return err
-				}
-				facts = append(facts, page.Items...)
-				if after = page.Next; after == "" {
-					break
-				}
+			facts, err := s.added(ctx, t.digest, signers)
+			if err != nil {
+				return err
 			}
-			return a.print(client.List[client.ComponentFact]{Items: facts}, func(w io.Writer) {
-				if len(facts) == 0 {
-					fmt.Fprintln(w, "no overlay adds anything to its components")
-					return
-				}
-				fmt.Fprintln(w, "COMPONENT\tFIELD\tVALUE\tSOURCE\tSIGNER")
-				for _, f := range facts {
-					value := f.Value
-					if f.Disputed {
-						value += " (disputed)"
-					}
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", line(f.Component), line(f.Field), line(value), line(f.Source), line(f.Signer))
-				}
-			})
+			return a.print(client.List[client.ComponentFact]{Items: facts}, func(w io.Writer) { addedRows(w, facts) })
 		},
 	}
 	c.Flags().StringSliceVar(&signers, "signer", nil, "only overlays by this identity, or key fingerprint")
 	c.Flags().StringVar(&as, "subject", "", "with --data: the local identity to ask as")
 	return c
+}
+
+// added is all that overlays add to an artifact's components.
+func (s *session) added(ctx context.Context, digest artifact.Digest, signers []string) ([]client.ComponentFact, error) {
+	facts := []client.ComponentFact{}
+	for after := ""; ; {
+		page, err := s.api().Added(ctx, digest, signers, after)
+		if err != nil {
+			return nil, err
+		}
+		facts = append(facts, page.Items...)
+		if after = page.Next; after == "" {
+			return facts, nil
+		}
+	}
+}
+
+func addedRows(w io.Writer, facts []client.ComponentFact) {
+	if len(facts) == 0 {
+		fmt.Fprintln(w, "no overlay adds anything to its components")
+		return
+	}
+	fmt.Fprintln(w, "COMPONENT\tFIELD\tVALUE\tSOURCE\tSIGNER")
+	for _, f := range facts {
+		value := f.Value
+		if f.Disputed {
+			value += " (disputed)"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", line(f.Component), line(f.Field), line(value), line(f.Source), line(f.Signer))
+	}
 }
 
 // addedText is what overlays add to one component, on one line.
