@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"assay/artifact"
 	"assay/client"
@@ -42,7 +43,7 @@ of publication, each value with its source and its signer.`,
   assay sbom show --stored ./app`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := os.Stat(args[0]); stored || err != nil && args[0] != "-" {
+			if stored || isArtifact(args[0]) {
 				return a.sbomShowStored(cmd.Context(), args[0], as, least)
 			}
 			in, done, err := a.sbomFile(args[0])
@@ -86,6 +87,16 @@ of publication, each value with its source and its signer.`,
 	c.Flags().BoolVar(&stored, "stored", false, "FILE is an artifact: show what the server holds about it")
 	c.Flags().StringVar(&as, "subject", "", "with --data: the local identity to ask as")
 	return c
+}
+
+// isArtifact says whether a text is a digest or an image rather than a file: no
+// document's name has a colon and is not there.
+func isArtifact(text string) bool {
+	if _, err := os.Stat(text); err == nil || text == "-" {
+		return false
+	}
+	_, err := artifact.ParseReference(text)
+	return err == nil || strings.Contains(text, ":")
 }
 
 // sbomStoredView is what the server holds about an artifact.
