@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -135,14 +136,74 @@ func TestDependencyTrackClients(t *testing.T) {
 	if err := json.Unmarshal([]byte(r.stdout), &report); err != nil || report.BOMs != 0 || report.Done != 102 {
 		t.Errorf("again: %d %v\n%s%s", r.code, err, r.stdout, r.stderr)
 	}
+	// What was decided there is stated here, once, and findings honour it; decided
+	// otherwise, it is stated anew.
+	project := string(sbom.ProjectSubject("shop-3", "1.0"))
+	dt.mended.Store(true)
+	advisories := filepath.Join(dir, "advisories")
+	if err := os.Mkdir(advisories, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i := 1; i <= 2; i++ {
+		write(t, filepath.Join(advisories, fmt.Sprintf("GHSA-%d.json", i)), fmt.Appendf(nil, `{"id": "GHSA-%d", "modified": "2024-01-01T00:00:00Z", "aliases": ["CVE-2024-000%[1]d"],
+			"affected": [{"package": {"ecosystem": "npm", "name": "left-pad"}, "ranges": [{"type": "SEMVER", "events": [{"introduced": "0"}]}]}]}`, i))
+	}
+	s.assay("feed", "import", "--name", "moved", "--ecosystem", "npm", advisories)
+	for _, step := range []struct {
+		adopted, withdrawn int
+		state, statement   string
+	}{{1, 0, "NOT_AFFECTED", "not_affected"}, {0, 0, "NOT_AFFECTED", "not_affected"}, {1, 1, "IN_TRIAGE", "under_investigation"}, {0, 1, "NOT_SET", ""}} {
+		dt.state.Store(step.state)
+		r := run(t, env, s.program(), "import", "dependency-track", dt.URL, "--state", state, "--adopt", "--until", "90d", "--repository", "shop-3=team/shop", "-o", "json")
+		var report struct{ Adopted, Withdrawn int }
+		if err := json.Unmarshal([]byte(r.stdout), &report); err != nil || report.Adopted != step.adopted || report.Withdrawn != step.withdrawn {
+			t.Errorf("%s: adopted %d, withdrawn %d: %s %s", step.state, report.Adopted, report.Withdrawn, r.stdout, r.stderr)
+		}
+		var found struct {
+			Items []struct {
+				Name      string
+				Statement *struct{ Status, Author string }
+			}
+		}
+		for end := time.Now().Add(20 * time.Second); len(found.Items) != 2 && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			list := run(t, s.environ(), s.program(), "vuln", "list", project, "-o", "json")
+			if err := json.Unmarshal([]byte(list.stdout), &found); err != nil {
+				t.Fatalf("%v: %s%s", err, list.stdout, list.stderr)
+			}
+		}
+		got := map[string]string{}
+		for _, f := range found.Items {
+			if f.Statement != nil {
+				got[f.Name] = f.Statement.Status
+				if !strings.HasPrefix(f.Statement.Author, "Dependency-Track 127.0.0.1") {
+					t.Errorf("%s is stated by %s", f.Name, f.Statement.Author)
+				}
+			}
+		}
+		if len(found.Items) != 2 || got["CVE-2024-0001"] != step.statement || got["CVE-2024-0002"] != "" {
+			t.Errorf("%s: %v of %d findings", step.state, got, len(found.Items))
+		}
+	}
+	if list := s.assay("vex", "list", "--ended", "-o", "json"); !strings.Contains(list, "team/shop") || !strings.Contains(list, "only in tests") || !strings.Contains(list, "decided otherwise in Dependency-Track") {
+		t.Errorf("on record: %s", list)
+	}
 	if r := run(t, append(s.environ(), "DEPENDENCY_TRACK_API_KEY=wrong"), s.program(), "import", "dependency-track", dt.URL); r.code == 0 || !strings.Contains(r.stderr, "VIEW_PORTFOLIO") {
 		t.Errorf("with another's key: %d %s", r.code, r.stderr)
 	}
 }
 
+// movedFrom is a Dependency-Track whose one decision tests change.
+type movedFrom struct {
+	*httptest.Server
+	state  atomic.Value // of the analysis
+	mended atomic.Bool  // the export that failed does no more
+}
+
 // dependencyTrack answers as version 4.12 does: 103 projects on two pages; one
 // without a document, one whose export fails; findings decided and suppressed.
-func dependencyTrack(t *testing.T) *httptest.Server {
+func dependencyTrack(t *testing.T) *movedFrom {
+	out := &movedFrom{}
+	out.state.Store("NOT_AFFECTED")
 	mux := http.NewServeMux()
 	type project struct {
 		UUID    string `json:"uuid"`
@@ -172,8 +233,10 @@ func dependencyTrack(t *testing.T) *httptest.Server {
 			w.WriteHeader(http.StatusNotFound)
 			return
 		case 8:
-			w.WriteHeader(http.StatusInternalServerError)
-			return
+			if !out.mended.Load() {
+				w.WriteHeader(http.StatusInternalServerError)
+				return
+			}
 		}
 		w.Header().Set("Content-Type", "application/vnd.cyclonedx+json")
 		_, _ = io.WriteString(w, padBOM)
@@ -181,11 +244,23 @@ func dependencyTrack(t *testing.T) *httptest.Server {
 	mux.HandleFunc("GET /api/v1/finding/project/{uuid}", func(w http.ResponseWriter, r *http.Request) {
 		findings := `[]`
 		if number(r) == 3 && r.URL.Query().Get("suppressed") == "true" {
-			one := `{"component":{"uuid":"a","name":"left-pad","version":"1.0.0","purl":"pkg:npm/left-pad@1.0.0","project":"p"},"vulnerability":{"uuid":"v","source":"NVD","vulnId":"CVE-2024-000%d","severity":"HIGH"},"analysis":%s,"attribution":{"analyzerIdentity":"INTERNAL_ANALYZER"},"matrix":"p:a:v"}`
-			findings = "[" + fmt.Sprintf(one, 1, `{"state":"NOT_AFFECTED","justification":"CODE_NOT_REACHABLE","details":"only in tests","isSuppressed":true}`) + "," +
+			one := `{"component":{"uuid":"a","name":"left-pad","version":"1.0.0","purl":"pkg:npm/left-pad@1.0.0","project":"p"},"vulnerability":{"uuid":"v-%[1]d","source":"NVD","vulnId":"CVE-2024-000%[1]d","severity":"HIGH"},"analysis":%[2]s,"attribution":{"analyzerIdentity":"INTERNAL_ANALYZER"},"matrix":"p:a:v"}`
+			findings = "[" + fmt.Sprintf(one, 1, fmt.Sprintf(`{"state":%q,"isSuppressed":%t}`, out.state.Load(), out.state.Load() == "NOT_AFFECTED")) + "," +
 				fmt.Sprintf(one, 2, `{"isSuppressed":true}`) + "," + fmt.Sprintf(one, 3, `{"isSuppressed":false}`) + "]"
 		}
 		_, _ = io.WriteString(w, findings)
+	})
+	// Why something was decided, an analysis trail alone tells.
+	mux.HandleFunc("GET /api/v1/analysis", func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		switch {
+		case !strings.HasPrefix(q.Get("project"), "7b1ffb4c") || q.Get("component") != "a":
+			w.WriteHeader(http.StatusNotFound)
+		case q.Get("vulnerability") == "v-1":
+			_, _ = fmt.Fprintf(w, `{"analysisState":%q,"analysisJustification":"CODE_NOT_REACHABLE","analysisResponse":"NOT_SET","analysisDetails":"only in tests","analysisComments":[{"timestamp":1700000000000,"comment":"Suppressed","commenter":"ann"}],"isSuppressed":%t}`, out.state.Load(), out.state.Load() == "NOT_AFFECTED")
+		default:
+			_, _ = io.WriteString(w, `{"analysisState":"NOT_SET","analysisJustification":"NOT_SET","analysisResponse":"NOT_SET","analysisComments":[],"isSuppressed":true}`)
+		}
 	})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("X-Api-Key") != "odt_key" {
@@ -195,5 +270,6 @@ func dependencyTrack(t *testing.T) *httptest.Server {
 		mux.ServeHTTP(w, r)
 	}))
 	t.Cleanup(server.Close)
-	return server
+	out.Server = server
+	return out
 }

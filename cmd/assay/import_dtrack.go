@@ -3,14 +3,12 @@ package main
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/url"
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"assay/client"
 	"assay/vuln/dtrack"
@@ -20,7 +18,9 @@ import (
 
 type dtrackFlags struct {
 	key, state, vex, subject string
-	dry                      bool
+	reason, until            string
+	repositories             []string
+	dry, adopt               bool
 }
 
 func (a *app) importDependencyTrack() *cobra.Command {
@@ -33,14 +33,19 @@ handed in under its name and version, as its CI jobs may go on doing (see PUT
 /api/v1/bom). Nobody signed it: it is searched and matched, and evidence of nothing.
 
 What people decided about findings becomes an OpenVEX document (--vex FILE) to look
-at, and then to sign (assay attest --type openvex). A suppression without a reason
-is no decision: it is listed, and not taken over.
+at; with --adopt the site states it, a document for each project: signed, logged, on
+record under who imports, with a reason and an end, so that findings honour it. That
+wants the role approver. A decision is about the project as it is handed in here, and
+with --repository about images too. Imported again, what changed takes the place of
+what was. A suppression without a reason is no decision: it is listed, and not taken
+over.
 
 The API key is read from a file, or from DEPENDENCY_TRACK_API_KEY. With --state an
 import goes on where an earlier one broke off.
 
 Exit code 0: all is there. 1: something could not be brought over; the report says what.`,
 		Example: `  assay import dependency-track https://dtrack.example --api-key-file key --state move.state --vex decisions.openvex.json
+  assay import dependency-track https://dtrack.example --adopt --until 180d --repository shop=team/shop
   assay import dependency-track https://dtrack.example --dry-run -o json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -51,6 +56,10 @@ Exit code 0: all is there. 1: something could not be brought over; the report sa
 	fl.StringVar(&f.key, "api-key-file", "", "FILE with the API key; default the environment's DEPENDENCY_TRACK_API_KEY")
 	fl.StringVar(&f.state, "state", "", "FILE that remembers what is done")
 	fl.StringVar(&f.vex, "vex", "", "FILE for what was decided, as OpenVEX")
+	fl.BoolVar(&f.adopt, "adopt", false, "have the site state what was decided (wants the role approver)")
+	fl.StringVar(&f.reason, "reason", "", "with --adopt: why, on record (default that it was decided there)")
+	fl.StringVar(&f.until, "until", "180d", "with --adopt: when it ends: 2027-01-31, RFC 3339, or from now on")
+	fl.StringArrayVar(&f.repositories, "repository", nil, "PROJECT=PATTERN: what was decided about PROJECT holds for images of these repositories too; can be repeated")
 	fl.StringVar(&f.subject, "subject", "", "with --data: the local identity to hand in as")
 	fl.BoolVar(&f.dry, "dry-run", false, "list, and hand in nothing")
 	return cmd
@@ -64,6 +73,8 @@ type dtrackReport struct {
 	Components int      `json:"decided_findings"`
 	Statements int      `json:"statements"`
 	VEX        string   `json:"vex,omitempty"`
+	Adopted    int      `json:"adopted"`   // statements that the site states now and did not before
+	Withdrawn  int      `json:"withdrawn"` // documents that they took the place of
 	NotTaken   []string `json:"not_taken_over"`
 	Failed     []string `json:"failed"`
 }
@@ -105,13 +116,21 @@ func (a *app) moveDependencyTrack(ctx context.Context, f *dtrackFlags, from stri
 	if err != nil {
 		return err
 	}
-	var to *client.Client
+	m := &dtrackMove{from: d, host: u.Host}
+	if m.repositories, err = repositoriesOf(f.repositories); err != nil {
+		return err
+	}
 	if !f.dry {
 		s, err := a.connect(ctx, f.subject, "", true)
 		if err != nil {
 			return err
 		}
-		to = s.api()
+		m.to = s.api()
+		if f.adopt {
+			if m.adopt, err = s.newAdoption(ctx, u.Host, f); err != nil {
+				return err
+			}
+		}
 	}
 	r := &dtrackReport{Projects: len(projects), NotTaken: []string{}, Failed: []string{}}
 	var statements []*dtrack.Statement
@@ -120,7 +139,7 @@ func (a *app) moveDependencyTrack(ctx context.Context, f *dtrackFlags, from stri
 			a.notef("\r\x1b[K%d of %d, %s", n+1, len(projects), line(p.Name))
 		}
 		name := strings.TrimSpace(p.Name + " " + p.Version)
-		some, err := a.moveProject(ctx, d, to, p, done[p.UUID], r)
+		some, err := m.project(ctx, p, done[p.UUID], r)
 		statements = append(statements, some...)
 		if err != nil {
 			if ctx.Err() != nil {
@@ -153,16 +172,29 @@ func (a *app) moveDependencyTrack(ctx context.Context, f *dtrackFlags, from stri
 	return nil
 }
 
-// moveProject hands in a project's document, unless it was before, and collects
-// what was decided.
-func (a *app) moveProject(ctx context.Context, d *dtrack.Client, to *client.Client, p dtrack.Project, before bool, r *dtrackReport) (out []*dtrack.Statement, err error) {
+// dtrackMove is one import.
+type dtrackMove struct {
+	from         *dtrack.Client
+	host         string
+	to           *client.Client // nil: nothing is handed in
+	adopt        *adoption      // nil: nothing is stated
+	repositories map[string][]string
+}
+
+// project hands in a project's document, unless it was before, and collects what
+// was decided.
+func (m *dtrackMove) project(ctx context.Context, p dtrack.Project, before bool, r *dtrackReport) (out []*dtrack.Statement, err error) {
 	name := strings.TrimSpace(p.Name + " " + p.Version)
-	findings, err := d.Findings(ctx, p)
+	findings, err := m.from.Findings(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range findings {
-		s, why := dtrack.Convert(p, f)
+	for i := range findings {
+		f := &findings[i]
+		if err := m.from.Decided(ctx, p, f); err != nil {
+			return nil, err
+		}
+		s, why := dtrack.Convert(p, *f, m.repositories[p.Name]...)
 		if s != nil || why != "" {
 			r.Components++
 		}
@@ -172,11 +204,16 @@ func (a *app) moveProject(ctx context.Context, d *dtrack.Client, to *client.Clie
 			r.NotTaken = append(r.NotTaken, fmt.Sprintf("%s: %s of %s %s: %s", name, f.Vulnerability.ID, f.Component.Name, f.Component.Version, why))
 		}
 	}
+	if m.adopt != nil {
+		if err := m.adopt.project(ctx, m.host, p, out, r); err != nil {
+			return out, err
+		}
+	}
 	if before {
 		r.Done++
 		return out, nil
 	}
-	bom, err := d.BOM(ctx, p)
+	bom, err := m.from.BOM(ctx, p)
 	if err != nil {
 		return out, err
 	}
@@ -184,8 +221,8 @@ func (a *app) moveProject(ctx context.Context, d *dtrack.Client, to *client.Clie
 		r.NotTaken = append(r.NotTaken, name+": it has no bill of materials")
 		return out, nil
 	}
-	if to != nil {
-		if _, err := to.UploadBOM(ctx, client.BOMUpload{ProjectName: p.Name, ProjectVersion: p.Version, AutoCreate: true, BOM: base64.StdEncoding.EncodeToString(bom)}); err != nil {
+	if m.to != nil {
+		if _, err := m.to.UploadBOM(ctx, client.BOMUpload{ProjectName: p.Name, ProjectVersion: p.Version, AutoCreate: true, BOM: base64.StdEncoding.EncodeToString(bom)}); err != nil {
 			return out, err
 		}
 	}
@@ -209,17 +246,6 @@ func appendLine(path, text string) error {
 	return f.Close()
 }
 
-func writeVEX(path, host string, statements []*dtrack.Statement) error {
-	b, err := json.MarshalIndent(map[string]any{
-		"@context": "https://openvex.dev/ns/v0.2.0", "@id": "https://" + host + "/assay-import", "author": "Dependency-Track " + host,
-		"timestamp": time.Now().UTC().Format(time.RFC3339), "version": 1, "statements": statements,
-	}, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, append(b, '\n'), 0o600)
-}
-
 func tableOfMove(w io.Writer, r *dtrackReport) {
 	fmt.Fprintf(w, "projects\t%d\n", r.Projects)
 	fmt.Fprintf(w, "bills of materials\t%d\n", r.BOMs)
@@ -227,6 +253,9 @@ func tableOfMove(w io.Writer, r *dtrackReport) {
 	fmt.Fprintf(w, "decisions\t%d, of which %d are statements\n", r.Components, r.Statements)
 	for _, n := range slices.Concat(prefixed("not taken over", r.NotTaken), prefixed("failed", r.Failed)) {
 		fmt.Fprintln(w, n)
+	}
+	if r.Adopted+r.Withdrawn > 0 {
+		fmt.Fprintf(w, "adopted\t%d statements; %d documents taken back\n", r.Adopted, r.Withdrawn)
 	}
 	if r.VEX != "" {
 		fmt.Fprintf(w, "statements\t%s, to read and then to sign\n", line(r.VEX))

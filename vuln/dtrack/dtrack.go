@@ -14,6 +14,7 @@ import (
 
 	"assay/artifact"
 	"assay/internal/fault"
+	"assay/sbom"
 )
 
 // Client asks one server.
@@ -68,19 +69,71 @@ func (c *Client) BOM(ctx context.Context, p Project) ([]byte, error) {
 // Finding is a flaw of a project's component, with what was decided about it.
 type Finding struct {
 	Component struct {
+		UUID    string `json:"uuid"`
 		Name    string `json:"name"`
 		Version string `json:"version"`
 		PURL    string `json:"purl"`
 	} `json:"component"`
 	Vulnerability struct {
-		ID string `json:"vulnId"`
+		UUID string `json:"uuid"`
+		ID   string `json:"vulnId"`
 	} `json:"vulnerability"`
-	Analysis struct {
-		State         string `json:"state"`
-		Justification string `json:"justification"`
-		Details       string `json:"details"`
-		Suppressed    bool   `json:"isSuppressed"`
-	} `json:"analysis"`
+	Analysis Analysis `json:"analysis"`
+}
+
+// Analysis is what was decided about a finding. A list of findings has the state
+// and the suppression alone; [Client.Decided] has all.
+type Analysis struct {
+	State         string
+	Justification string
+	Details       string
+	Suppressed    bool
+	Until         time.Time // end of the suppression; zero: none
+}
+
+// UnmarshalJSON reads both forms: a finding's and an analysis trail's.
+func (a *Analysis) UnmarshalJSON(b []byte) error {
+	var in struct {
+		State      string `json:"state"`
+		Trail      string `json:"analysisState"`
+		Why        string `json:"analysisJustification"`
+		Details    string `json:"analysisDetails"`
+		Suppressed bool   `json:"isSuppressed"`
+		Until      int64  `json:"suppressionExpiration"` // milliseconds
+	}
+	if err := json.Unmarshal(b, &in); err != nil {
+		return err
+	}
+	*a = Analysis{State: in.State, Justification: in.Why, Details: in.Details, Suppressed: in.Suppressed}
+	if in.Trail != "" {
+		a.State = in.Trail
+	}
+	if in.Until > 0 {
+		a.Until = time.UnixMilli(in.Until).UTC()
+	}
+	return nil
+}
+
+// IsDecided says whether anything was decided.
+func (a *Analysis) IsDecided() bool { return a.State != "" && a.State != "NOT_SET" || a.Suppressed }
+
+// Decided reads the whole of what was decided about a finding: the list of them
+// leaves out why.
+func (c *Client) Decided(ctx context.Context, p Project, f *Finding) error {
+	if !f.Analysis.IsDecided() {
+		return nil
+	}
+	for _, id := range []string{f.Component.UUID, f.Vulnerability.UUID} {
+		if id == "" || len(id) > 64 {
+			return fault.Newf(fault.Invalid, "finding %s of %s has no number that can be asked about", f.Vulnerability.ID, f.Component.Name)
+		}
+	}
+	var all Analysis
+	if err := c.json(ctx, "/api/v1/analysis", url.Values{"project": {p.UUID}, "component": {f.Component.UUID}, "vulnerability": {f.Vulnerability.UUID}}, &all); err != nil {
+		return fmt.Errorf("why %s of %s was decided: %w", f.Vulnerability.ID, f.Component.Name, err)
+	}
+	f.Analysis = all
+	return nil
 }
 
 // Findings lists a project's, suppressed ones too.
@@ -162,12 +215,14 @@ type Statement struct {
 	Justification string            `json:"justification,omitempty"`
 	Impact        string            `json:"impact_statement,omitempty"`
 	Action        string            `json:"action_statement,omitempty"`
+	Until         string            `json:"urn:assay:until,omitempty"` // RFC 3339
 }
 
 // Product is what a statement is about.
 type Product struct {
-	ID            string    `json:"@id"`
-	Subcomponents []Product `json:"subcomponents,omitempty"`
+	ID            string            `json:"@id"`
+	Hashes        map[string]string `json:"hashes,omitempty"`
+	Subcomponents []Product         `json:"subcomponents,omitempty"`
 }
 
 // justifications are Dependency-Track's (which are CycloneDX's) in OpenVEX's words,
@@ -180,11 +235,12 @@ var justifications = map[string]string{
 	"PROTECTED_BY_MITIGATING_CONTROL": "inline_mitigations_already_exist",
 }
 
-// Convert makes a statement of what was decided about a finding. why says why there
-// is none; both are empty where nothing was decided.
-func Convert(p Project, f Finding) (s *Statement, why string) {
+// Convert makes a statement of what was decided about a finding: of the project,
+// as what is handed in for it is known here, and of repositories beside it. why
+// says why there is none; both are empty where nothing was decided.
+func Convert(p Project, f Finding, repositories ...string) (s *Statement, why string) {
 	a := f.Analysis
-	if (a.State == "" || a.State == "NOT_SET") && !a.Suppressed {
+	if !a.IsDecided() {
 		return nil, ""
 	}
 	purl, err := artifact.ParsePURL(f.Component.PURL)
@@ -195,7 +251,15 @@ func Convert(p Project, f Finding) (s *Statement, why string) {
 	if err != nil {
 		return nil, "the project's name makes no package URL: " + err.Error()
 	}
-	s = &Statement{Vulnerability: map[string]string{"name": f.Vulnerability.ID}, Products: []Product{{ID: product.String(), Subcomponents: []Product{{ID: purl.String()}}}}}
+	within := []Product{{ID: purl.String()}}
+	_, digest, _ := strings.Cut(string(sbom.ProjectSubject(p.Name, p.Version)), ":")
+	s = &Statement{Vulnerability: map[string]string{"name": f.Vulnerability.ID}, Products: []Product{{ID: product.String(), Hashes: map[string]string{"sha-256": digest}, Subcomponents: within}}}
+	for _, r := range repositories {
+		s.Products = append(s.Products, Product{ID: "urn:assay:repository:" + r, Subcomponents: within})
+	}
+	if !a.Until.IsZero() {
+		s.Until = a.Until.Format(time.RFC3339)
+	}
 	switch a.State {
 	case "NOT_AFFECTED", "FALSE_POSITIVE":
 		s.Status, s.Justification, s.Impact = "not_affected", justifications[a.Justification], a.Details

@@ -1,7 +1,16 @@
 package dtrack
 
 import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
+
+	"assay/internal/fault"
+	"assay/sbom"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -43,12 +52,50 @@ func TestConvert(t *testing.T) {
 			t.Errorf("%+v: %s", tt, diff)
 		}
 	}
-	if _, why := Convert(Project{Name: "x"}, Finding{Analysis: struct {
-		State         string `json:"state"`
-		Justification string `json:"justification"`
-		Details       string `json:"details"`
-		Suppressed    bool   `json:"isSuppressed"`
-	}{State: "RESOLVED"}}); why == "" {
+	if _, why := Convert(Project{Name: "x"}, Finding{Analysis: Analysis{State: "RESOLVED"}}); why == "" {
 		t.Error("a component without a package URL")
+	}
+}
+
+// A list of findings says what was decided, its analysis trail why, and until when.
+func TestDecided(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path != "/api/v1/analysis" || r.URL.Query().Get("project") != "p" || r.URL.Query().Get("component") != "c":
+			w.WriteHeader(http.StatusNotFound)
+		case r.URL.Query().Get("vulnerability") == "v":
+			_, _ = io.WriteString(w, `{"analysisState":"NOT_AFFECTED","analysisJustification":"CODE_NOT_REACHABLE","analysisResponse":"WILL_NOT_FIX","analysisDetails":"only in tests","analysisComments":[],"isSuppressed":true,"suppressionExpiration":1798761600000}`)
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	t.Cleanup(srv.Close)
+	c := &Client{URL: srv.URL, Key: "k"}
+	var all []Finding
+	if err := json.Unmarshal([]byte(`[{"component":{"uuid":"c","name":"left-pad","purl":"pkg:npm/left-pad@1.0.0"},"vulnerability":{"uuid":"v","vulnId":"CVE-2024-0001"},"analysis":{"state":"NOT_AFFECTED","isSuppressed":true}},
+		{"component":{"uuid":"c","name":"left-pad","purl":"pkg:npm/left-pad@1.0.0"},"vulnerability":{"uuid":"other","vulnId":"CVE-2024-0002"},"analysis":{"isSuppressed":true}},
+		{"component":{"name":"left-pad"},"vulnerability":{"vulnId":"CVE-2024-0003"},"analysis":{"isSuppressed":false}}]`), &all); err != nil {
+		t.Fatal(err)
+	}
+	p := Project{UUID: "p", Name: "shop", Version: "1.0"}
+	if err := c.Decided(t.Context(), p, &all[0]); err != nil {
+		t.Fatal(err)
+	}
+	s, why := Convert(p, all[0], "team/shop")
+	want := &Statement{
+		Vulnerability: map[string]string{"name": "CVE-2024-0001"}, Status: "not_affected", Justification: "vulnerable_code_not_in_execute_path", Impact: "only in tests", Until: "2027-01-01T00:00:00Z",
+		Products: []Product{
+			{ID: "pkg:generic/shop@1.0", Hashes: map[string]string{"sha-256": strings.TrimPrefix(string(sbom.ProjectSubject("shop", "1.0")), "sha256:")}, Subcomponents: []Product{{ID: "pkg:npm/left-pad@1.0.0"}}},
+			{ID: "urn:assay:repository:team/shop", Subcomponents: []Product{{ID: "pkg:npm/left-pad@1.0.0"}}},
+		},
+	}
+	if d := cmp.Diff(want, s); d != "" || why != "" {
+		t.Error(d, why)
+	}
+	if err := c.Decided(t.Context(), p, &all[1]); !errors.Is(err, fault.NotFound) {
+		t.Errorf("no trail: %v", err)
+	}
+	if err := c.Decided(t.Context(), p, &all[2]); err != nil {
+		t.Errorf("nothing was decided: %v", err)
 	}
 }
