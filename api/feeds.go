@@ -56,7 +56,7 @@ func (a *API) feedRoutes() []Route {
 			Query: []Param{{"downgrade", "why a list is taken all the same that is older, or has lost many records: for administrators"}}, In: RawBytes{octetType}, Out: client.ExploitList{}, Status: 200, handle: a.importExploits},
 		{Method: "GET", Path: "/api/v1/exploits", Summary: "The lists of exploited flaws in force", Action: identity.ActReadEvidence, Out: client.List[client.ExploitList]{}, Status: 200, handle: a.exploits},
 		{Method: "GET", Path: "/api/v1/findings", Summary: "What advisories say about an artifact's components, and what is not known", Action: identity.ActReadEvidence,
-			Query: []Param{{"digest", "subject, sha256:…"}, {"repository", "by whose grants it is read"}}, Out: client.Findings{}, Status: 200, handle: a.findings},
+			Query: []Param{{"digest", "subject, sha256:…"}, {"repository", "by whose grants it is read"}, {"at", "as it stood at this time, RFC 3339"}}, Out: client.Findings{}, Status: 200, handle: a.findings},
 		{Method: "POST", Path: "/api/v1/scan", Summary: "What advisories say about components that are not stored; nothing is kept of the question", Action: identity.ActReadEvidence,
 			In: client.ScanRequest{}, Out: client.Findings{}, Status: 200, handle: a.scan},
 		{Method: "GET", Path: "/api/v1/vulnerabilities/{id}/artifacts", Summary: "Artifacts that hold what an advisory affects, by any of its names", Action: identity.ActReadEvidence,
@@ -182,14 +182,27 @@ func (a *API) findings(w http.ResponseWriter, r *http.Request) {
 	}
 	var all []finding.Finding
 	var st finding.State
-	if err == nil {
+	now := a.o.Vulnerabilities.Findings.Now()
+	switch at := q.Get("at"); {
+	case err != nil:
+	case at == "":
 		all, st, err = a.o.Vulnerabilities.OfSubject(r.Context(), subject, q.Get("repository"))
+	default:
+		if now, err = time.Parse(time.RFC3339, at); err != nil {
+			err = fault.Newf(fault.Invalid, "at=%.40q: want a time as 2026-03-01T00:00:00Z", at)
+			break
+		}
+		all, st, err = a.o.Vulnerabilities.Then(r.Context(), subject, now)
 	}
 	if err != nil {
 		a.fail(w, r, err)
 		return
 	}
-	WriteJSON(w, http.StatusOK, WireFindings(subject, all, st))
+	out := WireFindings(subject, all, st)
+	for i := range out.Items {
+		out.Items[i].Expose(now)
+	}
+	WriteJSON(w, http.StatusOK, out)
 }
 
 // WireFindings is an answer about an artifact, or about components alone.
@@ -198,7 +211,7 @@ func WireFindings(subject artifact.Digest, all []finding.Finding, st finding.Sta
 		Unmatched: st.Unmatched, ReleaseMissing: st.ReleaseMissing, Incomplete: st.Incomplete, FeedsMissing: st.FeedsMissing, FeedsStale: st.FeedsStale, KEV: st.KEV, EPSS: st.EPSS}}
 	for _, f := range all {
 		one := client.Finding{Name: f.Name, Component: f.Component, Version: f.Version, Status: f.Status, Reason: f.Reason, Severity: f.Severity, Score: f.Score, Fixed: f.Fixed,
-			Direct: f.Direct, Via: f.Via, FirstSeen: f.FirstSeen, Summary: f.Summary, Malicious: f.Malicious, KEV: f.KEV, EPSS: f.EPSS}
+			Direct: f.Direct, Via: f.Via, Path: f.Path, FirstSeen: f.FirstSeen, Summary: f.Summary, Malicious: f.Malicious, KEV: f.KEV, EPSS: f.EPSS}
 		if s := f.Stated; s != nil {
 			one.Statement = &client.FindingStatement{ID: s.ID, Author: s.Author, Status: string(s.Status), Justification: s.Justification, Impact: s.Impact, Until: s.Until}
 			if s.Status != vex.Affected {

@@ -36,7 +36,19 @@ func (v *Vulnerabilities) OfSubject(ctx context.Context, subject artifact.Digest
 	if all, st, err = v.Findings.OfSubject(ctx, subject, v.MaxAge); err != nil {
 		return nil, st, err
 	}
+	if err := v.Findings.Paths(ctx, subject, all); err != nil {
+		return nil, st, err
+	}
 	return all, st, v.State(ctx, all, vex.Subject{Digest: subject, Repository: repository})
+}
+
+// Then gives the findings that an artifact had at a time. What the site stated
+// since then is not told apart from what it stated before: it states nothing.
+func (v *Vulnerabilities) Then(ctx context.Context, subject artifact.Digest, at time.Time) (all []finding.Finding, st finding.State, err error) {
+	if all, st, err = v.Findings.Then(ctx, subject, at); err != nil {
+		return nil, st, err
+	}
+	return all, st, v.Findings.Paths(ctx, subject, all)
 }
 
 // State enters what the site states about findings.

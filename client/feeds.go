@@ -83,7 +83,9 @@ type Finding struct {
 	Fixed     string          `json:"fixed,omitempty"`
 	Direct    string          `json:"dependency"` // direct, transitive, unknown
 	Via       string          `json:"via,omitempty"`
+	Path      []string        `json:"path,omitempty"` // from what the root needs itself to the component
 	FirstSeen time.Time       `json:"first_seen"`
+	Exposed   int             `json:"exposure_days"` // whole days since then
 	Summary   string          `json:"summary,omitempty"`
 	Malicious bool            `json:"malicious,omitempty"`
 	KEV       string          `json:"kev,omitempty"`  // since when it is known to be exploited (CISA)

@@ -270,7 +270,7 @@ func enrich(ctx context.Context, tx *store.Tx, found []Occurrence) error {
 	for _, subject := range with {
 		var ids []int64
 		for _, i := range bySubject[subject] {
-			ids = append(ids, componentID(found[i].Component))
+			ids = append(ids, ComponentID(found[i].Component))
 		}
 		facts, err := addedTo(ctx, tx, subject, ids, "", nil)
 		if err != nil {

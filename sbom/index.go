@@ -208,7 +208,7 @@ func (in *indexing) component(ctx context.Context) func(Component) error {
 		}
 		if c.IsPackage() {
 			key := componentKey(&c)
-			id := componentID(key)
+			id := ComponentID(key)
 			in.refs[c.Ref] = id
 			license := clip(spdxLicense(firstOf(c.Concluded, c.Licenses)), 500)
 			if was := in.comps[id]; was != nil {

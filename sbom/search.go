@@ -268,7 +268,7 @@ func (s *Store) ByDigest(ctx context.Context, digest string) (out []Place, err e
 func (s *Store) Path(ctx context.Context, document int64, component string) (path []string, err error) {
 	err = s.db.View(ctx, func(tx *store.Tx) error {
 		path = nil
-		for id := componentID(component); id != 0; {
+		for id := ComponentID(component); id != 0; {
 			var via, direct int64
 			var key string
 			if err := tx.QueryRow(ctx, `SELECT c.key, o.via, o.direct FROM sbom_occurrence o JOIN sbom_component c ON c.id = o.component WHERE o.document = ? AND o.component = ?`, document, id).Scan(&key, &via, &direct); err != nil {

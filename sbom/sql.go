@@ -125,8 +125,9 @@ func insert(ctx context.Context, tx *store.Tx, into string, columns int, rows []
 	return nil
 }
 
-// componentID is made of the key, so that it needs no look-up.
-func componentID(key string) int64 {
+// ComponentID is the number of a component in the tables of this package, made of
+// its key, so that it needs no look-up.
+func ComponentID(key string) int64 {
 	sum := sha256.Sum256([]byte(key))
 	id := int64(binary.BigEndian.Uint64(sum[:8]) >> 1)
 	return max(id, 1)

@@ -17,7 +17,7 @@ func (a *app) vulnCommand() *cobra.Command {
 		Short:   "What advisories affect, by the stored bills of materials",
 		Example: "  assay vuln list 127.0.0.1:8484/team/app:v1\n  assay vuln where CVE-2021-44228",
 	}
-	cmd.AddCommand(a.vulnListCommand(), a.vulnWhereCommand(), a.vulnRiskCommand(), a.fixFirstCommand(), a.vulnTriageCommand())
+	cmd.AddCommand(a.vulnListCommand(), a.vulnWhereCommand(), a.vulnDiffCommand(), a.vulnRiskCommand(), a.fixFirstCommand(), a.vulnTriageCommand())
 	return cmd
 }
 
@@ -123,7 +123,7 @@ func tableOfFindings(w io.Writer, got *client.Findings) {
 				status += ": " + s.Justification
 			}
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", line(f.Name), line(severity), line(status), line(f.Component), dash(f.Fixed), line(f.Direct), f.FirstSeen.Format("2006-01-02"), line(strings.Join(records, " ")))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", line(f.Name), line(severity), line(status), line(f.Component), dash(f.Fixed), line(pathOf(&f)), fmt.Sprintf("%s (%dd)", f.FirstSeen.Format("2006-01-02"), f.Exposed), line(strings.Join(records, " ")))
 	}
 	c := got.Coverage
 	if len(got.Items) == 0 && c.Complete() {

@@ -30,6 +30,7 @@ type Finding struct {
 	Fixed     string    // the least version that mends it; "" when none is named
 	Direct    string    // direct, transitive, unknown
 	Via       string    // the component that brings it, of a transitive one
+	Path      []string  // from what the root needs itself to the component; nil: not asked for, or nobody can tell
 	FirstSeen time.Time // since when it is known here that this artifact is affected
 	Severity  string    // critical, high, medium, low, none; "unknown" when nobody rates it
 	Score     float64   // of CVSS, with the severity; 0: none
