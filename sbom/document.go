@@ -142,7 +142,10 @@ func (d *Document) Direct() map[string]bool {
 
 // Path is a shortest way from a root to ref, both included; nil when there is
 // none.
-func (d *Document) Path(ref string) []string {
+func (d *Document) Path(ref string) []string { return d.Paths()(ref) }
+
+// Paths is [Document.Path] for many, which goes over the document once.
+func (d *Document) Paths() func(ref string) []string {
 	on := make(map[string][]string, len(d.Dependencies))
 	for _, dep := range d.Dependencies {
 		on[dep.Ref] = append(on[dep.Ref], dep.On...)
@@ -155,15 +158,6 @@ func (d *Document) Path(ref string) []string {
 	for len(queue) > 0 {
 		at := queue[0]
 		queue = queue[1:]
-		if at == ref {
-			var path []string
-			for at != "" {
-				path = append(path, at)
-				at = from[at]
-			}
-			slices.Reverse(path)
-			return path
-		}
 		for _, next := range on[at] {
 			if _, seen := from[next]; !seen {
 				from[next] = at
@@ -171,7 +165,16 @@ func (d *Document) Path(ref string) []string {
 			}
 		}
 	}
-	return nil
+	return func(ref string) (path []string) {
+		if _, reached := from[ref]; !reached {
+			return nil
+		}
+		for at := ref; at != ""; at = from[at] {
+			path = append(path, at)
+		}
+		slices.Reverse(path)
+		return path
+	}
 }
 
 // Component finds a component by its ref; nil when there is none.

@@ -180,6 +180,7 @@ func (a *app) gate(ctx context.Context, f *gateFlags, text string) error {
 	if err != nil {
 		return err
 	}
+	enterPaths(d, got)
 	if f.called && !f.reach {
 		return usagef("--ignore-uncalled goes with --reachability: without it nobody knows what is called")
 	}
