@@ -49,6 +49,7 @@ var floors = []string{
 	"internal/oci",
 	"artifact",
 	"internal",
+	"docs",
 }
 
 // floorOf finds the floor of a package path below the module, with the longest

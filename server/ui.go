@@ -27,7 +27,7 @@ func (s *Server) openUI() (*ui.UI, error) {
 	changes := &lastChange{s: s}
 	return ui.New(ui.Options{
 		DB: s.db, API: s.api.ServeAs, Verify: s.loginToken, Check: s.credentials.Check, Access: s.access, Logins: s.logins,
-		Serving: s.ready.Load, Changes: changes.get, Checkpoint: s.checkHead,
+		Serving: s.ready.Load, Changes: changes.get, Checkpoint: s.checkHead, Policies: s.policies, OwnRoot: func() string { return s.trust().root.Name() },
 		PublicURL: s.public, Host: s.host(), Version: s.opts.Version, Clock: s.clock, Logger: s.log,
 	})
 }
@@ -69,6 +69,15 @@ func issuerClient(cfg identity.IssuerConfig) *http.Client {
 		DialContext: dialer.DialContext, TLSClientConfig: conf, TLSHandshakeTimeout: 5 * time.Second, ResponseHeaderTimeout: 10 * time.Second,
 		MaxResponseHeaderBytes: 32 << 10, DisableKeepAlives: true, ForceAttemptHTTP2: true,
 	}}
+}
+
+// policies are those in force, as far as everybody may know who may ask for
+// decisions.
+func (s *Server) policies() (out []ui.Policy) {
+	for _, p := range s.desired.Load().Policies.Policies() {
+		out = append(out, ui.Policy{Name: p.Name(), Hash: p.Hash(), Mode: p.Mode(), Scope: p.ScopeText()})
+	}
+	return out
 }
 
 // checkHead checks a head of the log by those keys of the trusted root that count

@@ -6,8 +6,8 @@
 #
 # Each folder NAME/ beside this script is a Go module that pins one tool with a
 # `tool` directive; it is built from the module proxy, checked against its own
-# go.sum. skopeo, shellcheck and postgresql are Debian
-# packages. See README.md.
+# go.sum. skopeo, shellcheck, postgresql and playwright's
+# Chromium are Debian packages. See README.md.
 #
 # stdout: one line, the folders joined by ":".  stderr: progress and errors.
 # Exit: 0 all there, 1 one could not be built or installed, 64 usage.
@@ -18,7 +18,7 @@ set -euo pipefail
 shopt -s inherit_errexit
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
-debian=(postgresql shellcheck skopeo softhsm2)
+debian=(playwright postgresql shellcheck skopeo softhsm2)
 flags=(-trimpath -ldflags='-s -w') # no path of the builder, no debug tables
 
 say() { printf 'tools: %s\n' "$*" >&2; }
@@ -178,6 +178,36 @@ install_softhsm2() (
 	printf '%s\n' "$dir/usr/bin"
 )
 
+# Chromium is Debian's; what drives it, and the rules that pages are held to, are
+# npm packages, pinned with their hashes by playwright/package-lock.json. The
+# folder has links to node and chromium, and node_modules beside them.
+install_playwright() (
+	dir=$(playwright_dir)
+	if command -v flock >/dev/null; then
+		exec 9>"$root/.playwright.lock"
+		flock 9
+	fi
+	command -v node >/dev/null && command -v npm >/dev/null || apt_install playwright nodejs npm 9>&-
+	command -v chromium >/dev/null || apt_install playwright chromium 9>&-
+	if [[ ! -d $dir ]]; then
+		say "playwright: installing npm packages"
+		tmp=$(mktemp -d -- "$root/.playwright.XXXXXX")
+		trap 'rm -rf -- "$tmp"' EXIT
+		cp -- "$here/playwright/package.json" "$here/playwright/package-lock.json" "$tmp/"
+		(cd -- "$tmp" && PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --ignore-scripts --no-audit --no-fund >&2 9>&-) ||
+			die "playwright: npm could not install playwright-core and axe-core"
+		ln -s -- "$(command -v node)" "$tmp/node"
+		ln -s -- "$(command -v chromium)" "$tmp/chromium"
+		mv -T -- "$tmp" "$dir" || die "playwright: could not be moved to $dir"
+		say "playwright: ready"
+	fi
+	printf '%s\n' "$dir"
+)
+
+playwright_dir() {
+	printf '%s/playwright-%s\n' "$root" "$(cat -- "$here"/playwright/package*.json | sha256sum | cut -c1-16)"
+}
+
 list() {
 	local name state
 	root=$(cache_root)
@@ -195,6 +225,9 @@ list() {
 	state=-
 	! command -v shellcheck >/dev/null || state=ready
 	printf '%-14s %-6s %s\n' shellcheck "$state" 'Debian package shellcheck'
+	state=-
+	[[ ! -d $(playwright_dir) ]] || state=ready
+	printf '%-14s %-6s %s\n' playwright "$state" 'npm packages playwright-core, axe-core; Debian package chromium'
 	state=-
 	[[ ! -x $root/softhsm2-debian/usr/bin/softhsm2-util ]] || state=ready
 	printf '%-14s %-6s %s\n' softhsm2 "$state" 'Debian packages softhsm2, libsofthsm2, unpacked'
@@ -229,6 +262,7 @@ main() {
 		case $name in
 		shellcheck | skopeo) dirs+=("$(install_program "$name")") ;;
 		postgresql) dirs+=("$(install_postgresql)") ;;
+		playwright) dirs+=("$(install_playwright)") ;;
 		softhsm2) dirs+=("$(install_softhsm2)") ;;
 		*) dirs+=("$(install_module "$name")") ;;
 		esac

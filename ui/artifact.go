@@ -393,8 +393,9 @@ func (s *subject) evidenceTable() Section {
 		e := &s.evidence[i]
 		index := Cell{Text: "–", Value: ""}
 		if e.LogIndex != nil {
-			index = count(*e.LogIndex)
-			index.URL = local("log/" + strconv.FormatInt(*e.LogIndex, 10))
+			if index = count(*e.LogIndex); e.Root == s.u.o.OwnRoot() {
+				index.URL = local("log/" + strconv.FormatInt(*e.LogIndex, 10))
+			}
 		}
 		t.Rows = append(t.Rows, []Cell{evidenceCell(e.ID), {Text: typeName(e.PredicateType), Value: e.PredicateType, Title: e.PredicateType}, signer(e), text(e.Root), when(e.TrustedTime), index, text(e.Source)})
 	}

@@ -41,8 +41,7 @@ func unversioned(component string) string {
 	if err != nil {
 		return ""
 	}
-	p.Version, p.Qualifiers, p.Subpath = "", nil, ""
-	return p.String()
+	return p.Package().String()
 }
 
 // severityCell shows a severity by word and shape.
@@ -175,4 +174,105 @@ func (c *visit) riskTable(service string, limit int) Section {
 		out.Table.Rows = append(out.Table.Rows, []Cell{digest(a.Digest, ""), r, number(a.Worst, 1), count(a.Findings), orUnknown(clip(strings.Join(a.Services, ", "), 60), "no service of the catalogue has it"), orUnknown(a.Team, "nobody owns it"), tierCell(a.Tier, a.Classified), text(a.Exposure), runs})
 	}
 	return out
+}
+
+// vulnerabilitiesPage ranks what is wrong by what hangs on it.
+func vulnerabilitiesPage(c *visit) (*Page, error) {
+	service := c.query("service")
+	limit := 50
+	if c.query("format") != "" {
+		limit = 1000
+	}
+	p := &Page{Title: "Vulnerabilities", Here: "Vulnerabilities", Live: true, Lead: "What runs where it matters comes first. A vulnerability by its name: in the search box.",
+		Filter: &Filter{[]Field{{Name: "service", Label: "Service", Value: service}}}}
+	up := Section{ID: "upgrades", Title: "Mend first", Note: "Upgrades, by how much risk each takes away.", Table: &Table{Columns: columns("Component", "From", "To", "Risk taken#", "Artifacts#", "Needed directly#", "Mends", "Leaves"), Empty: "No upgrade is known that takes risk away."}}
+	var ups client.List[client.Upgrade]
+	if err := c.get(&ups, "risk/upgrades", "service", service, "limit", "15"); err != nil {
+		up.Problem = err.Error()
+	}
+	for _, u := range ups.Items {
+		up.Table.Rows = append(up.Table.Rows, []Cell{{Text: clip(u.Component, 80), Value: u.Component, Title: u.Component, Mono: true}, text(u.From), text(u.To), number(u.Risk, 1), count(u.Artifacts), count(u.Direct), clipped(strings.Join(u.Flaws, ", "), 60), orNone(clip(strings.Join(u.Left, ", "), 60))})
+	}
+	p.Sections = []Section{c.riskTable(service, limit), up}
+	if service == "" {
+		s := Section{ID: "services", Title: "By service", Table: &Table{Columns: columns("Service", "Risk#", "Artifacts#", "Findings#"), Empty: "Nothing has a finding that counts."}}
+		var list client.List[client.ServiceRisk]
+		if err := c.get(&list, "risk/services"); err != nil {
+			s.Problem = err.Error()
+		}
+		for _, r := range list.Items {
+			name := link(r.Service, local("vulnerabilities", "service", r.Service))
+			if r.Service == "" {
+				name = unknown("no service of the catalogue has these")
+			}
+			s.Table.Rows = append(s.Table.Rows, []Cell{name, number(r.Risk, 1), count(r.Artifacts), count(r.Findings)})
+		}
+		p.Sections = append(p.Sections, s)
+	}
+	return p, nil
+}
+
+// vulnerabilityPage is what one flaw affects.
+func vulnerabilityPage(c *visit) (*Page, error) {
+	id := c.r.PathValue("id")
+	var list client.List[client.AffectedSubject]
+	if err := c.get(&list, "vulnerabilities/"+url.PathEscape(id)+"/artifacts", "limit", "1000"); err != nil {
+		return nil, err
+	}
+	t := &Table{Columns: columns("Artifact", "Name", "State", "Component", "Fixed in", "Dependency", "Record"), Empty: "No stored bill of materials holds what it affects. What has no bill of materials is not among those that were looked at."}
+	shown := list.Items
+	note := ""
+	if c.query("format") == "" && len(shown) > 200 {
+		shown, note = shown[:200], fmt.Sprintf("200 of %d are shown; CSV and JSON have up to 1,000.", len(list.Items))
+	}
+	for _, a := range shown {
+		state := mark(Bad, a.Status)
+		if a.Status != "affected" {
+			state = Cell{Text: strings.ReplaceAll(a.Status, "_", " "), Value: a.Status, Mark: Unknown}
+		}
+		t.Rows = append(t.Rows, []Cell{digest(a.Subject, ""), orNone(clip(a.Name, 60)), state, {Text: clip(a.Component, 90), Value: a.Component, Title: a.Component, Mono: true}, orNone(a.Fixed), text(a.Direct), text(a.Record)})
+	}
+	return &Page{Title: id, Here: "Vulnerabilities", Crumbs: []Link{{"Vulnerabilities", local("vulnerabilities")}}, Live: true, Sections: []Section{
+		{ID: "artifacts", Title: "What it affects", Note: note, Table: t},
+		{ID: "state", Title: "To state that it does not concern you", Note: "assay vex triage " + clip(id, 60) + " --product sha256:… --status not_affected --justification …; see Statements."},
+	}}, nil
+}
+
+// riskPage explains an artifact's risk, finding by finding.
+func riskPage(c *visit) (*Page, error) {
+	d, err := artifact.ParseDigest(c.r.PathValue("digest"))
+	if err != nil {
+		return nil, err
+	}
+	var out client.RiskDetail
+	if err := c.get(&out, "risk/artifact", "digest", string(d), "repository", c.query("repository")); err != nil {
+		return nil, err
+	}
+	names := []string{"Vulnerability", "Risk#", "Severity", "Component", "Fixed in", "Dependency"}
+	if len(out.Items) > 0 {
+		for _, p := range out.Items[0].Parts {
+			names = append(names, p.Name+"#")
+		}
+	}
+	t := &Table{Columns: columns(names...), Empty: "No finding counts."}
+	for i := range out.Items {
+		f := &out.Items[i]
+		row := []Cell{link(f.Name, local("vulnerabilities/"+url.PathEscape(f.Name))), number(f.Risk, 1), severityCell(f.Severity, 0), {Text: clip(f.Component, 80), Value: f.Component, Title: f.Component, Mono: true}, orNone(f.Fixed), text(f.Direct)}
+		for j := 6; j < len(names); j++ {
+			part := Cell{Text: "–", Value: ""}
+			if j-6 < len(f.Parts) {
+				part = number(f.Parts[j-6].Factor, 2)
+				part.Title = f.Parts[j-6].Why
+			}
+			row = append(row, part)
+		}
+		t.Rows = append(t.Rows, row)
+	}
+	facts := []Fact{{"Artifact", digest(d, c.query("repository"))}, {"Risk", number(out.Artifact.Risk, 1)}, {"Worst finding", number(out.Artifact.Worst, 1)}, {"Findings", count(out.Artifact.Findings)}}
+	for _, p := range out.Artifact.Parts {
+		facts = append(facts, Fact{p.Name, Cell{Text: fmt.Sprintf("%.2f", p.Factor), Value: p.Factor, Sub: p.Why}})
+	}
+	return &Page{Title: "Risk", Here: "Vulnerabilities", Crumbs: []Link{{"Artifacts", local("artifacts")}, {short(string(d)), artifactURL(d, c.query("repository"))}}, Sections: []Section{
+		{ID: "facts", Title: "What all findings share", Facts: facts}, {ID: "findings", Title: "Findings by risk", Note: "Risk is 100 times the product of the factors; why each is what it is: on hover, and in the JSON of the API.", Table: t},
+	}}, nil
 }

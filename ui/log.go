@@ -1,14 +1,17 @@
 package ui
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"strconv"
 	"strings"
 
+	"assay/attestation"
 	"assay/client"
 	"assay/internal/fault"
 	"assay/tlog"
@@ -32,6 +35,34 @@ func (c *visit) prove(index int64) (p proof) {
 	p.asked = true
 	p.size, p.err = c.u.checkEntry(&p.entry)
 	return p
+}
+
+// proveBundle proves that the very entry that a bundle brings along is in the log.
+func (c *visit) proveBundle(b *attestation.Bundle, index int64) proof {
+	p := c.prove(index)
+	if p.err != nil {
+		return p
+	}
+	for _, e := range b.LogEntries() {
+		if e.GetLogIndex() == index && bytes.Equal(e.GetCanonicalizedBody(), p.entry.Body) {
+			return p
+		}
+	}
+	p.err = fault.Newf(fault.Unverified, "entry %d of the log is about something else", index)
+	return p
+}
+
+// proveEvidence does so for stored evidence.
+func (c *visit) proveEvidence(e *client.Evidence) proof {
+	raw, err := c.raw("evidence/" + url.PathEscape(e.ID))
+	if err != nil {
+		return proof{err: err}
+	}
+	b, err := attestation.ParseBundle(raw, attestation.DefaultLimits())
+	if err != nil {
+		return proof{err: err, asked: true}
+	}
+	return c.proveBundle(b, *e.LogIndex)
 }
 
 func (u *UI) checkEntry(e *client.LogEntry) (uint64, error) {
@@ -74,18 +105,23 @@ func (p *proof) cell() Cell {
 // logTable checks the inclusion of an artifact's evidence while one looks on.
 func (s *subject) logTable() Section {
 	out := Section{ID: "log", Title: "Inclusion in the transparency log, checked now",
-		Note:  "For each entry: its leaf's hash, the path to the root, and the signature over the root by the log's pinned key.",
-		Table: &Table{Columns: columns("Entry#", "Evidence", "Inclusion", "Tree size#", "Path#"), Empty: "None of its evidence is in a log."}}
-	left := 0
-	for _, e := range s.evidence {
+		Note:  "For each entry: its leaf's hash, the path to the root, and the signature over the root by the log's pinned key; and that the entry is the one that the evidence brought along.",
+		Table: &Table{Columns: columns("Entry#", "Evidence", "Inclusion", "Tree size#", "Path#"), Empty: "None of its evidence is in this log."}}
+	left, foreign := 0, 0
+	for i := range s.evidence {
+		e := &s.evidence[i]
 		if e.LogIndex == nil {
+			continue
+		}
+		if e.Root != s.u.o.OwnRoot() {
+			foreign++
 			continue
 		}
 		if len(out.Table.Rows) == 20 {
 			left++
 			continue
 		}
-		p := s.prove(*e.LogIndex)
+		p := s.proveEvidence(e)
 		index := count(*e.LogIndex)
 		index.URL = local("log/" + strconv.FormatInt(*e.LogIndex, 10))
 		size, steps := unknown("not checked"), unknown("not checked")
@@ -93,6 +129,9 @@ func (s *subject) logTable() Section {
 			size, steps = count(p.size), count(len(p.entry.Proof))
 		}
 		out.Table.Rows = append(out.Table.Rows, []Cell{index, evidenceCell(e.ID), p.cell(), size, steps})
+	}
+	if foreign > 0 {
+		out.Note += fmt.Sprintf(" %d are in logs of others, whose proofs held when they came in.", foreign)
 	}
 	if left > 0 {
 		out.Note += fmt.Sprintf(" %d more are not checked here; open one to check it.", left)

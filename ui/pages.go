@@ -10,24 +10,48 @@ import (
 // pages is the table of pages: address below the root, and who makes it.
 func (u *UI) pages() map[string]page {
 	return map[string]page{
-		"{$}":                artifacts,
-		"artifacts":          artifacts,
-		"artifacts/{digest}": artifactPage,
-		"registry":           registryPage,
-		"log":                logPage,
-		"log/{index}":        logEntryPage,
-		"workloads":          workloadsPage,
-		"services":           servicesPage,
-		"services/{name}":    servicePage,
-		"builds":             buildsPage,
-		"builds/{id}":        buildPage,
-		"registry/{name...}": repositoryPage,
+		"{$}":                         overview,
+		"oncall":                      onCall,
+		"slo":                         sloPage,
+		"runbooks":                    runbooksPage,
+		"runbooks/{name...}":          runbookPage,
+		"slo/{id}":                    indicatorPage,
+		"alerts":                      alertsPage,
+		"alerts/{id}":                 alertPage,
+		"artifacts":                   artifacts,
+		"artifacts/{digest}":          artifactPage,
+		"registry":                    registryPage,
+		"log":                         logPage,
+		"log/{index}":                 logEntryPage,
+		"workloads":                   workloadsPage,
+		"services":                    servicesPage,
+		"services/{name}":             servicePage,
+		"builds":                      buildsPage,
+		"builds/{id}":                 buildPage,
+		"artifacts/{digest}/risk":     riskPage,
+		"evidence/{id}":               evidencePage,
+		"decisions/{id}":              decisionPage,
+		"search":                      searchPage,
+		"components":                  componentsPage,
+		"vulnerabilities":             vulnerabilitiesPage,
+		"vulnerabilities/{id}":        vulnerabilityPage,
+		"policies":                    policiesPage,
+		"policies/{name}":             policyPage,
+		"vex":                         vexPage,
+		"vex/{id}":                    vexEntryPage,
+		"trust":                       trustPage,
+		"audit":                       auditPage,
+		"inventory":                   inventoryPage,
+		"inventory/{id}":              estatePage,
+		"feeds":                       feedsPage,
+		"feeds/{name}/{ecosystem...}": feedPage,
+		"registry/{name...}":          repositoryPage,
 	}
 }
 
 // forms is the table of what can be done.
 func (u *UI) forms() map[string]page {
-	return map[string]page{}
+	return map[string]page{"policies": replayPolicy, "alerts/{id}": alertAct}
 }
 
 const pageSize = 50
@@ -103,7 +127,7 @@ func artifacts(c *visit) (*Page, error) {
 		Title: "Artifacts", Here: "Artifacts", Live: true,
 		Filter: &Filter{Fields: []Field{
 			{Name: "repository", Label: "Repository", Value: repository, Hint: "team/app or team/*"},
-			{Name: "state", Label: "State", Value: state, Options: []string{"", "active", "staged", "rejected", "quarantined", "revoked", "open"}},
+			{Name: "state", Label: "State", Value: state, Options: gateStates()},
 		}},
 		Sections: []Section{{ID: "artifacts", Table: c.next(t, list.Next)}},
 	}, nil

@@ -47,6 +47,9 @@ type Options struct {
 	Logins func() []Login // where people log in; read at every use
 	// Checkpoint checks a head of the log by the log's pinned keys; nil: there are none.
 	Checkpoint func(signed []byte) (tlog.Checkpoint, error)
+	Policies   func() []Policy                          // in force
+	Watch      Watch                                    // nil: nothing is measured
+	OwnRoot    func() string                            // name of the site's own trusted root
 	Serving    func() bool                              // false: the server is stopping
 	Changes    func(ctx context.Context) (int64, error) // rises when something happened
 	PublicURL  string

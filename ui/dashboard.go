@@ -1,0 +1,342 @@
+package ui
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"assay/client"
+	"assay/identity"
+	"assay/registry/gate"
+)
+
+// overview is for those who answer for the whole.
+func overview(c *visit) (*Page, error) {
+	p := &Page{Title: "Overview", Here: "Overview", Live: true}
+	if err := c.siteWide(); err != nil {
+		// Who answers for a part of the site begins with what is there.
+		return nil, &elsewhere{local("artifacts")}
+	}
+	if list, err := c.indicators("", 30); err == nil {
+		for i := range list {
+			p.Stats = append(p.Stats, list[i].stat())
+		}
+	}
+	running, runErr := c.running()
+	p.Stats = append(p.Stats, c.runningStats(running, runErr)...)
+	p.Stats = append(p.Stats, c.riskStat(), c.feedStat(), c.owedStat(), c.ticketStat())
+	risk := c.riskTable("", 10)
+	risk.Title, risk.More = "What is most at risk", Link{"All", local("vulnerabilities")}
+	p.Sections = append(p.Sections, c.byCluster(running, runErr), risk, c.objectives(), c.owed())
+	return p, nil
+}
+
+func (c *visit) running() ([]client.RunningImage, error) {
+	var list client.List[client.RunningImage]
+	err := c.get(&list, "inventory/running")
+	return list.Items, err
+}
+
+// tally counts what runs by what is known of it.
+type tally struct{ allowed, denied, drifted, unknown int }
+
+func (t *tally) add(state string) {
+	switch state {
+	case "allowed":
+		t.allowed++
+	case "denied":
+		t.denied++
+	case "drifted":
+		t.drifted++
+	default:
+		t.unknown++
+	}
+}
+
+func (t *tally) all() int { return t.allowed + t.denied + t.drifted + t.unknown }
+
+func (c *visit) runningStats(list []client.RunningImage, err error) []Stat {
+	if err != nil {
+		return []Stat{{Name: "Running images that may", Value: unknown(err.Error()), Of: clip(err.Error(), 120)}}
+	}
+	var t tally
+	for _, r := range list {
+		t.add(r.State)
+	}
+	may := Stat{Name: "Running images that may", Value: share(float64(t.allowed), float64(t.all())), URL: local("oncall"), Of: fmt.Sprintf("%d of %d running images", t.allowed, t.all())}
+	switch {
+	case t.all() == 0:
+		may.Of = "no cluster reports what runs"
+	case t.denied+t.drifted > 0:
+		may.State = mark(Bad, fmt.Sprintf("%d may not", t.denied+t.drifted))
+	case t.unknown > 0:
+		may.State = mark(Unknown, fmt.Sprintf("%d not known", t.unknown))
+	default:
+		may.State = mark(Good, "all may")
+	}
+	if t.unknown > 0 {
+		may.Of += fmt.Sprintf("; %d not known", t.unknown)
+	}
+	return []Stat{may}
+}
+
+func (c *visit) riskStat() Stat {
+	s := Stat{Name: "Risk of what lies and runs here", URL: local("vulnerabilities")}
+	var list client.RiskList
+	if err := c.get(&list, "risk", "limit", "200"); err != nil {
+		s.Value, s.Of = unknown(err.Error()), clip(err.Error(), 120)
+		return s
+	}
+	s.Value, s.Of = number(list.Risk, 0), fmt.Sprintf("%d findings in %d artifacts", list.Findings, list.Count)
+	production := 0
+	for i := range list.Items {
+		if list.Items[i].Production {
+			production++
+		}
+	}
+	if production > 0 {
+		s.State = mark(Warn, fmt.Sprintf("%d in production", production))
+	}
+	return s
+}
+
+func (c *visit) feedStat() Stat {
+	s := Stat{Name: "Fresh feeds", URL: local("feeds")}
+	var list client.List[client.Feed]
+	if err := c.get(&list, "feeds"); err != nil {
+		s.Value = unknown(err.Error())
+		return s
+	}
+	fresh := 0
+	for _, f := range list.Items {
+		if !f.Stale && f.Blocked == "" {
+			fresh++
+		}
+	}
+	switch {
+	case len(list.Items) == 0:
+		s.Value, s.Of, s.State = unknown("there is no feed"), "no feed is in force", mark(Unknown, "nothing is known of flaws")
+	case fresh < len(list.Items):
+		s.Value, s.Of, s.State = count(fresh), fmt.Sprintf("of %d feeds", len(list.Items)), mark(Bad, fmt.Sprintf("%d stale", len(list.Items)-fresh))
+	default:
+		s.Value, s.Of, s.State = count(fresh), fmt.Sprintf("of %d feeds", len(list.Items)), mark(Good, "all fresh")
+	}
+	return s
+}
+
+func (c *visit) coverage() ([]client.EvidenceCoverage, error) {
+	var list client.List[client.EvidenceCoverage]
+	err := c.get(&list, "coverage")
+	return list.Items, err
+}
+
+func (c *visit) owedStat() Stat {
+	s := Stat{Name: "Owed evidence that came", Goal: "in the last 30 days", URL: local("#owed")}
+	list, err := c.coverage()
+	if err != nil {
+		s.Value = unknown(err.Error())
+		return s
+	}
+	present, due, pending := 0, 0, 0
+	for _, e := range list {
+		present += e.Present
+		due += e.Expected - e.Pending
+		pending += e.Pending
+	}
+	s.Value, s.Of = share(float64(present), float64(due)), fmt.Sprintf("%d of %d pieces, in time", present, due)
+	if due == 0 {
+		s.Of = "no contract asked for any"
+	} else if present < due {
+		s.State = mark(Warn, fmt.Sprintf("%d late or missing", due-present))
+	} else {
+		s.State = mark(Good, "all came")
+	}
+	if pending > 0 {
+		s.Of += fmt.Sprintf("; %d not due yet", pending)
+	}
+	return s
+}
+
+func (c *visit) ticketStat() Stat {
+	s := Stat{Name: "Held back", URL: local("oncall")}
+	var list client.List[client.Ticket]
+	if err := c.get(&list, "tickets", "limit", "1000"); err != nil {
+		s.Value = unknown(err.Error())
+		return s
+	}
+	unowned := 0
+	for i := range list.Items {
+		if !list.Items[i].Owned {
+			unowned++
+		}
+	}
+	s.Value, s.Of = count(len(list.Items)), "artifacts whose owners were told"
+	if unowned > 0 {
+		s.State = mark(Warn, fmt.Sprintf("%d without owner", unowned))
+	}
+	return s
+}
+
+func (c *visit) byCluster(list []client.RunningImage, err error) Section {
+	out := Section{ID: "running", Title: "What runs, by cluster", More: Link{"Workloads", local("workloads")}, Table: &Table{Columns: columns("Cluster", "May#", "May not#", "Drifted#", "Not known#", "Images#"), Empty: "No cluster reports what runs, so that nothing is known of it: docs/clusters.md."}}
+	if err != nil {
+		out.Problem = err.Error()
+		return out
+	}
+	by := map[string]*tally{}
+	var names []string
+	for _, r := range list {
+		t := by[r.Cluster]
+		if t == nil {
+			t = &tally{}
+			by[r.Cluster] = t
+			names = append(names, r.Cluster)
+		}
+		t.add(r.State)
+	}
+	flag := func(n int, m Mark) Cell {
+		cell := count(n)
+		if n > 0 {
+			cell.Mark = m
+		}
+		return cell
+	}
+	for _, n := range names {
+		t := by[n]
+		out.Table.Rows = append(out.Table.Rows, []Cell{link(n, local("workloads", "cluster", n)), count(t.allowed), flag(t.denied, Bad), flag(t.drifted, Bad), flag(t.unknown, Unknown), count(t.all())})
+	}
+	return out
+}
+
+func (c *visit) owed() Section {
+	out := Section{ID: "owed", Title: "Owed evidence, last 30 days", Table: &Table{Columns: columns("Repository", "What", "Expected#", "In time#", "Late#", "Missing#", "Not due yet#", "Share#"), Empty: "No contract asked for evidence: docs/contracts.md."}}
+	list, err := c.coverage()
+	if err != nil {
+		out.Problem = err.Error()
+		return out
+	}
+	for _, e := range list[:min(len(list), 100)] {
+		missing := count(e.Missing)
+		if e.Missing > 0 {
+			missing.Mark = Bad
+		}
+		out.Table.Rows = append(out.Table.Rows, []Cell{link(e.Repository, local("registry/"+e.Repository)), {Text: typeName(e.PredicateType), Value: e.PredicateType}, count(e.Expected), count(e.Present), count(e.Late), missing, count(e.Pending), share(float64(e.Present), float64(e.Expected-e.Pending))})
+	}
+	return out
+}
+
+// onCall is for those who are called: what fails now, and what to do.
+func onCall(c *visit) (*Page, error) {
+	if err := c.siteWide(); err != nil {
+		return nil, err
+	}
+	p := &Page{Title: "On call", Here: "On call", Live: true}
+	active := Section{ID: "alerts", Title: "Active alerts", More: Link{"All alerts", local("alerts")}}
+	if list, err := c.alerts(false); err != nil {
+		active.Problem = err.Error()
+	} else {
+		active.Table = alertTable(list)
+	}
+	running, err := c.running()
+	p.Sections = append(p.Sections, active, c.failing(running, err), c.held())
+	if c.may(identity.ActReadAudit) {
+		p.Sections = append(p.Sections, c.unauthorized(), c.recent("denied", "Refused, the last", "artifact.denied", "admission.denied", "login.failed"), c.recent("keys", "Keys and signatures", "signer.unlogged", "signer.first_seen", "key.rotated", "key.expiring", "store.tampered", "upstream.mismatch"))
+	} else {
+		p.Sections = append(p.Sections, Section{ID: "access", Title: "Access anomalies and key usage", Problem: "These are for auditors."})
+	}
+	p.Sections = append(p.Sections, c.anomalies())
+	return p, nil
+}
+
+// failing lists what runs and may not.
+func (c *visit) failing(list []client.RunningImage, err error) Section {
+	out := Section{ID: "failing", Title: "Runs, and may not", Table: &Table{Columns: columns("Cluster", "Namespace", "Image", "State", "Because", "Since", "Artifact"), Empty: "Nothing that runs is known to be denied."}}
+	if err != nil {
+		out.Problem = err.Error()
+		return out
+	}
+	missing := 0
+	for _, r := range list {
+		if r.State == "allowed" {
+			continue
+		}
+		if r.State == "unknown" {
+			missing++
+		}
+		if len(out.Table.Rows) >= 100 {
+			continue
+		}
+		state := mark(Bad, r.State)
+		if r.State == "unknown" {
+			state.Mark = Unknown
+		}
+		d := unknown("no digest was told")
+		if r.Digest != "" {
+			d = Cell{Text: short(r.Digest), Value: r.Digest, Title: r.Digest, Mono: true, URL: local("artifacts/" + r.Digest)}
+		}
+		since := text(r.Since)
+		if t, err := time.Parse(time.RFC3339, r.Since); err == nil {
+			since = when(t)
+		}
+		out.Table.Rows = append(out.Table.Rows, []Cell{text(r.Cluster), orNone(r.Namespace), clipped(r.Image, 80), state, orNone(clip(r.Reason, 160)), since, d})
+	}
+	if missing > 0 {
+		out.Note = fmt.Sprintf("Of %d it is not known whether they may.", missing)
+	}
+	return out
+}
+
+// held lists what the gate holds back, with the commands that mend it.
+func (c *visit) held() Section {
+	out := Section{ID: "held", Title: "Blocked deploys: what the gate holds back", Table: &Table{Columns: columns("Since", "Artifact", "Repository", "Service", "Team", "Because", "To mend it"), Empty: "Nothing is held back."}}
+	var list client.List[client.Ticket]
+	if err := c.get(&list, "tickets", "limit", "50"); err != nil {
+		out.Problem = err.Error()
+		return out
+	}
+	for i := range list.Items {
+		t := &list.Items[i]
+		mend := orNone("")
+		if len(t.Mend) > 0 {
+			mend = Cell{Text: clip(t.Mend[0], 120), Value: strings.Join(t.Mend, "; "), Title: strings.Join(t.Mend, "; "), Mono: true}
+		}
+		out.Table.Rows = append(out.Table.Rows, []Cell{when(t.Opened), digest(t.Digest, t.Repository), orNone(t.Repository), orUnknown(t.Service, "no service of the catalogue has it"), orUnknown(t.Team, "nobody owns it"), clipped(t.Reason, 160), mend})
+	}
+	return out
+}
+
+func (c *visit) unauthorized() Section {
+	out := Section{ID: "unauthorized", Title: "Unauthorised pulls: served, and not right as it turned out", Table: &Table{Columns: columns("Pulled", "By", "Artifact", "Not right since", "Known", "Because"), Empty: "None is known."}}
+	var list client.List[client.UnauthorizedPull]
+	if err := c.get(&list, "audit/unauthorized", "limit", "50"); err != nil {
+		out.Problem = err.Error()
+		return out
+	}
+	for i := range list.Items {
+		u := &list.Items[i]
+		out.Table.Rows = append(out.Table.Rows, []Cell{when(u.Pull.Time), who(u.Pull.Actor), digest(u.Pull.Digest, ""), when(u.Since), when(u.Revoked), clipped(u.Reason, 160)})
+	}
+	return out
+}
+
+// recent lists the last events of some kinds.
+func (c *visit) recent(id, title string, kinds ...string) Section {
+	out := Section{ID: id, Title: title}
+	var all []client.AuditRecord
+	for _, k := range kinds {
+		var list client.List[client.AuditRecord]
+		if err := c.get(&list, "audit", "kind", k, "newest", "true", "limit", "10"); err != nil {
+			out.Problem = err.Error()
+			return out
+		}
+		all = append(all, list.Items...)
+	}
+	sortNewest(all)
+	out.Table = auditTable(all[:min(len(all), 20)])
+	out.Table.Empty = "Nothing like that happened."
+	return out
+}
+
+func gateStates() []string {
+	return []string{"", string(gate.Active), string(gate.Staged), string(gate.Rejected), string(gate.Quarantined), string(gate.Revoked), string(gate.Open)}
+}

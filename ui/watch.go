@@ -1,0 +1,371 @@
+package ui
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"assay/identity"
+	"assay/internal/fault"
+)
+
+// Watch is what the dashboards read of the objectives and of the alerts. Absent
+// parts are shown as unknown.
+type Watch interface {
+	// Indicators gives what is measured, in the order in which it is to be shown,
+	// for a service ("": all) over the days before now, a point a day.
+	Indicators(ctx context.Context, service string, days int) ([]Indicator, error)
+	// Objectives gives what was promised, and what is left of each budget.
+	Objectives(ctx context.Context) ([]Objective, error)
+	// Alerts lists alerts, active ones first; with closed also those that ended.
+	Alerts(ctx context.Context, closed bool) ([]Alert, error)
+	// Acknowledge says that a person has seen an alert; fault.NotFound without one.
+	Acknowledge(ctx context.Context, id, actor string) error
+	// Silence keeps alerts like this one quiet until an instant.
+	Silence(ctx context.Context, id, actor, reason string, until time.Time) error
+}
+
+// Indicator is one measured share or number.
+type Indicator struct {
+	ID, Title  string
+	Definition string
+	Of         string    // the denominator, in words
+	Value      float64   // NaN: unknown; shares are 0 to 1
+	Share      bool      // shown in percent
+	Unit       string    // of what is no share
+	Good       float64   // counted, of a share
+	Total      float64   // its denominator
+	Unknown    float64   // of it, what is not known
+	Goal       float64   // NaN: none
+	GoalText   string    // in words
+	Met        *bool     // nil: not known
+	Days       []string  // of Points
+	Points     []float64 // NaN: unknown
+	URL        string    // the artifacts behind it
+}
+
+// Objective is a promise about an indicator, and its error budget.
+type Objective struct {
+	Name, Indicator, Service string
+	Target                   string
+	Value                    float64 // NaN: unknown
+	Budget                   float64 // what is left, 0 to 1; below 0: overspent; NaN: unknown
+	Burn                     []Burn
+	State                    string // ok, ticket, page, unknown
+	Window                   string
+	Runbook                  string
+}
+
+// Burn is how fast a budget goes in a window: 1 spends it exactly by its end.
+type Burn struct {
+	Window string
+	Rate   float64 // NaN: unknown
+	Limit  float64
+}
+
+// Alert is something that a person must look at.
+type Alert struct {
+	ID, Rule, Severity string // page or ticket
+	Summary            string
+	Service, Team      string
+	Release            string
+	Count              int
+	State              string // active, acknowledged, silenced, resolved
+	Since              time.Time
+	Ended              time.Time
+	By                 string // who acknowledged or silenced it
+	Until              time.Time
+	Runbook            string // name of it
+	Command            string // that acts
+	Digest             string
+	Evidence           string // address of a page
+}
+
+func (i *Indicator) cell() Cell {
+	switch {
+	case math.IsNaN(i.Value):
+		return unknown("nothing was measured")
+	case i.Share:
+		return Cell{Text: strconv.FormatFloat(100*i.Value, 'f', 1, 64) + " %", Value: i.Value}
+	}
+	return Cell{Text: strings.TrimSpace(strconv.FormatFloat(i.Value, 'f', -1, 64) + " " + i.Unit), Value: i.Value}
+}
+
+func (i *Indicator) state() Cell {
+	switch {
+	case i.Met == nil:
+		return mark(Unknown, "not known")
+	case *i.Met:
+		return mark(Good, "met")
+	}
+	return mark(Bad, "missed")
+}
+
+func (i *Indicator) chart() *Chart {
+	if len(i.Points) < 2 {
+		return nil
+	}
+	c := &Chart{ID: i.ID, Label: i.Title + " by day", Caption: i.Title + " by day; what is grey was not measured.", Names: i.Days, Values: i.Points, Unit: i.Unit, Goal: i.Goal, Digits: 1}
+	if i.Share {
+		c.Unit, c.Most = "%", 100
+		c.Values = make([]float64, len(i.Points))
+		for n, v := range i.Points {
+			c.Values[n] = 100 * v
+		}
+		c.Goal = 100 * i.Goal
+	}
+	if math.IsNaN(c.Goal) {
+		c.Goal = 0
+	}
+	return c.draw(false)
+}
+
+func (i *Indicator) stat() Stat {
+	s := Stat{Name: i.Title, Value: i.cell(), State: i.state(), Goal: i.GoalText, URL: local("slo/" + url.PathEscape(i.ID)), Chart: i.chart()}
+	if i.Share && i.Total > 0 {
+		s.Of = thousands(strconv.FormatFloat(i.Good, 'f', -1, 64)) + " of " + thousands(strconv.FormatFloat(i.Total, 'f', -1, 64)) + " " + i.Of
+	} else {
+		s.Of = i.Of
+	}
+	if i.Unknown > 0 {
+		s.Of += "; " + thousands(strconv.FormatFloat(i.Unknown, 'f', -1, 64)) + " not known"
+	}
+	return s
+}
+
+var errNoWatch = fault.Newf(fault.Undecided, "no objective is measured at this site yet")
+
+func (c *visit) indicators(service string, days int) ([]Indicator, error) {
+	if c.u.o.Watch == nil {
+		return nil, errNoWatch
+	}
+	if err := c.siteWide(); err != nil {
+		return nil, err
+	}
+	return c.u.o.Watch.Indicators(c.ctx, service, days)
+}
+
+// siteWide says whether the person may read about all of the site, which numbers
+// over all of it need.
+func (c *visit) siteWide() error {
+	return c.u.o.Access.Allow(c.ctx, c.who, identity.ActReadEvidence, identity.Resource{Kind: identity.ResourceEvidence})
+}
+
+func (c *visit) alerts(closed bool) ([]Alert, error) {
+	if c.u.o.Watch == nil {
+		return nil, errNoWatch
+	}
+	if err := c.siteWide(); err != nil {
+		return nil, err
+	}
+	return c.u.o.Watch.Alerts(c.ctx, closed)
+}
+
+func sloPage(c *visit) (*Page, error) {
+	service := c.query("service")
+	p := &Page{Title: "Objectives", Here: "Objectives", Live: true, Lead: "What is measured, over the last 30 days, each with its denominator, and what was promised of it.",
+		Filter: &Filter{[]Field{{Name: "service", Label: "Service", Value: service}}}}
+	list, err := c.indicators(service, 30)
+	if err != nil {
+		p.Sections = []Section{{ID: "indicators", Title: "Indicators", Problem: err.Error()}}
+		return p, nil //nolint:nilerr // shown as unknown
+	}
+	t := &Table{Columns: columns("Indicator", "Value#", "Counted#", "Of#", "Not known#", "Goal", "State"), Empty: "Nothing is measured yet."}
+	for i := range list {
+		in := &list[i]
+		p.Stats = append(p.Stats, in.stat())
+		goodCell, of, missing := Cell{Text: "–", Value: ""}, Cell{Text: "–", Value: ""}, number(in.Unknown, 0)
+		if in.Share {
+			goodCell, of = number(in.Good, 0), number(in.Total, 0)
+		}
+		t.Rows = append(t.Rows, []Cell{link(in.Title, local("slo/"+url.PathEscape(in.ID))), in.cell(), goodCell, of, missing, orNone(in.GoalText), in.state()})
+	}
+	p.Sections = []Section{{ID: "indicators", Title: "Indicators", Table: t}, c.objectives()}
+	return p, nil
+}
+
+func (c *visit) objectives() Section {
+	out := Section{ID: "objectives", Title: "Objectives and their error budgets", Table: &Table{Columns: columns("Objective", "Indicator", "Service", "Target", "Window", "Value#", "Budget left#", "Burn", "State", "Runbook"), Empty: "Nothing is promised: docs/slo.md tells how to."}}
+	if c.u.o.Watch == nil {
+		out.Problem = errNoWatch.Error()
+		return out
+	}
+	if err := c.siteWide(); err != nil {
+		out.Problem = err.Error()
+		return out
+	}
+	list, err := c.u.o.Watch.Objectives(c.ctx)
+	if err != nil {
+		out.Problem = err.Error()
+		return out
+	}
+	for i := range list {
+		o := &list[i]
+		value, budget := unknown("nothing was measured"), unknown("nothing was measured")
+		if !math.IsNaN(o.Value) {
+			value = number(100*o.Value, 2)
+			value.Text += " %"
+		}
+		if !math.IsNaN(o.Budget) {
+			budget = Cell{Text: strconv.FormatFloat(100*o.Budget, 'f', 1, 64) + " %", Value: o.Budget}
+		}
+		burns := []string{}
+		for _, b := range o.Burn {
+			rate := "unknown"
+			if !math.IsNaN(b.Rate) {
+				rate = fmt.Sprintf("%.1f×", b.Rate)
+			}
+			burns = append(burns, b.Window+" "+rate)
+		}
+		state := mark(Good, o.State)
+		switch o.State {
+		case "page":
+			state.Mark = Bad
+		case "ticket":
+			state.Mark = Warn
+		case "unknown", "":
+			state = unknown("nothing was measured")
+		}
+		out.Table.Rows = append(out.Table.Rows, []Cell{text(o.Name), text(o.Indicator), orNone(o.Service), text(o.Target), text(o.Window), value, budget, orNone(strings.Join(burns, ", ")), state, runbookCell(o.Runbook)})
+	}
+	return out
+}
+
+func runbookCell(name string) Cell {
+	if name == "" {
+		return Cell{Text: "–", Value: ""}
+	}
+	return link(name, local("runbooks/"+url.PathEscape(name)))
+}
+
+func indicatorPage(c *visit) (*Page, error) {
+	list, err := c.indicators(c.query("service"), 30)
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		in := &list[i]
+		if in.ID != c.r.PathValue("id") {
+			continue
+		}
+		facts := []Fact{{"Value", in.cell()}, {"Goal", orNone(in.GoalText)}, {"Counted of", orNone(in.Of)}}
+		if in.Share {
+			facts = append(facts, Fact{"Counted", number(in.Good, 0)}, Fact{"Of", number(in.Total, 0)})
+		}
+		facts = append(facts, Fact{"Not known", number(in.Unknown, 0)})
+		if in.URL != "" {
+			facts = append(facts, Fact{"What is behind it", link("the list", in.URL)})
+		}
+		return &Page{Title: in.Title, Here: "Objectives", Crumbs: []Link{{"Objectives", local("slo")}}, Lead: in.Definition, State: in.state(), Live: true,
+			Sections: []Section{{ID: "facts", Facts: facts}, {ID: "trend", Title: "By day", Chart: in.chart()}}}, nil
+	}
+	return nil, fault.Newf(fault.NotFound, "no indicator is called %.60q", c.r.PathValue("id"))
+}
+
+func alertTable(list []Alert) *Table {
+	t := &Table{Columns: columns("Since", "Severity", "Rule", "What", "Service", "Team", "State", "Runbook", "To act"), Empty: "No alert is active."}
+	for i := range list {
+		a := &list[i]
+		sev := mark(Warn, a.Severity)
+		if a.Severity == "page" {
+			sev = mark(Bad, a.Severity)
+		}
+		state := text(a.State)
+		switch a.State {
+		case "active":
+			state.Mark = Bad
+		case "acknowledged", "silenced":
+			state = Cell{Text: a.State, Mark: Warn, Sub: clip(a.By, 40)}
+		case "resolved":
+			state.Mark = Good
+		}
+		what := clipped(a.Summary, 140)
+		what.URL = local("alerts/" + url.PathEscape(a.ID))
+		if a.Count > 1 {
+			what.Sub = fmt.Sprintf("%d together", a.Count)
+		}
+		t.Rows = append(t.Rows, []Cell{when(a.Since), sev, text(a.Rule), what, orUnknown(a.Service, "no service of the catalogue"), orUnknown(a.Team, "nobody owns it"), state, runbookCell(a.Runbook), Cell{Text: orNone(clip(a.Command, 80)).Text, Value: a.Command, Title: a.Command, Mono: a.Command != ""}})
+	}
+	return t
+}
+
+func alertsPage(c *visit) (*Page, error) {
+	closed := c.query("closed") == "true"
+	p := &Page{Title: "Alerts", Here: "Alerts", Live: true, Filter: &Filter{[]Field{{Name: "closed", Label: "Also those that ended", Check: true, Checked: closed}}}}
+	s := Section{ID: "alerts"}
+	list, err := c.alerts(closed)
+	if err != nil {
+		s.Problem = err.Error()
+	} else {
+		s.Table = alertTable(list)
+	}
+	p.Sections = []Section{s}
+	return p, nil
+}
+
+func (c *visit) alert() (*Alert, error) {
+	list, err := c.alerts(true)
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		if list[i].ID == c.r.PathValue("id") {
+			return &list[i], nil
+		}
+	}
+	return nil, fault.Newf(fault.NotFound, "there is no such alert")
+}
+
+func alertPage(c *visit) (*Page, error) {
+	a, err := c.alert()
+	if err != nil {
+		return nil, err
+	}
+	facts := []Fact{{"Rule", text(a.Rule)}, {"Severity", text(a.Severity)}, {"State", text(a.State)}, {"Since", when(a.Since)}, {"Ended", when(a.Ended)}, {"Service", orUnknown(a.Service, "no service of the catalogue")}, {"Release", orNone(a.Release)}, {"Team", orUnknown(a.Team, "nobody owns it")}, {"Together", count(a.Count)}, {"Runbook", runbookCell(a.Runbook)}, {"To act", mono(orNone(a.Command).Text)}}
+	if a.By != "" {
+		facts = append(facts, Fact{"By", who(a.By)}, Fact{"Until", when(a.Until)})
+	}
+	if a.Digest != "" {
+		facts = append(facts, Fact{"Artifact", Cell{Text: short(a.Digest), Value: a.Digest, Mono: true, URL: local("artifacts/" + url.PathEscape(a.Digest))}})
+	}
+	p := &Page{Title: clip(a.Summary, 160), Here: "Alerts", Crumbs: []Link{{"Alerts", local("alerts")}}, Live: true, Sections: []Section{{ID: "facts", Facts: facts}}}
+	if a.State == "active" && c.may(identity.ActOperate) {
+		p.Sections = append(p.Sections, Section{ID: "act", Title: "What to do", Forms: []Form{
+			{Action: local("alerts/" + url.PathEscape(a.ID)), Button: "I have seen it", Fields: []Field{{Name: "do", Value: "acknowledge", Hidden: true}}},
+			{Action: local("alerts/" + url.PathEscape(a.ID)), Button: "Silence it", Fields: []Field{{Name: "do", Value: "silence", Hidden: true}, {Name: "hours", Label: "For hours, at most 168", Value: "4", Required: true}, {Name: "reason", Label: "Because", Required: true}}},
+		}})
+	}
+	return p, nil
+}
+
+// alertAct acknowledges or silences an alert, by those who operate the site.
+func alertAct(c *visit) (*Page, error) {
+	if err := c.u.o.Access.Allow(c.ctx, c.who, identity.ActOperate, identity.Resource{Kind: identity.ResourceConfig}); err != nil {
+		return nil, err
+	}
+	a, err := c.alert()
+	if err != nil {
+		return nil, err
+	}
+	switch c.r.PostFormValue("do") {
+	case "acknowledge":
+		err = c.u.o.Watch.Acknowledge(c.ctx, a.ID, c.who.Actor())
+	case "silence":
+		hours, herr := strconv.Atoi(c.r.PostFormValue("hours"))
+		reason := c.r.PostFormValue("reason")
+		if herr != nil || hours < 1 || hours > 168 || len(reason) < 3 || len(reason) > 1000 {
+			return nil, fault.Newf(fault.Invalid, "silence: want 1 to 168 hours, and a reason of 3 to 1,000 bytes")
+		}
+		err = c.u.o.Watch.Silence(c.ctx, a.ID, c.who.Actor(), reason, c.u.o.Clock().Add(time.Duration(hours)*time.Hour))
+	default:
+		err = fault.Newf(fault.Invalid, "do: want acknowledge or silence")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return nil, &elsewhere{local("alerts/" + url.PathEscape(a.ID))}
+}
