@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -361,9 +362,7 @@ func checksTable(checks []policy.Check) *Table {
 				ev.Sub = fmt.Sprintf("+%d", len(ch.Evidence)-1)
 			}
 		}
-		mend := orNone(ch.Mend)
-		mend.Mono = ch.Mend != ""
-		t.Rows = append(t.Rows, []Cell{text(ch.Name), checkCell(ch.Status), clipped(ch.Expected, 300), clipped(ch.Found, 300), ev, mend})
+		t.Rows = append(t.Rows, []Cell{text(ch.Name), checkCell(ch.Status), clipped(ch.Expected, 300), clipped(ch.Found, 300), ev, command(ch.Mend, 200)})
 	}
 	return t
 }
@@ -569,11 +568,13 @@ func (s *subject) pulls() Section {
 func (s *subject) events() Section {
 	out := Section{ID: "events", Title: "What happened to it", More: Link{"In the audit trail", local("audit", "digest", string(s.digest))}}
 	var list client.List[client.AuditRecord]
-	if err := s.get(&list, "audit", "digest", string(s.digest), "newest", "true", "limit", "30"); err != nil {
+	if err := s.get(&list, "audit", "digest", string(s.digest), "newest", "true", "limit", "200"); err != nil {
 		out.Problem = err.Error()
 		return out
 	}
-	out.Table = auditTable(list.Items)
+	// Pulls have a list of their own.
+	rest := slices.DeleteFunc(list.Items, func(r client.AuditRecord) bool { return r.Kind == "artifact.pulled" })
+	out.Table = auditTable(rest[:min(len(rest), 40)])
 	return out
 }
 
@@ -608,5 +609,5 @@ func bodyCell(body json.RawMessage) Cell {
 	if json.Unmarshal(body, &m) != nil || len(m) == 0 {
 		return Cell{Text: "–", Value: ""}
 	}
-	return Cell{Text: clip(inline(m), 160), Value: m, Title: clip(inline(m), 2000)}
+	return Cell{Text: clip(inline(m), 160), Value: m, Title: clip(inline(m), 2000), Long: true}
 }

@@ -87,6 +87,10 @@ func (c *visit) riskStat() Stat {
 		s.Value, s.Of = unknown(err.Error()), clip(err.Error(), 120)
 		return s
 	}
+	if why := c.blind(); why != "" {
+		s.Value, s.Of = unknown(why), why
+		return s
+	}
 	s.Value, s.Of = number(list.Risk, 0), fmt.Sprintf("%d findings in %d artifacts", list.Findings, list.Count)
 	production := 0
 	for i := range list.Items {
@@ -98,6 +102,20 @@ func (c *visit) riskStat() Stat {
 		s.State = mark(Warn, fmt.Sprintf("%d in production", production))
 	}
 	return s
+}
+
+// blind says why nothing can be said of flaws; "" when something can.
+func (c *visit) blind() string {
+	var list client.List[client.Feed]
+	if err := c.get(&list, "feeds"); err != nil {
+		return err.Error()
+	}
+	for _, f := range list.Items {
+		if f.Operation > 0 && f.Blocked == "" {
+			return ""
+		}
+	}
+	return "no advisory feed is in force"
 }
 
 func (c *visit) feedStat() Stat {
@@ -296,11 +314,7 @@ func (c *visit) held() Section {
 	}
 	for i := range list.Items {
 		t := &list.Items[i]
-		mend := orNone("")
-		if len(t.Mend) > 0 {
-			mend = Cell{Text: clip(t.Mend[0], 120), Value: strings.Join(t.Mend, "; "), Title: strings.Join(t.Mend, "; "), Mono: true}
-		}
-		out.Table.Rows = append(out.Table.Rows, []Cell{when(t.Opened), digest(t.Digest, t.Repository), orNone(t.Repository), orUnknown(t.Service, "no service of the catalogue has it"), orUnknown(t.Team, "nobody owns it"), clipped(t.Reason, 160), mend})
+		out.Table.Rows = append(out.Table.Rows, []Cell{when(t.Opened), digest(t.Digest, t.Repository), orNone(t.Repository), orUnknown(t.Service, "no service of the catalogue has it"), orUnknown(t.Team, "nobody owns it"), clipped(t.Reason, 160), command(strings.Join(t.Mend, "; "), 160)})
 	}
 	return out
 }

@@ -161,8 +161,15 @@ func (c *visit) riskTable(service string, limit int) Section {
 	if n := list.Count - len(list.Items); n > 0 {
 		out.Note += fmt.Sprintf(" %d more have less; ?format=json has up to 1,000.", n)
 	}
+	if why := c.blind(); why != "" {
+		out.Problem, out.Table = why, nil
+		return out
+	}
 	for i := range list.Items {
 		a := &list.Items[i]
+		if a.Findings == 0 {
+			continue
+		}
 		runs := Cell{Text: "no"}
 		if a.Production {
 			runs = Cell{Text: "production", Mark: Warn}
@@ -234,7 +241,7 @@ func vulnerabilityPage(c *visit) (*Page, error) {
 	}
 	return &Page{Title: id, Here: "Vulnerabilities", Crumbs: []Link{{"Vulnerabilities", local("vulnerabilities")}}, Live: true, Sections: []Section{
 		{ID: "artifacts", Title: "What it affects", Note: note, Table: t},
-		{ID: "state", Title: "To state that it does not concern you", Note: "assay vex triage " + clip(id, 60) + " --product sha256:… --status not_affected --justification …; see Statements."},
+		{ID: "state", Title: "To state that it does not concern you", Note: "assay vuln triage " + clip(id, 60) + " --product sha256:… --status not_affected --justification …; see Statements."},
 	}}, nil
 }
 

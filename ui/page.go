@@ -125,6 +125,7 @@ type Cell struct {
 	URL   string
 	Mark  Mark
 	Mono  bool
+	Long  bool   // may break within words
 	Sub   string // after it, dimmed
 	Title string // on hover, and for what is cut short
 	Time  time.Time
@@ -281,12 +282,26 @@ func clipped(s string, n int) Cell {
 	if len(s) <= n {
 		return text(s)
 	}
-	return Cell{Text: clip(s, n), Value: s, Title: s}
+	return Cell{Text: clip(s, n), Value: s, Title: s, Long: n >= 100}
+}
+
+// command is what somebody could type.
+func command(s string, n int) Cell {
+	if s == "" {
+		return Cell{Text: "–", Value: ""}
+	}
+	return Cell{Text: clip(s, n), Value: s, Title: s, Mono: true, Long: true}
 }
 
 // who names an actor, "issuer#name", by the name.
 func who(actor string) Cell {
 	_, name, ok := strings.Cut(actor, "#")
+	if kind, rest, owner := strings.Cut(actor, " "); owner && !ok {
+		// As uploads are owned: "user ISSUER NAME".
+		if _, name, ok = strings.Cut(rest, " "); ok && kind == "" {
+			ok = false
+		}
+	}
 	if !ok || name == "" {
 		return orNone(actor)
 	}

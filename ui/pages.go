@@ -2,6 +2,7 @@ package ui
 
 import (
 	"strconv"
+	"strings"
 
 	"assay/client"
 	"assay/registry/gate"
@@ -136,6 +137,8 @@ func artifacts(c *visit) (*Page, error) {
 // kindOf names the kind of a manifest.
 func kindOf(mediaType, artifactType string) string {
 	switch {
+	case strings.HasSuffix(artifactType, ".image.config.v1+json") || strings.HasSuffix(artifactType, "container.image.v1+json"):
+		return "image"
 	case artifactType != "":
 		return clip(artifactType, 48)
 	case gate.IsIndex(mediaType):

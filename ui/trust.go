@@ -64,9 +64,16 @@ func (c *visit) keys() Section {
 		if !k.Expires.IsZero() && k.Expires.Sub(now) < 30*24*time.Hour {
 			expires.Mark, expires.Value = Warn, expires.Stamp()
 		}
-		out.Table.Rows = append(out.Table.Rows, []Cell{{Text: k.Role, Sub: k.Name}, state, text(k.Algorithm), age(time.Duration(k.Age) * time.Second), when(k.Created), rotates, expires, text(k.Where), {Text: short(k.Fingerprint), Value: k.Fingerprint, Title: k.Fingerprint, Mono: true}})
+		out.Table.Rows = append(out.Table.Rows, []Cell{{Text: k.Role, Sub: otherName(k.Name, k.Role)}, state, text(k.Algorithm), age(time.Duration(k.Age) * time.Second), when(k.Created), rotates, expires, text(k.Where), {Text: short(k.Fingerprint), Value: k.Fingerprint, Title: k.Fingerprint, Mono: true}})
 	}
 	return out
+}
+
+func otherName(name, role string) string {
+	if name == role {
+		return ""
+	}
+	return name
 }
 
 func (c *visit) roots() Section {

@@ -288,7 +288,7 @@ func alertTable(list []Alert) *Table {
 		if a.Count > 1 {
 			what.Sub = fmt.Sprintf("%d together", a.Count)
 		}
-		t.Rows = append(t.Rows, []Cell{when(a.Since), sev, text(a.Rule), what, orUnknown(a.Service, "no service of the catalogue"), orUnknown(a.Team, "nobody owns it"), state, runbookCell(a.Runbook), Cell{Text: orNone(clip(a.Command, 80)).Text, Value: a.Command, Title: a.Command, Mono: a.Command != ""}})
+		t.Rows = append(t.Rows, []Cell{when(a.Since), sev, text(a.Rule), what, orUnknown(a.Service, "no service of the catalogue"), orUnknown(a.Team, "nobody owns it"), state, runbookCell(a.Runbook), command(a.Command, 120)})
 	}
 	return t
 }

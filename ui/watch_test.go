@@ -1,0 +1,48 @@
+package ui_test
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"assay/ui"
+)
+
+// fakeWatch has one of everything.
+type fakeWatch struct {
+	text  string
+	none  bool
+	acked []string
+}
+
+func (f *fakeWatch) Indicators(context.Context, string, int) ([]ui.Indicator, error) {
+	if f.none {
+		return []ui.Indicator{{ID: "m1", Title: "Attested", Share: true, Value: math.NaN(), Goal: math.NaN()}}, nil
+	}
+	met := false
+	return []ui.Indicator{{
+		ID: "m1", Title: "Attested " + f.text, Definition: f.text, Of: f.text, Value: .9, Share: true, Good: 9, Total: 10, Unknown: 1, Goal: .95, GoalText: f.text, Met: &met,
+		Days: []string{f.text, "b", "c", "d"}, Points: []float64{.5, math.NaN(), .7, .9},
+	}}, nil
+}
+
+func (f *fakeWatch) Objectives(context.Context) ([]ui.Objective, error) {
+	if f.none {
+		return nil, nil
+	}
+	return []ui.Objective{{Name: f.text, Indicator: f.text, Service: f.text, Target: f.text, Value: math.NaN(), Budget: -.2, Burn: []ui.Burn{{Window: f.text, Rate: 14.5, Limit: 14.4}}, State: "page", Runbook: f.text}}, nil
+}
+
+func (f *fakeWatch) Alerts(context.Context, bool) ([]ui.Alert, error) {
+	if f.none {
+		return nil, nil
+	}
+	return []ui.Alert{{ID: "alert-1", Rule: f.text, Severity: "page", Summary: f.text, Service: f.text, Team: f.text, Release: f.text, Count: 10_000, State: "active", Since: time.Unix(1_700_000_000, 0), By: f.text, Runbook: f.text, Command: f.text, Digest: f.text}}, nil
+}
+
+func (f *fakeWatch) Acknowledge(_ context.Context, id, actor string) error {
+	f.acked = append(f.acked, id+" "+actor)
+	return nil
+}
+
+func (f *fakeWatch) Silence(context.Context, string, string, string, time.Time) error { return nil }
