@@ -205,10 +205,14 @@ func (a *API) findings(w http.ResponseWriter, r *http.Request) {
 	WriteJSON(w, http.StatusOK, out)
 }
 
+func wireCoverage(st finding.State) client.FindingCoverage {
+	return client.FindingCoverage{SBOM: st.SBOM, Scanned: st.Scanned, Components: st.Components, Unmatched: st.Unmatched, ReleaseMissing: st.ReleaseMissing, Unnamed: st.Unnamed,
+		Incomplete: st.Incomplete, FeedsMissing: st.FeedsMissing, FeedsStale: st.FeedsStale, KEV: st.KEV, EPSS: st.EPSS}
+}
+
 // WireFindings is an answer about an artifact, or about components alone.
 func WireFindings(subject artifact.Digest, all []finding.Finding, st finding.State) client.Findings {
-	out := client.Findings{Subject: subject, Items: []client.Finding{}, Coverage: client.FindingCoverage{SBOM: st.SBOM, Scanned: st.Scanned, Components: st.Components,
-		Unmatched: st.Unmatched, ReleaseMissing: st.ReleaseMissing, Incomplete: st.Incomplete, FeedsMissing: st.FeedsMissing, FeedsStale: st.FeedsStale, KEV: st.KEV, EPSS: st.EPSS}}
+	out := client.Findings{Subject: subject, Items: []client.Finding{}, Coverage: wireCoverage(st)}
 	for _, f := range all {
 		one := client.Finding{Name: f.Name, Component: f.Component, Version: f.Version, Status: f.Status, Reason: f.Reason, Severity: f.Severity, Score: f.Score, Fixed: f.Fixed,
 			Direct: f.Direct, Via: f.Via, Path: f.Path, FirstSeen: f.FirstSeen, Summary: f.Summary, Malicious: f.Malicious, KEV: f.KEV, EPSS: f.EPSS}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"context"
 	"maps"
 	"math"
 	"net/http"
@@ -50,7 +51,11 @@ func (a *API) risk(w http.ResponseWriter, r *http.Request) {
 		}
 		out.Risk, out.Count, out.Findings, out.Items = tenth(got.Risk), got.Count, got.Findings, []client.ArtifactRisk{}
 		for i := range got.Artifacts {
-			out.Items = append(out.Items, wireRisk(&got.Artifacts[i]))
+			x := wireRisk(&got.Artifacts[i])
+			if err := a.cover(r.Context(), &x); err != nil {
+				return out, err
+			}
+			out.Items = append(out.Items, x)
 		}
 		for i := range got.Upgrades {
 			out.Upgrades = append(out.Upgrades, WireUpgrade(&got.Upgrades[i]))
@@ -62,6 +67,13 @@ func (a *API) risk(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	WriteJSON(w, http.StatusOK, out)
+}
+
+// cover enters what is not known of an artifact whose risk is told.
+func (a *API) cover(ctx context.Context, x *client.ArtifactRisk) error {
+	st, err := a.o.Vulnerabilities.Findings.Coverage(ctx, x.Digest, a.o.Vulnerabilities.MaxAge)
+	x.Coverage = wireCoverage(st)
+	return err
 }
 
 func wireRisk(x *risk.Artifact) client.ArtifactRisk {
@@ -98,6 +110,9 @@ func (a *API) riskOfArtifact(w http.ResponseWriter, r *http.Request) {
 			return out, err
 		}
 		out = client.RiskDetail{Artifact: wireRisk(&x), Items: []client.FindingRisk{}}
+		if err := a.cover(r.Context(), &out.Artifact); err != nil {
+			return out, err
+		}
 		for i := range all {
 			f := &all[i]
 			out.Items = append(out.Items, client.FindingRisk{Name: f.Name, Component: f.Component, Status: f.Status, Severity: f.Severity, Fixed: f.Fixed, Direct: f.Direct, Risk: tenth(f.Risk), Parts: wireParts(f.Parts)})

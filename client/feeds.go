@@ -59,6 +59,7 @@ type FindingCoverage struct {
 	Components     int      `json:"components"`
 	Unmatched      int      `json:"unmatched"`            // of a kind that no feed knows
 	ReleaseMissing int      `json:"release_missing"`      // of a distribution whose release is not known
+	Unnamed        []string `json:"unnamed,omitempty"`    // some of those two, at most twenty
 	Incomplete     []string `json:"incomplete,omitempty"` // what the bills of materials do not hold, by their own word
 	FeedsMissing   []string `json:"feeds_missing,omitempty"`
 	FeedsStale     []string `json:"feeds_stale,omitempty"`

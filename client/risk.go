@@ -35,6 +35,8 @@ type ArtifactRisk struct {
 	Running    bool            `json:"running"`
 	Production bool            `json:"production"`
 	Parts      []RiskPart      `json:"parts"` // that all its findings share
+	// Coverage is what is not known of it: its risk may be greater.
+	Coverage FindingCoverage `json:"coverage"`
 }
 
 // RiskPart is one factor of a score, from 0 to 1, and why it is that.

@@ -206,7 +206,7 @@ func (a *app) gate(ctx context.Context, f *gateFlags, text string) error {
 	case formatGitHub:
 		writeAnnotations(a.stdout, text, got)
 	default:
-		err = a.print(got, func(w io.Writer) { tableOfFindings(w, got) })
+		err = a.print(got, func(w io.Writer) { tableOfFindings(w, got, limit.fails) })
 	}
 	if err != nil {
 		return err

@@ -66,7 +66,7 @@ all artifacts do, or those of a --service.`,
 			if err != nil {
 				return err
 			}
-			if err := a.print(got, func(w io.Writer) { tableOfFindings(w, got) }); err != nil {
+			if err := a.print(got, func(w io.Writer) { tableOfFindings(w, got, nil) }); err != nil {
 				return err
 			}
 			switch {
@@ -88,8 +88,11 @@ all artifacts do, or those of a --service.`,
 	return cmd
 }
 
-func tableOfFindings(w io.Writer, got *client.Findings) {
+func tableOfFindings(w io.Writer, got *client.Findings, fails func(client.Finding) bool) {
 	if len(got.Items) > 0 {
+		if fails != nil {
+			fmt.Fprint(w, "GATE\t")
+		}
 		fmt.Fprintln(w, "FLAW\tSEVERITY\tSTATUS\tCOMPONENT\tFIXED\tDEPENDENCY\tSINCE\tRECORDS")
 	}
 	for _, f := range got.Items {
@@ -123,6 +126,13 @@ func tableOfFindings(w io.Writer, got *client.Findings) {
 				status += ": " + s.Justification
 			}
 		}
+		switch {
+		case fails == nil:
+		case fails(f):
+			fmt.Fprint(w, "fails\t")
+		default:
+			fmt.Fprint(w, "passes\t")
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", line(f.Name), line(severity), line(status), line(f.Component), dash(f.Fixed), line(pathOf(&f)), fmt.Sprintf("%s (%dd)", f.FirstSeen.Format("2006-01-02"), f.Exposed), line(strings.Join(records, " ")))
 	}
 	c := got.Coverage
@@ -150,6 +160,13 @@ func unknowns(c client.FindingCoverage) (all []string) {
 		if u.is {
 			all = append(all, u.text)
 		}
+	}
+	if n := len(c.Unnamed); n > 0 {
+		more := ""
+		if left := c.Unmatched + c.ReleaseMissing - n; left > 0 {
+			more = fmt.Sprintf(", and %d more", left)
+		}
+		all = append(all, "not looked up: "+strings.Join(c.Unnamed, ", ")+more)
 	}
 	for i, why := range c.Incomplete {
 		if i == 10 {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"assay/artifact"
@@ -28,10 +29,24 @@ func (a *app) listByRisk(cmd *cobra.Command, as, service string, most int, args 
 	if err := a.print(got, func(w io.Writer) { tableOfRisk(w, got) }); err != nil {
 		return err
 	}
-	if got.Findings > 0 {
+	switch {
+	case got.Findings > 0:
 		return &exitError{1}
+	case slices.ContainsFunc(got.Items, func(x client.ArtifactRisk) bool { return !x.Coverage.Complete() }):
+		return &exitError{2}
 	}
 	return nil
+}
+
+// riskText is a sum, as far as it is known.
+func riskText(x client.ArtifactRisk) string {
+	switch {
+	case x.Coverage.Complete():
+		return fmt.Sprintf("%.1f", x.Risk)
+	case x.Findings == 0:
+		return "unknown"
+	}
+	return fmt.Sprintf("%.1f or more", x.Risk)
 }
 
 func tableOfRisk(w io.Writer, got *client.RiskList) {
@@ -54,7 +69,7 @@ func tableOfRisk(w io.Writer, got *client.RiskList) {
 		if x.Unowned {
 			team += " (unowned)"
 		}
-		fmt.Fprintf(w, "%.1f\t%.1f\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", x.Risk, x.Worst, x.Findings, line(string(x.Digest)), tier, line(x.Exposure), running, dash(strings.Join(x.Services, " ")), line(team))
+		fmt.Fprintf(w, "%s\t%.1f\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", riskText(x), x.Worst, x.Findings, line(string(x.Digest)), tier, line(x.Exposure), running, dash(strings.Join(x.Services, " ")), line(team))
 	}
 }
 
@@ -72,7 +87,7 @@ func (a *app) riskOfArtifact(cmd *cobra.Command, s *session, target string) erro
 		return err
 	}
 	if err := a.print(got, func(w io.Writer) {
-		fmt.Fprintf(w, "risk %.1f of %d findings; services %s; team %s\n", got.Artifact.Risk, got.Artifact.Findings, dash(strings.Join(got.Artifact.Services, " ")), dash(got.Artifact.Team))
+		fmt.Fprintf(w, "risk %s of %d findings; services %s; team %s\n", riskText(got.Artifact), got.Artifact.Findings, dash(strings.Join(got.Artifact.Services, " ")), dash(got.Artifact.Team))
 		fmt.Fprintln(w, "for all findings\t"+partsText(got.Artifact.Parts))
 		if len(got.Items) > 0 {
 			fmt.Fprintln(w, "RISK\tFLAW\tCOMPONENT\tFIXED\tWHY")
@@ -80,11 +95,17 @@ func (a *app) riskOfArtifact(cmd *cobra.Command, s *session, target string) erro
 		for _, f := range got.Items {
 			fmt.Fprintf(w, "%.1f\t%s\t%s\t%s\t%s\n", f.Risk, line(f.Name), line(f.Component), dash(f.Fixed), partsText(f.Parts[:max(0, len(f.Parts)-len(got.Artifact.Parts))]))
 		}
+		for _, u := range unknowns(got.Artifact.Coverage) {
+			fmt.Fprintf(w, "unknown: %s\n", line(u))
+		}
 	}); err != nil {
 		return err
 	}
-	if got.Artifact.Findings > 0 {
+	switch {
+	case got.Artifact.Findings > 0:
 		return &exitError{1}
+	case !got.Artifact.Coverage.Complete():
+		return &exitError{2}
 	}
 	return nil
 }

@@ -54,6 +54,9 @@ func Judge(ctx context.Context, feeds *feed.Store, book *exploit.Book, component
 			} else {
 				st.Unmatched++
 			}
+			if len(st.Unnamed) < mostUnnamed {
+				st.Unnamed = append(st.Unnamed, key)
+			}
 			continue
 		}
 		var matches []match

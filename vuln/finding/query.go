@@ -69,6 +69,7 @@ type State struct {
 	Components     int
 	Unmatched      int      // no feed knows their kind
 	ReleaseMissing int      // their distribution's release is not known
+	Unnamed        []string // some of both, at most twenty
 	FeedsMissing   []string // ecosystems of components that no feed in force is for
 	FeedsStale     []string // and that no feed was looked at for lately
 	KEV, EPSS      bool     // these lists are in force, and fresh
@@ -96,9 +97,9 @@ func (m *Matcher) OfSubject(ctx context.Context, subject artifact.Digest, maxAge
 	}
 	now := m.db.Now()
 	st.lists(book, now, maxAge)
-	known := flaws{feeds: m.feeds, book: book, known: map[string]*flaw{}}
+	told := flaws{feeds: m.feeds, book: book, known: map[string]*flaw{}}
 	for _, r := range rows {
-		f, err := known.of(ctx, r.advisory)
+		f, err := told.of(ctx, r.advisory)
 		if err != nil {
 			return nil, st, err
 		}
@@ -134,18 +135,7 @@ type row struct {
 func (m *Matcher) rows(ctx context.Context, subject artifact.Digest) (all []row, st State, err error) {
 	err = m.db.View(ctx, func(tx *store.Tx) error {
 		all, st = nil, State{}
-		var documents, scanned int64
-		if err := tx.QueryRow(ctx, `SELECT COUNT(*), COALESCE(SUM(CASE WHEN s.document IS NULL THEN 0 ELSE 1 END), 0)
-			FROM sbom_document d LEFT JOIN finding_scan s ON s.document = d.id WHERE d.subject = ? AND d.state = 1`, string(subject)).Scan(&documents, &scanned); err != nil {
-			return err
-		}
-		if err := incomplete(ctx, tx, subject, &st); err != nil {
-			return err
-		}
-		st.SBOM, st.Scanned = documents > 0, documents > 0 && documents == scanned
-		if err := tx.QueryRow(ctx, `SELECT COUNT(DISTINCT o.component), COUNT(DISTINCT CASE WHEN f.state = 1 THEN o.component END), COUNT(DISTINCT CASE WHEN f.state = 2 THEN o.component END)
-			FROM finding_scan s JOIN sbom_occurrence o ON o.document = s.document LEFT JOIN finding_component f ON f.component = o.component WHERE s.subject = ?`, string(subject)).
-			Scan(&st.Components, &st.Unmatched, &st.ReleaseMissing); err != nil {
+		if err := known(ctx, tx, subject, &st); err != nil {
 			return err
 		}
 		rows, err := tx.Query(ctx, `SELECT c.key, c.version, f.feed, f.advisory, f.status, f.fixed, f.reason, o.direct, COALESCE((SELECT v.key FROM sbom_component v WHERE v.id = o.via), ''),
@@ -168,6 +158,25 @@ func (m *Matcher) rows(ctx context.Context, subject artifact.Digest) (all []row,
 		return rows.Err()
 	})
 	return all, st, err
+}
+
+// known reads what the database knows of an artifact apart from matches.
+func known(ctx context.Context, tx *store.Tx, subject artifact.Digest, st *State) error {
+	var documents, scanned int64
+	if err := tx.QueryRow(ctx, `SELECT COUNT(*), COALESCE(SUM(CASE WHEN s.document IS NULL THEN 0 ELSE 1 END), 0)
+		FROM sbom_document d LEFT JOIN finding_scan s ON s.document = d.id WHERE d.subject = ? AND d.state = 1`, string(subject)).Scan(&documents, &scanned); err != nil {
+		return err
+	}
+	if err := incomplete(ctx, tx, subject, st); err != nil {
+		return err
+	}
+	st.SBOM, st.Scanned = documents > 0, documents > 0 && documents == scanned
+	if err := tx.QueryRow(ctx, `SELECT COUNT(DISTINCT o.component), COUNT(DISTINCT CASE WHEN f.state = 1 THEN o.component END), COUNT(DISTINCT CASE WHEN f.state = 2 THEN o.component END)
+		FROM finding_scan s JOIN sbom_occurrence o ON o.document = s.document LEFT JOIN finding_component f ON f.component = o.component WHERE s.subject = ?`, string(subject)).
+		Scan(&st.Components, &st.Unmatched, &st.ReleaseMissing); err != nil {
+		return err
+	}
+	return unnamed(ctx, tx, subject, st)
 }
 
 // incomplete reads what the documents say that they do not hold.

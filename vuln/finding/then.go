@@ -59,9 +59,9 @@ func (m *Matcher) Then(ctx context.Context, subject artifact.Digest, at time.Tim
 	if err != nil {
 		return nil, st, err
 	}
-	known := flaws{feeds: m.feeds, book: book, known: map[string]*flaw{}}
+	told := flaws{feeds: m.feeds, book: book, known: map[string]*flaw{}}
 	for _, r := range rows {
-		f, err := known.of(ctx, r.advisory)
+		f, err := told.of(ctx, r.advisory)
 		if err != nil {
 			return nil, st, err
 		}
