@@ -23,6 +23,7 @@ import (
 	"assay/internal/strictyaml"
 	"assay/policy"
 	"assay/vuln/feed/upstream"
+	"assay/vuln/tier"
 )
 
 // APIVersion is the version of every document that Assay reads.
@@ -241,6 +242,8 @@ type Vuln struct {
 	// Feeds are fetched from elsewhere. None by default: nothing is asked of
 	// anybody that is not named here, or by `assay feed add`.
 	Feeds []upstream.Spec `yaml:"feeds"`
+	// Tiers say what is done when, by how critical an artifact is.
+	Tiers tier.Rules `yaml:"tiers"`
 }
 
 func (v *Vuln) validate() error {
@@ -253,6 +256,9 @@ func (v *Vuln) validate() error {
 			return fault.Newf(fault.Invalid, "vuln.feeds: two are called %s", v.Feeds[i].Name)
 		}
 		names[v.Feeds[i].Name] = true
+	}
+	if err := v.Tiers.Validate(); err != nil {
+		return fmt.Errorf("vuln.tiers: %w", err)
 	}
 	return nil
 }
@@ -271,7 +277,7 @@ func Default() Config {
 		Server:     Server{Listen: "127.0.0.1:8484", ShutdownGrace: 15 * time.Second},
 		Keys:       Keys{Rotation: defaultRotation()},
 		Inventory:  Inventory{TicketAfter: time.Minute},
-		Vuln:       Vuln{MaxAge: 48 * time.Hour},
+		Vuln:       Vuln{MaxAge: 48 * time.Hour, Tiers: tier.Default()},
 		Admission:  Admission{Cluster: "default"},
 		Registry:   Registry{MaxUploads: 64, MaxManifest: 4 << 20, ExchangeLife: 15 * time.Minute},
 		Identity:   Identity{RobotMaxLife: 90 * 24 * time.Hour},
@@ -379,6 +385,18 @@ func setScalar(v reflect.Value, text string) error {
 				return fmt.Errorf("want NAME=VALUE pairs with spaces between, each name once")
 			}
 			m[name] = value
+		}
+		v.Set(reflect.ValueOf(m))
+	case v.Type() == reflect.TypeFor[map[int]float64]():
+		m := map[int]float64{}
+		for _, pair := range strings.Fields(text) {
+			name, value, _ := strings.Cut(pair, "=")
+			n, err := strconv.Atoi(name)
+			f, err2 := strconv.ParseFloat(value, 64)
+			if _, twice := m[n]; err != nil || err2 != nil || twice {
+				return fmt.Errorf("want NUMBER=NUMBER pairs with spaces between, each once, such as 2=0.25 3=0.1")
+			}
+			m[n] = f
 		}
 		v.Set(reflect.ValueOf(m))
 	default:

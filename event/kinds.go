@@ -69,6 +69,7 @@ const (
 	FeedMatched         Kind = "feed.matched"
 	SBOMScanned         Kind = "sbom.scanned"
 	FindingOpened       Kind = "finding.opened"
+	VulnMissed          Kind = "vuln.missed"
 	VEXStated           Kind = "vex.stated"
 	VEXWithdrawn        Kind = "vex.withdrawn"
 	FindingResolved     Kind = "finding.resolved"
@@ -313,10 +314,12 @@ func table() []KindInfo {
 			{"id", "run, inv_..."}, {"estate", "what was scanned, estate_..."}, {"url", "of the forge"}, {"before", "the baseline until now, inv_...; empty: none"}, {"reason", "why"}}},
 		{FeedMatched, Domain, "An operation of an advisory feed was matched against everything stored: the receipt, also when nothing is affected.", []Field{
 			{"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "its number"}, {"advisories", "that changed"},
-			{"opened", "matches of component and advisory"}, {"resolved", "matches"}, {"artifacts", "newly affected"}}},
+			{"opened", "matches of component and advisory"}, {"resolved", "matches"}, {"artifacts", "newly affected"},
+			{"cpu_us", "processor time of matching, in microseconds"}, {"wall_us", "and by the clock"}}},
 		{SBOMScanned, Domain, "The components of a bill of materials were looked up in the advisories in force. The event's digest is what it describes.", []Field{
 			{"document", "its number"}, {"components", "how many"}, {"affected", "matches of component and advisory"}, {"unknown", "matches of which it cannot be told"},
-			{"unmatched", "components that no feed can know"}}},
+			{"unmatched", "components that no feed can know"}, {"tier", "that it had in the queue"}, {"new", "components never seen before, which alone were looked up"}, {"advisories", "looked at for them"},
+			{"cpu_us", "processor time of looking up, in microseconds"}, {"wall_us", "and by the clock"}, {"waited_us", "in the queue before"}}},
 		{VEXStated, Audit, "The site states whether flaws concern its artifacts: decided here, or another's document taken over.", []Field{
 			{"id", "of the statement, vex_..."}, {"source", "triage or import"}, {"author", "of an imported one, by its own word"}, {"reason", "that was given"},
 			{"statements", "how many"}, {"vulnerability", "of the first"}, {"status", "of the first"}, {"until", "when it ends, RFC 3339; absent: no end"}}},
@@ -328,6 +331,9 @@ func table() []KindInfo {
 		{FindingResolved, Domain, "Advisories affect an artifact no more: they changed, or were withdrawn. The event's digest is the artifact's.", []Field{
 			{"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "its number"}, {"advisories", "the first of them"}, {"count", "of all"},
 			{"malicious", "one was about a package that is itself the attack"}}},
+		{VulnMissed, Alert, "A scan came out clean and should not have: what affects the artifact was known, or published, before. The event's digest is the artifact's.", []Field{
+			{"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "that shows it"}, {"advisories", "the first of them"}, {"count", "of all"},
+			{"causes", "how many matches by cause: record (the advisory was here, and was corrected), matcher (it was here, and was judged otherwise), feed (by its own word it was published before, and came later)"}}},
 		{WorkloadStarted, Domain, "The first instance of a workload's container began to run a digest. The event's digest is what runs.", []Field{
 			{"namespace", "where"}, {"kind", "of the workload"}, {"name", "of the workload"}, {"container", "within it"}, {"image", "reference that was asked for"},
 			{"instances", "how many were seen"}, {"nodes", "the first of them"}}},

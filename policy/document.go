@@ -87,6 +87,7 @@ type Requirements struct {
 	Contract     string                   `yaml:"contract,omitempty" json:"contract,omitempty"` // "complete": all that the site's contract expects of the artifact is there; "in-time": and came in its time
 	Runner       *RunnerRequirement       `yaml:"runner,omitempty" json:"runner,omitempty"`     // the machines that built it
 	Builders     *BuildersRequirement     `yaml:"builders,omitempty" json:"builders,omitempty"` // how many built it, each by itself
+	Service      *ServiceRequirement      `yaml:"service,omitempty" json:"service,omitempty"`   // to which service it belongs, by the site's catalogue
 	// Vulnerabilities that an artifact may not have, and what must be known of them.
 	Vulnerabilities    *VulnerabilityRequirement `yaml:"vulnerabilities,omitempty" json:"vulnerabilities,omitempty"`
 	Components         *ComponentRequirement     `yaml:"components,omitempty" json:"components,omitempty"` // how old its components must be, and under which licences

@@ -60,6 +60,8 @@ type Facts struct {
 	// Vulnerabilities are its flaws, as far as this site knows; absent: it knows
 	// nothing of them.
 	Vulnerabilities *Vulnerabilities `json:"vulnerabilities,omitempty"`
+	// Service is whose it is, as far as this site knows; absent: no policy asked.
+	Service *ServiceFact `json:"service,omitempty"`
 	// Components are the ages and licences of its components, one for each requirement
 	// that asks for them.
 	Components []ComponentsFact `json:"components,omitempty"`

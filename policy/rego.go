@@ -41,12 +41,13 @@ const (
 // regoModule is one compiled module. It is evaluated by itself, so that several
 // modules are combined by AND and not, as rules of one package would be, by OR.
 type regoModule struct {
-	name  string
-	query rego.PreparedEvalQuery
-	allow bool // defines allow; without it, deny alone decides, beside requirements
-	deny  bool
-	warn  bool
-	flaws bool // it names vulnerabilities
+	name    string
+	query   rego.PreparedEvalQuery
+	allow   bool // defines allow; without it, deny alone decides, beside requirements
+	deny    bool
+	warn    bool
+	flaws   bool // it names vulnerabilities
+	service bool // it names the service
 	// runaway counts evaluations that did not end within their time.
 	runaway atomic.Int32
 }
@@ -87,7 +88,7 @@ func compileModule(m Module, beside bool) (*regoModule, error) {
 	if got := mod.Package.Path.String(); got != regoPackage {
 		return nil, fault.Newf(fault.Invalid, "package %s, want package assay.policy", strings.TrimPrefix(got, "data."))
 	}
-	out := &regoModule{name: m.Name, flaws: strings.Contains(m.Text, "vulnerabilities")}
+	out := &regoModule{name: m.Name, flaws: strings.Contains(m.Text, "vulnerabilities"), service: strings.Contains(m.Text, "service")}
 	if err := out.rules(mod); err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ type requirements struct {
 	source       *sourceRule
 	reports      []*reportRule
 	contract     string
+	service      *ServiceRequirement
 	runner       *runnerRule
 	builders     *buildersRule
 	vuln         *vulnRule
@@ -65,6 +66,12 @@ func (r *Requirements) compile() (*requirements, error) {
 			return nil, fmt.Errorf("runner: %w", err)
 		}
 	}
+	if r.Service != nil {
+		if err := r.Service.validate(); err != nil {
+			return nil, fmt.Errorf("service: %w", err)
+		}
+		out.service = r.Service
+	}
 	if r.Vulnerabilities != nil {
 		if out.vuln, err = r.Vulnerabilities.compile(); err != nil {
 			return nil, fmt.Errorf("vulnerabilities: %w", err)
@@ -83,8 +90,8 @@ func (r *Requirements) compile() (*requirements, error) {
 	if out.layouts, err = compileLayouts(r.Layouts, out.quality); err != nil {
 		return nil, err
 	}
-	if len(r.Signatures)+len(r.Attestations)+len(out.reports)+len(out.layouts) == 0 && r.Provenance == nil && r.Build == nil && r.Source == nil && r.Contract == "" && r.Runner == nil && r.Builders == nil && r.Vulnerabilities == nil && r.Components == nil {
-		return nil, fault.Newf(fault.Invalid, "requirements name nothing that must be there: want signatures, attestations, provenance, build, source, contract, vulnerabilities, components or reports such as tests")
+	if len(r.Signatures)+len(r.Attestations)+len(out.reports)+len(out.layouts) == 0 && r.Provenance == nil && r.Build == nil && r.Source == nil && r.Contract == "" && r.Runner == nil && r.Builders == nil && r.Vulnerabilities == nil && r.Components == nil && r.Service == nil {
+		return nil, fault.Newf(fault.Invalid, "requirements name nothing that must be there: want signatures, attestations, provenance, build, source, contract, service, vulnerabilities, components or reports such as tests")
 	}
 	names := map[string]bool{}
 	for i, s := range r.Signatures {
@@ -363,6 +370,9 @@ func (r *requirements) evaluate(ev *evaluation) {
 	}
 	for _, p := range r.reports {
 		p.evaluate(ev, &r.quality)
+	}
+	if r.service != nil {
+		r.service.evaluate(ev)
 	}
 	if r.contract != "" {
 		r.evaluateContract(ev)

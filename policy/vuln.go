@@ -138,8 +138,13 @@ func (r *vulnRule) evaluate(ev *evaluation, q *quality) {
 	if r.ids != nil {
 		r.evaluateSBOM(ev, f, q)
 	}
-	missing, mend := r.missing(f)
+	until, later := ev.facts.Service.matchesLater(ev.now)
+	missing, mend := r.missing(f, later)
 	known.Found = fmt.Sprintf("%d components of %d documents", f.Components, len(f.SBOMs))
+	if later && f.Scan == "pending" {
+		known.Found += fmt.Sprintf("; tier %d: matched in the background, until %s at the latest", ev.facts.Service.Tier, until.UTC().Format(time.RFC3339))
+		ev.expire(until)
+	}
 	known.Evidence = f.SBOMs[:min(len(f.SBOMs), 16)]
 	if len(missing) > 0 {
 		known.Status, known.Found, known.Mend = Fail, strings.Join(missing, "; "), mend
@@ -153,7 +158,7 @@ func (r *vulnRule) evaluate(ev *evaluation, q *quality) {
 
 // missing says what is not known and was not accepted, and how the first of it
 // is brought in.
-func (r *vulnRule) missing(f *Vulnerabilities) (out []string, mend string) {
+func (r *vulnRule) missing(f *Vulnerabilities, later bool) (out []string, mend string) {
 	add := func(is bool, word, found, how string) {
 		if is && !slices.Contains(r.accept, word) {
 			out = append(out, found)
@@ -163,7 +168,7 @@ func (r *vulnRule) missing(f *Vulnerabilities) (out []string, mend string) {
 		}
 	}
 	add(f.Scan == "no_sbom", "", "no bill of materials", "assay sbom TARGET --attest  # or have the build attest one")
-	add(f.Scan == "pending", "", "a bill of materials is not looked up yet", "ask again in a moment")
+	add(f.Scan == "pending" && !later, "", "a bill of materials is not looked up yet", "ask again in a moment")
 	add(len(f.Incomplete) > 0, "sbom-incomplete", "the bill of materials is incomplete: "+clip(strings.Join(f.Incomplete, ", "), 200), "attest one that holds everything, or accept sbom-incomplete")
 	add(f.Unmatched > 0, "component", fmt.Sprintf("%d components are of a kind that no feed knows", f.Unmatched), "accept component")
 	add(f.ReleaseUnknown > 0, "release", fmt.Sprintf("%d components of a distribution whose release is not known", f.ReleaseUnknown), "give the package URLs their distro")

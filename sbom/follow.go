@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 	"time"
 
 	"assay/artifact"
@@ -15,6 +16,7 @@ import (
 	"assay/evidence"
 	"assay/internal/fault"
 	"assay/store"
+	"assay/store/lane"
 )
 
 // Evidence gives verified bundles; evidence.Store is one.
@@ -29,7 +31,14 @@ type Follower struct {
 	Events   *event.Log
 	Evidence Evidence
 	Logger   *slog.Logger
-	wake     chan struct{}
+	// Lanes say what is read first; nil: what came first.
+	Lanes lane.Lanes
+	// Readers is how many documents are read at once, besides one that somebody
+	// waits for; 0: 1.
+	Readers int
+
+	wake chan struct{}
+	busy sync.Map // attestations that are being read here
 }
 
 // IsPredicate says whether statements of this type carry a bill of materials.
@@ -52,14 +61,22 @@ func (f *Follower) Run(ctx context.Context) error {
 	if f.Logger == nil {
 		f.Logger = slog.New(slog.DiscardHandler)
 	}
-	f.wake = make(chan struct{}, 1)
+	if f.Lanes == nil {
+		f.Lanes = lane.One{}
+	}
+	f.Readers = max(f.Readers, 1)
+	f.wake = make(chan struct{}, f.Readers+1)
 	done := make(chan error, 2)
 	go func() { done <- f.Events.Consume(ctx, "sbom", f.note(IsPredicate), event.AttestationIngested) }()
 	// A cursor of their own: overlays came later than documents, and a site that
 	// has some reads them from the first on.
 	go func() { done <- f.Events.Consume(ctx, "sbom-overlay", f.note(isOverlay), event.AttestationIngested) }()
-	err := f.work(ctx)
-	return errors.Join(err, <-done, <-done)
+	var wg sync.WaitGroup
+	for i := range f.Readers + 1 {
+		wg.Go(func() { f.work(ctx, i == 0) })
+	}
+	wg.Wait()
+	return errors.Join(<-done, <-done)
 }
 
 // note puts new statements of wanted types into the queue.
@@ -79,15 +96,14 @@ func (f *Follower) note(wanted func(predicateType string) bool) func(context.Con
 			if !wanted(body.PredicateType) {
 				continue
 			}
-			if _, err := tx.Exec(ctx, `INSERT INTO sbom_pending (attestation, asked, tries) VALUES (?, ?, 0) ON CONFLICT (attestation) DO NOTHING`, body.ID, store.Micros(tx.Now())); err != nil {
+			tier, err := f.Lanes.Tier(ctx, tx, e.Digest)
+			if err != nil {
 				return err
 			}
-			tx.OnCommit(func() {
-				select {
-				case f.wake <- struct{}{}:
-				default:
-				}
-			})
+			if _, err := tx.Exec(ctx, `INSERT INTO sbom_pending (attestation, asked, tries, tier) VALUES (?, ?, 0, ?) ON CONFLICT (attestation) DO NOTHING`, body.ID, store.Micros(tx.Now()), tier); err != nil {
+				return err
+			}
+			tx.OnCommit(f.rouse)
 		}
 		return nil
 	}
@@ -95,14 +111,23 @@ func (f *Follower) note(wanted func(predicateType string) bool) func(context.Con
 
 func isOverlay(predicateType string) bool { return predicateType == attestation.PredicateSBOMOverlay }
 
-func (f *Follower) work(ctx context.Context) error {
-	for ctx.Err() == nil {
-		id, err := f.next(ctx)
+// rouse wakes all who read.
+func (f *Follower) rouse() {
+	for range f.Readers + 1 {
+		select {
+		case f.wake <- struct{}{}:
+		default:
+			return
+		}
+	}
+}
+
+func (f *Follower) work(ctx context.Context, urgentAlone bool) {
+	for turn := 0; ctx.Err() == nil; turn++ {
+		id, tier, err := f.next(ctx, lane.Next(f.Lanes, turn, urgentAlone))
 		switch {
 		case err == nil && id != "":
-			if err := f.read(ctx, id); err != nil && ctx.Err() == nil {
-				f.Logger.ErrorContext(ctx, "an SBOM could not be read and is tried again", "attestation", id, "error", err)
-			}
+			f.one(ctx, id, tier)
 			continue
 		case err != nil && ctx.Err() == nil:
 			f.Logger.ErrorContext(ctx, "the queue of SBOMs could not be read", "error", err)
@@ -110,20 +135,48 @@ func (f *Follower) work(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case <-f.wake:
-		case <-time.After(2 * time.Second):
+		case <-time.After(f.idle()):
 		}
 	}
-	return nil
 }
 
-// next takes the oldest that is due: one that failed waits longer each time, so
-// that it never keeps others from being read.
-func (f *Follower) next(ctx context.Context) (id string, err error) {
+// idle is how long until it is looked again: sooner where something waits for its
+// budget.
+func (f *Follower) idle() time.Duration {
+	if len(f.Lanes.Ready()) < lane.Tiers {
+		return 200 * time.Millisecond
+	}
+	return 2 * time.Second
+}
+
+// one reads what was taken. A document that takes longer than its first wait is
+// not read twice at once.
+func (f *Follower) one(ctx context.Context, id string, tier int) {
+	if _, taken := f.busy.LoadOrStore(id, true); taken {
+		return
+	}
+	defer f.busy.Delete(id)
+	done := lane.Measure()
+	err := f.read(ctx, id)
+	cost := done()
+	f.Lanes.Spent(tier, cost.CPU)
+	if err == nil {
+		err = f.Store.took(ctx, id, cost)
+	}
+	if err != nil && ctx.Err() == nil {
+		f.Logger.ErrorContext(ctx, "an SBOM could not be read and is tried again", "attestation", id, "error", err)
+	}
+}
+
+// next takes one that is due, of the tiers whose turn it is: one that failed waits
+// longer each time, so that it never keeps others from being read.
+func (f *Follower) next(ctx context.Context, turn lane.Turn) (id string, tier int, err error) {
 	err = f.Store.db.Update(ctx, func(tx *store.Tx) error {
 		id = ""
 		var tries int64
 		now := store.Micros(tx.Now())
-		err := tx.QueryRow(ctx, `SELECT attestation, tries FROM sbom_pending WHERE asked <= ? ORDER BY asked, attestation LIMIT 1`, now).Scan(&id, &tries)
+		where, args, order := turn.SQL("asked")
+		err := tx.QueryRow(ctx, `SELECT attestation, tries, tier FROM sbom_pending WHERE `+where+` AND asked <= ? ORDER BY `+order+`, attestation LIMIT 1`, append(args, now)...).Scan(&id, &tries, &tier)
 		if errors.Is(err, fault.NotFound) {
 			return nil
 		}
@@ -134,7 +187,7 @@ func (f *Follower) next(ctx context.Context) (id string, err error) {
 		_, err = tx.Exec(ctx, `UPDATE sbom_pending SET tries = tries + 1, asked = ? WHERE attestation = ?`, now+wait.Microseconds(), id)
 		return err
 	})
-	return id, err
+	return id, tier, err
 }
 
 func (f *Follower) read(ctx context.Context, id string) error {

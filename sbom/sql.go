@@ -78,7 +78,15 @@ CREATE TABLE sbom_pending (
 	attestation TEXT   NOT NULL PRIMARY KEY,
 	asked       BIGINT NOT NULL,
 	tries       BIGINT NOT NULL
-);`, uploadTable, overlayTables}}
+);`, uploadTable, overlayTables, tierColumns}}
+
+// tierColumns say of which tier what waits is, and what reading a document took,
+// in microseconds.
+const tierColumns = `
+ALTER TABLE sbom_pending ADD COLUMN tier BIGINT NOT NULL DEFAULT 1;
+CREATE INDEX sbom_pending_tier ON sbom_pending (tier, asked);
+ALTER TABLE sbom_document ADD COLUMN read_cpu BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE sbom_document ADD COLUMN read_wall BIGINT NOT NULL DEFAULT 0;`
 
 const uploadTable = `
 CREATE TABLE sbom_upload (

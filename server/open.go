@@ -54,6 +54,7 @@ import (
 	"assay/vuln/finding"
 	"assay/vuln/malware"
 	"assay/vuln/risk"
+	"assay/vuln/tier"
 	"assay/vuln/vex"
 	"assay/webhook"
 
@@ -80,6 +81,7 @@ type parts struct {
 	services        []inventory.Spec // of the configuration
 	inventory       *inventory.Store
 	risk            *risk.Scorer
+	tiers           *tier.Book
 	tickets         *ticket.Book
 	assigned        atomic.Pointer[inventory.Catalogue] // that what runs was brought to
 	evidence        *evidence.Store
@@ -115,7 +117,7 @@ func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, feed.Migrations, exploit.Migrations, upstream.Migrations, finding.Migrations, canary.Migrations, vex.Migrations, malware.Migrations, baseline.Migrations,
 		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, forge.Migrations, vouchMigrations, transfer.Migrations,
-		contract.Migrations, inventory.Migrations, admission.Migrations, supply.Migrations, ticket.Migrations, ui.Migrations,
+		contract.Migrations, inventory.Migrations, admission.Migrations, supply.Migrations, ticket.Migrations, ui.Migrations, tier.Migrations,
 	}
 }
 
@@ -356,6 +358,9 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 		return err
 	}
 	s.openRisk()
+	if err := s.openTiers(); err != nil {
+		return err
+	}
 	s.onClose("evidence", s.evidence.Close)
 	if err := s.openRunners(); err != nil {
 		return err

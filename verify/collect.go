@@ -38,10 +38,11 @@ type gathering struct {
 	policy   *policy.Policy
 	cache    *verdicts // nil: none
 	epoch    int64
-	runners  RunnerSource // nil: nothing was compared
-	flaws    FlawSource   // nil: nothing is known of vulnerabilities
-	links    []linked     // for the layouts that the policy names
-	stated   []statedVEX  // by whom the policy names
+	runners  RunnerSource  // nil: nothing was compared
+	flaws    FlawSource    // nil: nothing is known of vulnerabilities
+	services ServiceSource // nil: nothing is known of services
+	links    []linked      // for the layouts that the policy names
+	stated   []statedVEX   // by whom the policy names
 	// components knows what artifacts are made of; nil: nothing is known of that.
 	components ComponentSource
 	never      map[string]bool // fingerprints of the own decision keys, which are no evidence

@@ -69,6 +69,9 @@ type Options struct {
 	// Components knows what artifacts are made of; nil: nothing is known of that.
 	Components ComponentSource
 
+	// Services knows whose artifacts are; nil: nothing is known of it.
+	Services ServiceSource
+
 	MaxValidity time.Duration // a decision holds at most this long; default 24 h
 	Timeout     time.Duration // of one decision; default 60 s
 	// CacheEntries bounds the decisions kept in memory (default 20,000), and

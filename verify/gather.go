@@ -51,9 +51,14 @@ func (g *gathering) gather(ctx context.Context, src EvidenceSource, scope policy
 	if err := g.linkRunners(ctx, g.runners); err != nil {
 		return err
 	}
+	service, err := g.enterService(ctx, g.services, now)
+	if err != nil {
+		return err
+	}
 	if err := g.enterVulnerabilities(ctx, g.flaws, now); err != nil {
 		return err
 	}
+	g.enterWaiting(service)
 	if err := g.enterComponents(ctx, now); err != nil {
 		return err
 	}

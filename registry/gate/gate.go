@@ -90,6 +90,11 @@ type Options struct {
 	// epoch has risen.
 	Revocations func(ctx context.Context) (list []Revocation, epoch int64, err error)
 
+	// Await waits, for a bounded time, until what is known of a digest's flaws is
+	// found out, where the gate is to wait for it; nil: it never does. It is asked
+	// when evidence was pushed, and a policy looks at flaws.
+	Await func(ctx context.Context, repository string, digest artifact.Digest) error
+
 	Clock      clock.Clock           // nil: clock.System
 	Logger     *slog.Logger          // nil: discard
 	Registerer prometheus.Registerer // nil: no metrics

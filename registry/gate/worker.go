@@ -43,6 +43,11 @@ func (g *Gate) Run(ctx context.Context) error {
 				g.o.Logger.ErrorContext(ctx, "the gate no longer hears of evidence", "error", err)
 			}
 		})
+		wg.Go(func() {
+			if err := g.o.Events.Consume(ctx, "gate-decisions", g.decidedAgain, event.DecisionChanged); err != nil && ctx.Err() == nil {
+				g.o.Logger.ErrorContext(ctx, "the gate no longer hears of decisions", "error", err)
+			}
+		})
 	}
 	tick := time.NewTicker(workEvery)
 	defer tick.Stop()
@@ -358,6 +363,7 @@ func (i ingester) Referrer(ctx context.Context, subject artifact.Digest, reposit
 	if err := i.next.Referrer(ctx, subject, repository, manifest, artifactType); err != nil {
 		return err
 	}
+	i.g.await(ctx, repository, subject)
 	if err := i.g.Settle(ctx, repository, subject, "evidence arrived"); err != nil {
 		i.g.o.Logger.WarnContext(ctx, "evidence arrived, and no decision could be made yet", "repository", repository, "digest", string(subject), "error", err)
 	}

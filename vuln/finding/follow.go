@@ -11,6 +11,7 @@ import (
 	"assay/event"
 	"assay/internal/fault"
 	"assay/store"
+	"assay/store/lane"
 )
 
 // Follower has every new bill of materials and every operation of a feed matched,
@@ -20,13 +21,19 @@ type Follower struct {
 	Matcher *Matcher
 	Events  *event.Log
 	Logger  *slog.Logger
-	wake    chan struct{}
+	// Lanes say what is matched first; nil: what came first. Operations of feeds are
+	// of tier 1: what they change is matched against everything, whatever its tier.
+	Lanes lane.Lanes
+	wake  chan struct{}
 }
 
 // Run follows until ctx ends.
 func (f *Follower) Run(ctx context.Context) error {
 	if f.Logger == nil {
 		f.Logger = slog.New(slog.DiscardHandler)
+	}
+	if f.Lanes == nil {
+		f.Lanes = lane.One{}
 	}
 	f.wake = make(chan struct{}, 1)
 	done := make(chan error, 1)
@@ -57,8 +64,12 @@ func (f *Follower) note(ctx context.Context, tx *store.Tx, batch []event.Event) 
 			if err != nil {
 				return err
 			}
+			tier, err := f.Lanes.Tier(ctx, tx, e.Digest)
+			if err != nil {
+				return err
+			}
 			for _, id := range rows {
-				if err := noted(ctx, tx, aDocument, strconv.FormatInt(id, 10)); err != nil {
+				if err := noted(ctx, tx, aDocument, strconv.FormatInt(id, 10), tier); err != nil {
 					return err
 				}
 			}
@@ -72,7 +83,7 @@ func (f *Follower) note(ctx context.Context, tx *store.Tx, batch []event.Event) 
 			kind, id = anOperation, strconv.FormatInt(body.Operation, 10)
 		}
 		if kind != "" {
-			if err := noted(ctx, tx, kind, id); err != nil {
+			if err := noted(ctx, tx, kind, id, 1); err != nil {
 				return err
 			}
 		}
@@ -86,8 +97,12 @@ func (f *Follower) note(ctx context.Context, tx *store.Tx, batch []event.Event) 
 	return nil
 }
 
-func noted(ctx context.Context, tx *store.Tx, kind, id string) error {
-	_, err := tx.Exec(ctx, `INSERT INTO finding_pending (kind, id, asked, tries) VALUES (?, ?, ?, 0) ON CONFLICT (kind, id) DO NOTHING`, kind, id, store.Micros(tx.Now()))
+// noted puts a piece of work into the queue. One that is there already becomes as
+// urgent as it is now.
+func noted(ctx context.Context, tx *store.Tx, kind, id string, tier int) error {
+	_, err := tx.Exec(ctx, `INSERT INTO finding_pending (kind, id, asked, tries, tier) VALUES (?, ?, ?, 0, ?)
+		ON CONFLICT (kind, id) DO UPDATE SET tier = CASE WHEN finding_pending.tier > excluded.tier THEN excluded.tier ELSE finding_pending.tier END`,
+		kind, id, store.Micros(tx.Now()), tier)
 	return err
 }
 
@@ -120,7 +135,7 @@ func (f *Follower) work(ctx context.Context) {
 			_ = f.Matcher.db.Release(context.WithoutCancel(ctx), matchLease, holder) // it ends by itself
 		}
 	}()
-	for ctx.Err() == nil {
+	for turn := 0; ctx.Err() == nil; turn++ {
 		var err error
 		worked := false
 		if time.Now().After(renew) {
@@ -131,7 +146,7 @@ func (f *Follower) work(ctx context.Context) {
 			renew = time.Now().Add(matchTTL / 3)
 		}
 		if err == nil && held {
-			worked, err = f.next(ctx)
+			worked, err = f.next(ctx, lane.Next(f.Lanes, turn, false))
 		}
 		if err != nil && ctx.Err() == nil {
 			f.Logger.ErrorContext(ctx, "matching failed and is tried again", "error", err)
@@ -142,50 +157,79 @@ func (f *Follower) work(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-f.wake:
-		case <-time.After(2 * time.Second):
+		case <-time.After(f.idle()):
 		}
 	}
 }
 
-// next does the oldest piece of work that is due; one that failed waits longer
-// each time and keeps no other from being done.
-func (f *Follower) next(ctx context.Context) (worked bool, err error) {
-	var kind, id string
-	err = f.Matcher.db.Update(ctx, func(tx *store.Tx) error {
-		kind, id = "", ""
-		var tries int64
-		now := store.Micros(tx.Now())
-		err := tx.QueryRow(ctx, `SELECT kind, id, tries FROM finding_pending WHERE asked <= ? ORDER BY asked, kind, id LIMIT 1`, now).Scan(&kind, &id, &tries)
-		if errors.Is(err, fault.NotFound) {
-			kind = ""
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		wait := min(10*time.Second<<min(tries, 10), time.Hour)
-		_, err = tx.Exec(ctx, `UPDATE finding_pending SET tries = tries + 1, asked = ? WHERE kind = ? AND id = ?`, now+wait.Microseconds(), kind, id)
-		return err
-	})
-	if err != nil || kind == "" {
+// idle is how long until it is looked again: sooner where something waits for its
+// budget.
+func (f *Follower) idle() time.Duration {
+	if len(f.Lanes.Ready()) < lane.Tiers {
+		return 200 * time.Millisecond
+	}
+	return 2 * time.Second
+}
+
+// work is a piece of it.
+type work struct {
+	kind, id string
+	tier     int
+	since    time.Time // when it was first asked for, of one that was not tried before
+}
+
+// next does a piece of work that is due, of the tiers whose turn it is; one that
+// failed waits longer each time and keeps no other from being done.
+func (f *Follower) next(ctx context.Context, turn lane.Turn) (worked bool, err error) {
+	w, err := f.take(ctx, turn)
+	if err != nil || w.kind == "" {
 		return false, err
 	}
-	number, err := strconv.ParseInt(id, 10, 64)
+	number, err := strconv.ParseInt(w.id, 10, 64)
 	if err != nil {
 		return true, fault.Wrap(fault.Tampered, err)
 	}
-	if kind == aDocument {
-		err = f.Matcher.Scan(ctx, number)
+	done := lane.Measure()
+	if w.kind == aDocument {
+		err = f.Matcher.scan(ctx, number, &w)
 	} else {
 		err = f.operation(ctx, number)
+	}
+	cost := done()
+	if w.kind == aDocument {
+		f.Lanes.Spent(w.tier, cost.CPU)
 	}
 	if err != nil {
 		return true, err
 	}
 	return true, f.Matcher.db.Update(ctx, func(tx *store.Tx) error {
-		_, err := tx.Exec(ctx, `DELETE FROM finding_pending WHERE kind = ? AND id = ?`, kind, id)
+		_, err := tx.Exec(ctx, `DELETE FROM finding_pending WHERE kind = ? AND id = ?`, w.kind, w.id)
 		return err
 	})
+}
+
+func (f *Follower) take(ctx context.Context, turn lane.Turn) (w work, err error) {
+	err = f.Matcher.db.Update(ctx, func(tx *store.Tx) error {
+		w = work{}
+		var tries, asked int64
+		now := store.Micros(tx.Now())
+		where, args, order := turn.SQL("asked")
+		err := tx.QueryRow(ctx, `SELECT kind, id, tier, tries, asked FROM finding_pending WHERE `+where+` AND asked <= ? ORDER BY `+order+`, kind, id LIMIT 1`, append(args, now)...).Scan(&w.kind, &w.id, &w.tier, &tries, &asked)
+		if errors.Is(err, fault.NotFound) {
+			w.kind = ""
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if tries == 0 {
+			w.since = store.Time(asked)
+		}
+		wait := min(10*time.Second<<min(tries, 10), time.Hour)
+		_, err = tx.Exec(ctx, `UPDATE finding_pending SET tries = tries + 1, asked = ? WHERE kind = ? AND id = ?`, now+wait.Microseconds(), w.kind, w.id)
+		return err
+	})
+	return w, err
 }
 
 func (f *Follower) operation(ctx context.Context, id int64) error {

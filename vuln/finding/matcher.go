@@ -8,11 +8,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"assay/artifact"
 	"assay/event"
 	"assay/internal/fault"
 	"assay/store"
+	"assay/store/lane"
 	"assay/vuln"
 	"assay/vuln/exploit"
 	"assay/vuln/feed"
@@ -24,6 +26,7 @@ type Matcher struct {
 	feeds    *feed.Store
 	exploits *exploit.Store
 	index    *vuln.Index
+	met      *metrics
 
 	mu     sync.Mutex // one change at a time
 	loaded bool
@@ -32,7 +35,7 @@ type Matcher struct {
 // New makes a matcher over a database that was migrated with [Migrations], and
 // those of sbom, feed and event.
 func New(db *store.DB, feeds *feed.Store, exploits *exploit.Store) *Matcher {
-	return &Matcher{db: db, feeds: feeds, exploits: exploits, index: vuln.NewIndex()}
+	return &Matcher{db: db, feeds: feeds, exploits: exploits, index: vuln.NewIndex(), met: newMetrics()}
 }
 
 // Index is what the matcher answers from.
@@ -118,19 +121,26 @@ type newComponent struct {
 // the document into the index. A document that was scanned already is left as it
 // is.
 func (m *Matcher) Scan(ctx context.Context, document int64) error {
+	return m.scan(ctx, document, &work{tier: 1})
+}
+
+func (m *Matcher) scan(ctx context.Context, document int64, w *work) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.load(ctx); err != nil {
 		return err
 	}
+	took := costOfScan{work: w, measure: lane.Measure()}
+	defer took.stop()
 	subject, all, fresh, err := m.document(ctx, document)
 	if err != nil || subject == "" {
 		return err
 	}
 	matches := map[int64][]match{}
+	took.fresh = len(fresh)
 	for i := range fresh {
 		c := &fresh[i]
-		if matches[c.id], err = m.lookUp(ctx, c); err != nil {
+		if matches[c.id], err = m.lookUp(ctx, c, &took.advisories); err != nil {
 			return err
 		}
 	}
@@ -146,7 +156,7 @@ func (m *Matcher) Scan(ctx context.Context, document int64) error {
 		}
 		fresh = fresh[n:]
 	}
-	done, err := m.scanned(ctx, document, subject, len(all))
+	done, err := m.scanned(ctx, document, subject, len(all), &took)
 	if err == nil && done {
 		m.index.Occur(document, all...)
 	}
@@ -200,7 +210,7 @@ type match struct {
 
 // lookUp finds how a component is named in advisories, and what those in force
 // say about it.
-func (m *Matcher) lookUp(ctx context.Context, c *newComponent) ([]match, error) {
+func (m *Matcher) lookUp(ctx context.Context, c *newComponent, looked *int) ([]match, error) {
 	p, err := artifact.ParsePURL(c.key)
 	if err != nil { // "name:…": a component without a package URL
 		c.state = kindUnknown
@@ -220,6 +230,7 @@ func (m *Matcher) lookUp(ctx context.Context, c *newComponent) ([]match, error) 
 		if err != nil {
 			return nil, err
 		}
+		*looked += len(records)
 		for _, r := range records {
 			out = merge(out, judge(r, cand)...)
 		}
@@ -292,10 +303,13 @@ func openMatch(ctx context.Context, tx *store.Tx, component int64, f match, now,
 
 // scanned notes that a document is looked up, with what was found about its
 // subject; a receipt also when that is nothing.
-func (m *Matcher) scanned(ctx context.Context, document int64, subject string, components int) (done bool, err error) {
+func (m *Matcher) scanned(ctx context.Context, document int64, subject string, components int, took *costOfScan) (done bool, err error) {
+	took.stop()
 	err = m.db.Update(ctx, func(tx *store.Tx) error {
 		done = false
-		n, err := tx.Exec(ctx, `INSERT INTO finding_scan (document, subject, scanned, components) VALUES (?, ?, ?, ?) ON CONFLICT (document) DO NOTHING`, document, subject, store.Micros(tx.Now()), components)
+		waited := took.waited(tx.Now())
+		n, err := tx.Exec(ctx, `INSERT INTO finding_scan (document, subject, scanned, components, tier, fresh, advisories, cpu, wall, waited) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (document) DO NOTHING`,
+			document, subject, store.Micros(tx.Now()), components, took.tier, took.fresh, took.advisories, took.CPU.Microseconds(), took.Wall.Microseconds(), waited.Microseconds())
 		if err != nil || n == 0 {
 			return err
 		}
@@ -310,8 +324,12 @@ func (m *Matcher) scanned(ctx context.Context, document int64, subject string, c
 		}
 		return event.Append(ctx, tx, event.Event{Kind: event.SBOMScanned, Digest: artifact.Digest(subject), Actor: actor, Body: map[string]any{
 			"document": document, "components": components, "affected": affected, "unknown": unknown, "unmatched": unmatched,
+			"tier": took.tier, "new": took.fresh, "advisories": took.advisories, "cpu_us": took.CPU.Microseconds(), "wall_us": took.Wall.Microseconds(), "waited_us": waited.Microseconds(),
 		}})
 	})
+	if err == nil && done {
+		m.met.scanned(took)
+	}
 	return done, err
 }
 
@@ -328,7 +346,8 @@ func (m *Matcher) Apply(ctx context.Context, op feed.Operation) error {
 	if err != nil {
 		return err
 	}
-	a := applying{m: m, op: op, feed: key}
+	a := applying{m: m, op: op, feed: key, measure: lane.Measure()}
+	defer a.stop()
 	err = m.feeds.Changed(ctx, op.ID, func(c feed.Change) error {
 		a.advisories++
 		if op.State == feed.Superseded {
@@ -346,7 +365,14 @@ func (m *Matcher) Apply(ctx context.Context, op feed.Operation) error {
 		if len(hits) == 0 && !standing[c.ID] {
 			return nil
 		}
-		return a.change(ctx, c.ID, hits)
+		var s *suspect
+		if len(hits) > 0 {
+			var err error
+			if s, err = a.suspect(ctx, c); err != nil {
+				return err
+			}
+		}
+		return a.change(ctx, c.ID, hits, s)
 	})
 	if err != nil {
 		return err
@@ -383,10 +409,22 @@ type applying struct {
 	op         feed.Operation
 	feed       string
 	advisories int
+	since      *time.Time // when the feed first came into force, once it was asked
+
+	measure func() lane.Cost
+	cost    lane.Cost
+}
+
+// stop ends the measuring, once.
+func (a *applying) stop() lane.Cost {
+	if a.measure != nil {
+		a.cost, a.measure = a.measure(), nil
+	}
+	return a.cost
 }
 
 // change brings the matches of one advisory to what the index says.
-func (a *applying) change(ctx context.Context, advisory string, hits []vuln.Hit) error {
+func (a *applying) change(ctx context.Context, advisory string, hits []vuln.Hit, s *suspect) error {
 	return a.m.db.Update(ctx, func(tx *store.Tx) error {
 		now := store.Micros(tx.Now())
 		was := map[int64]match{}
@@ -425,6 +463,11 @@ func (a *applying) change(ctx context.Context, advisory string, hits []vuln.Hit)
 				}
 				now++ // the key holds the time
 			}
+			if !is { // what was unknown did not come out clean
+				if err := a.miss(ctx, tx, s, advisory, h, now); err != nil {
+					return err
+				}
+			}
 			if err := openMatch(ctx, tx, h.Component, f, now, a.op.ID); err != nil {
 				return err
 			}
@@ -455,9 +498,17 @@ func (a *applying) tell(ctx context.Context) error {
 		return err
 	}
 	events = append(events, more...)
+	if more, err = a.missed(ctx); err != nil {
+		return err
+	}
+	events = append(events, more...)
+	cost := a.stop()
+	if err := a.record(ctx, opened, closed, cost); err != nil {
+		return err
+	}
 	events = append(events, event.Event{Kind: event.FeedMatched, Actor: actor, Body: map[string]any{
 		"feed": a.op.Name, "ecosystem": a.op.Ecosystem, "operation": a.op.ID, "advisories": a.advisories,
-		"opened": opened, "resolved": closed, "artifacts": artifacts,
+		"opened": opened, "resolved": closed, "artifacts": artifacts, "cpu_us": cost.CPU.Microseconds(), "wall_us": cost.Wall.Microseconds(),
 	}})
 	for len(events) > 0 {
 		n := min(len(events), 500)

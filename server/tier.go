@@ -1,0 +1,148 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"assay/artifact"
+	"assay/event"
+	"assay/policy"
+	"assay/store"
+	"assay/verify"
+	"assay/vuln/tier"
+)
+
+// openTiers makes what says how critical artifacts are.
+func (s *Server) openTiers() (err error) {
+	s.tiers, err = tier.New(tier.Options{DB: s.db, Inventory: s.inventory, Stored: storedPlaces, Rules: s.cfg.Vuln.Tiers, Clock: s.clock, Registerer: s.reg})
+	if err != nil {
+		return err
+	}
+	return s.vulnerabilities.Findings.Register(s.reg)
+}
+
+// storedPlaces says in which repositories a digest lies, and which indexes name
+// it.
+func storedPlaces(ctx context.Context, tx *store.Tx, digest artifact.Digest) (repositories []string, indexes []artifact.Digest, err error) {
+	if err := pairs(ctx, tx, func(repository, _ string) { repositories = append(repositories, repository) },
+		`SELECT repository, digest FROM registry_manifest WHERE digest = ? ORDER BY repository`, string(digest)); err != nil {
+		return nil, nil, err
+	}
+	err = pairs(ctx, tx, func(index, _ string) { indexes = append(indexes, artifact.Digest(index)) },
+		`SELECT DISTINCT manifest, child FROM registry_reference WHERE kind = 1 AND child = ? ORDER BY manifest LIMIT 1000`, string(digest))
+	return repositories, indexes, err
+}
+
+// awaitMatch has what waits about a digest matched now, where its tier wants that,
+// and waits for it.
+func (s *Server) awaitMatch(ctx context.Context, repository string, digest artifact.Digest) error {
+	_, err := s.tiers.Await(ctx, s.sboms, digest, repository)
+	return err
+}
+
+// serviceFacts gives the decision engine whose artifacts are.
+type serviceFacts struct{ s *Server }
+
+// Service is what the catalogue and the inventory say of an artifact.
+func (f serviceFacts) Service(ctx context.Context, subject policy.Subject) (out *verify.Service, within time.Duration, err error) {
+	repository := subject.Repository
+	if subject.Registry != "" {
+		repository = "" // of another registry: what lies here by that name is somebody else
+	}
+	err = f.s.db.View(ctx, func(tx *store.Tx) error {
+		st, err := f.s.tiers.Of(ctx, tx, subject.Digest, repository)
+		if err != nil {
+			return err
+		}
+		out = &verify.Service{Fact: policy.ServiceFact{
+			Tier: st.Tier, TierSource: st.Source, Catalogue: st.Catalogue, Names: st.Services, Team: st.Team, Owned: st.Owned, Env: st.Environment, Exposure: st.Exposure,
+			Production: st.Production, Reported: st.Known, Match: "wait",
+		}}
+		within = 0
+		if rules := f.s.tiers.Rules(); !rules.Gated(st.Tier) {
+			out.Fact.Match, within = "background", rules.Within
+		}
+		p, err := f.s.tiers.Pending(ctx, tx, f.s.sboms, subject.Digest)
+		if err != nil {
+			return err
+		}
+		for _, w := range p.Unread {
+			out.Waiting = append(out.Waiting, w.Attestation)
+		}
+		out.Since = p.Since
+		return nil
+	})
+	return out, within, err
+}
+
+// followTiers has decisions made again whose artifacts became more or less
+// critical: when the catalogue changed, and when something began or ceased to run
+// in production.
+func (s *Server) followTiers(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() {
+		done <- s.events.Consume(ctx, "tiers", s.runsOtherwise, event.WorkloadStarted, event.WorkloadStopped)
+	}()
+	err := s.atOnceAndEvery(inventoryPoll, s.stirServices)(ctx)
+	if more := <-done; err == nil {
+		err = more
+	}
+	return err
+}
+
+// stirServices has all decisions made again that rest on services, once for each
+// change of what the catalogue says.
+func (s *Server) stirServices(ctx context.Context) error {
+	book := s.catalogue()
+	if book == nil {
+		return nil // the documents are not loaded yet
+	}
+	now := book.Fingerprint()
+	return s.db.Update(ctx, func(tx *store.Tx) error {
+		changed, err := tier.Mark(ctx, tx, tier.MarkCatalogue, now)
+		if err != nil || !changed {
+			return err
+		}
+		return s.engine.StirServices(ctx, tx)
+	})
+}
+
+// runsOtherwise stirs the decisions about what lies where an image came from that
+// began to run, or ceased to.
+func (s *Server) runsOtherwise(ctx context.Context, tx *store.Tx, batch []event.Event) error {
+	for i := range batch {
+		e := &batch[i]
+		var body struct {
+			Image string `json:"image"`
+		}
+		if err := e.Decode(&body); err != nil {
+			return err
+		}
+		if err := s.engine.StirDigest(ctx, tx, e.Digest); err != nil {
+			return err
+		}
+		at := s.inventory.PlaceOf(body.Image)
+		if at.Host != "" || at.Repository == "" {
+			continue
+		}
+		// Only when the repository's standing changed by it: instances come and go.
+		runs, err := s.inventory.RunsFrom(ctx, tx, at)
+		if err != nil {
+			return err
+		}
+		word := "no"
+		if runs {
+			word = "yes"
+		}
+		changed, err := tier.Mark(ctx, tx, tier.MarkProduction+at.Repository, word)
+		if err != nil {
+			return err
+		}
+		if changed {
+			if err := s.engine.StirThese(ctx, tx, `SELECT digest FROM registry_manifest WHERE repository = ?`, at.Repository); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
