@@ -18,6 +18,7 @@ import (
 	"assay/vuln/feed"
 	"assay/vuln/feed/upstream"
 	"assay/vuln/finding"
+	"assay/vuln/tier"
 	"assay/vuln/vex"
 )
 
@@ -32,7 +33,8 @@ type Vulnerabilities struct {
 	Upstreams *upstream.Upstreams
 	Canaries  *canary.Canaries
 	MaxAge    time.Duration // of a feed, before it is stale
-	Temp      string        // folder for archives on their way in
+	Tiers     tier.Rules
+	Temp      string // folder for archives on their way in
 }
 
 // maxFeed is the largest archive that is taken in, in bytes: some four times the

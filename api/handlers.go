@@ -79,7 +79,7 @@ func (a *API) table() []Route {
 		a.inventoryRoutes(),
 		a.clusterRoutes(),
 		a.admissionRoutes(),
-		a.riskRoutes(),
+		a.riskRoutes(), a.tierRoutes(),
 		a.upstreamRoutes(),
 		a.canaryRoutes(),
 		a.ticketRoutes(),

@@ -38,7 +38,7 @@ func (s *Server) openVulnerabilities() error {
 	}
 	s.reg.MustRegister(feed.NewAges(feeds, exploits.Ages))
 	statements := vex.NewStore(vex.Options{DB: s.db, Sign: s.signSource, Site: s.public})
-	s.vulnerabilities = api.Vulnerabilities{Statements: statements, Feeds: feeds, Exploits: exploits, Findings: findings, Canaries: canaries, Upstreams: upstreams, MaxAge: s.cfg.Vuln.MaxAge, Temp: temp}
+	s.vulnerabilities = api.Vulnerabilities{Statements: statements, Feeds: feeds, Exploits: exploits, Findings: findings, Canaries: canaries, Upstreams: upstreams, MaxAge: s.cfg.Vuln.MaxAge, Tiers: s.cfg.Vuln.Tiers, Temp: temp}
 	return nil
 }
 

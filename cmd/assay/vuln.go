@@ -17,12 +17,13 @@ func (a *app) vulnCommand() *cobra.Command {
 		Short:   "What advisories affect, by the stored bills of materials",
 		Example: "  assay vuln list 127.0.0.1:8484/team/app:v1\n  assay vuln where CVE-2021-44228",
 	}
-	cmd.AddCommand(a.vulnListCommand(), a.vulnWhereCommand(), a.vulnDiffCommand(), a.vulnRiskCommand(), a.fixFirstCommand(), a.vulnTriageCommand())
+	cmd.AddCommand(a.vulnListCommand(), a.vulnWhereCommand(), a.vulnDiffCommand(), a.vulnRiskCommand(), a.fixFirstCommand(), a.vulnTriageCommand(), a.vulnCostCommand())
 	return cmd
 }
 
 func (a *app) vulnListCommand() *cobra.Command {
-	var as, order, service string
+	var as, order, service, since, cause string
+	var missed bool
 	var most int
 	cmd := &cobra.Command{
 		Use:   "list TARGET",
@@ -35,14 +36,24 @@ Ends with 0 when nothing is found and nothing is left to know, with 1 when there
 are findings, with 2 when there are none but something is unknown. Findings that
 a statement takes away (assay vuln triage) are listed and count for nothing.
 
+With --missed it lists what scans that came out clean should have found, with 1 when
+there is something.
+
 With --sort risk findings come by their risk, each in its parts; and without TARGET
 all artifacts do, or those of a --service.`,
 		Example: `  assay vuln list 127.0.0.1:8484/team/app:v1
   assay vuln list sha256:3f… -o json
-  assay vuln list --sort risk --service checkout`,
+  assay vuln list --sort risk --service checkout
+  assay vuln list --missed --since 30d`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
+			case missed && (len(args) > 0 || order != "" || service != ""):
+				return usagef("--missed lists what scans of all artifacts missed: without TARGET, --sort and --service")
+			case missed:
+				return a.listMissed(cmd, as, since, cause, most)
+			case since != "" || cause != "":
+				return usagef("--since and --cause: want --missed")
 			case order == "risk":
 				return a.listByRisk(cmd, as, service, most, args)
 			case order != "" && order != "severity":
@@ -83,7 +94,11 @@ all artifacts do, or those of a --service.`,
 	cmd.RunE = func(cmd *cobra.Command, args []string) error { return unjudged(list(cmd, args)) }
 	cmd.Flags().StringVar(&order, "sort", "", "severity (the default) or risk")
 	cmd.Flags().StringVar(&service, "service", "", "with --sort risk: of this service alone")
-	cmd.Flags().IntVar(&most, "limit", 20, "with --sort risk: at most so many artifacts")
+	cmd.Flags().IntVar(&most, "limit", 20, "with --sort risk, --missed: at most so many rows")
+	cmd.Flags().BoolVar(&missed, "missed", false, "what scans that came out clean should have found")
+	cmd.Flags().StringVar(&since, "since", "", "with --missed: found not before a time, a date, or how long ago (24h, 7d)")
+	cmd.Flags().StringVar(&cause, "cause", "", "with --missed: record, matcher or feed")
+	_ = cmd.RegisterFlagCompletionFunc("cause", cobra.FixedCompletions([]string{"record", "matcher", "feed"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions([]string{"severity", "risk"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
