@@ -151,7 +151,7 @@ func (g *gathering) attested(flaw vex.Flaw, now time.Time) []policy.AttestedVEX 
 			one.says.Until = said.Until.UTC().Format(time.RFC3339)
 		}
 		was, there := newest[s.party]
-		if !there || cmp.Or(strings.Compare(s.fact.TrustedTime, was.from.fact.TrustedTime), cmp.Compare(one.rank, was.rank), strings.Compare(s.fact.ID, was.from.fact.ID)) > 0 {
+		if !there || cmp.Or(newer(&s.fact.Evidence, &was.from.fact.Evidence), cmp.Compare(one.rank, was.rank), strings.Compare(s.fact.ID, was.from.fact.ID)) > 0 {
 			newest[s.party] = one
 		}
 	}
@@ -167,6 +167,14 @@ func (g *gathering) attested(flaw vex.Flaw, now time.Time) []policy.AttestedVEX 
 		says = append(says, w.says)
 	}
 	return says
+}
+
+// newer compares by trusted time, and within its second by the place in the one log.
+func newer(a, b *policy.Evidence) int {
+	if c := strings.Compare(a.TrustedTime, b.TrustedTime); c != 0 || a.LogIndex == nil || b.LogIndex == nil || a.LogID != b.LogID {
+		return c
+	}
+	return cmp.Compare(*a.LogIndex, *b.LogIndex)
 }
 
 // attestedOfGroup leaves out what many findings do not share, and a rule does not

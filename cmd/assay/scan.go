@@ -36,6 +36,8 @@ type gateFlags struct {
 	called bool // --ignore-uncalled
 	maxAge time.Duration
 	format string
+
+	attestType string
 }
 
 // Formats of assay scan besides those of every command.
@@ -62,7 +64,8 @@ missing or older than --max-age. --fail-on unknown makes that 1. Malicious packa
 always fail.
 
 With --attest the result is signed about the digest of TARGET, as in-toto's vulns
-predicate (v0.2), with what is not known: a scan's statement, whoever reads it.`,
+predicate (v0.2), with what is not known: a scan's statement, whoever reads it.
+--attest-type vuln writes cosign's own form of it (cosign verify-attestation --type vuln).`,
 		Example: `  assay scan --data ./data --fail-on critical,high ./app
   assay scan registry.example/team/app:v1 --ignore-unfixed
   assay scan --fail-on 'critical,kev,epss>0.5' ./app
@@ -81,7 +84,9 @@ predicate (v0.2), with what is not known: a scan's statement, whoever reads it.`
 	fl.StringVar(&f.scan.platform, "platform", "", "of an index: OS/ARCHITECTURE[/VARIANT] (default linux and this machine's)")
 	fl.StringVar(&f.scan.name, "name", "", "of standard input: what it would be called as a file")
 	fl.BoolVar(&f.scan.attest, "attest", false, "sign the result about the digest of TARGET, whatever it is")
+	c.Flags().StringVar(&f.attestType, "attest-type", "vulns", "with --attest: vulns (in-toto's predicate) or vuln (cosign's)")
 	f.scan.sign.register(c)
+	complete(c, "attest-type", "vulns", "vuln")
 	complete(c, "output", "table", "json", "yaml", formatSARIF, formatGitHub)
 	complete(c, "fail-on", "critical", "high", "medium", "low", "kev", "epss>0.5", "unknown")
 	return c
@@ -162,6 +167,9 @@ func (a *app) gate(ctx context.Context, f *gateFlags, text string) error {
 	case formatSARIF, formatGitHub:
 	default:
 		return usagef("--output %q: want table, json, yaml, sarif or github", clean(f.format))
+	}
+	if _, err := f.attestURI(); err != nil {
+		return err
 	}
 	if f.scan.attest && a.noServer() {
 		return errNoSigner()

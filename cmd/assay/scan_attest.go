@@ -92,6 +92,53 @@ func vulnsOf(got *client.Findings, db vulnsDatabase, started, finished time.Time
 	return out
 }
 
+// cosignVuln is the result of a scan in cosign's own form
+// (https://cosign.sigstore.dev/attestation/vuln/v1), in which a result is whatever
+// its scanner says.
+type cosignVuln struct {
+	Invocation struct {
+		Parameters any    `json:"parameters"`
+		URI        string `json:"uri"`
+		EventID    string `json:"event_id"`
+		Builder    string `json:"builder.id"`
+	} `json:"invocation"`
+	Scanner struct {
+		URI     string `json:"uri"`
+		Version string `json:"version"`
+		DB      struct {
+			URI     string `json:"uri"`
+			Version string `json:"version"`
+		} `json:"db"`
+		Result struct {
+			Findings []vulnsResult `json:"findings"`
+			Unknown  []string      `json:"unknown"` // what was not known: no findings beside it are not a clean result
+		} `json:"result"`
+	} `json:"scanner"`
+	Metadata struct {
+		Started  string `json:"scanStartedOn"`
+		Finished string `json:"scanFinishedOn"`
+	} `json:"metadata"`
+}
+
+func cosignVulnOf(p *vulnsPredicate) *cosignVuln {
+	out := &cosignVuln{}
+	out.Scanner.URI, out.Scanner.Version, out.Scanner.DB.URI, out.Scanner.DB.Version = p.Scanner.URI, p.Scanner.Version, p.Scanner.DB.URI, p.Scanner.DB.LastUpdate
+	out.Scanner.Result.Findings, out.Scanner.Result.Unknown = p.Scanner.Result, append([]string{}, p.Metadata.Unknown...)
+	out.Metadata.Started, out.Metadata.Finished = p.Metadata.Started, p.Metadata.Finished
+	return out
+}
+
+// attestURI is the type of what --attest signs.
+func (f *gateFlags) attestURI() (string, error) {
+	switch f.attestType {
+	case "", "vulns":
+		return attestation.PredicateVulns, nil
+	case "vuln":
+		return predicateURI("vuln")
+	}
+	return "", usagef("--attest-type %q: want vulns (in-toto's predicate) or vuln (cosign's)", clean(f.attestType))
+}
+
 // attestScan signs a scan's result about the digest of what was scanned.
 func (s *session) attestScan(ctx context.Context, f *gateFlags, d *sbom.Document, t *target, got *client.Findings, started time.Time) error {
 	feeds, err := s.api().Feeds(ctx)
@@ -110,7 +157,16 @@ func (s *session) attestScan(ctx context.Context, f *gateFlags, d *sbom.Document
 	if err := describedDigest(d, t); err != nil {
 		return err
 	}
-	doc, err := strictjson.Marshal(vulnsOf(got, vulnsDatabase{URI: s.status.PublicURL, LastUpdate: oldest.UTC().Format(time.RFC3339)}, started, time.Now()))
+	uri, err := f.attestURI()
+	if err != nil {
+		return err
+	}
+	result := vulnsOf(got, vulnsDatabase{URI: s.status.PublicURL, LastUpdate: oldest.UTC().Format(time.RFC3339)}, started, time.Now())
+	var predicate any = result
+	if uri != attestation.PredicateVulns {
+		predicate = cosignVulnOf(&result)
+	}
+	doc, err := strictjson.Marshal(predicate)
 	if err != nil {
 		return err
 	}
@@ -119,7 +175,7 @@ func (s *session) attestScan(ctx context.Context, f *gateFlags, d *sbom.Document
 	if err != nil {
 		return err
 	}
-	statement, err := statementOf([]subject{{Name: t.name(), Digest: t.digest.Set()}}, attestation.PredicateVulns, doc)
+	statement, err := statementOf([]subject{{Name: t.name(), Digest: t.digest.Set()}}, uri, doc)
 	if err != nil {
 		return err
 	}
@@ -127,7 +183,7 @@ func (s *session) attestScan(ctx context.Context, f *gateFlags, d *sbom.Document
 	if err != nil {
 		return err
 	}
-	return s.keep(ctx, &f.scan.sign, t, b, attestation.PredicateVulns)
+	return s.keep(ctx, &f.scan.sign, t, b, uri)
 }
 
 // describedDigest settles the digest that an attestation about a document's

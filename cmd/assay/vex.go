@@ -16,7 +16,7 @@ import (
 
 func (a *app) vexCommand() *cobra.Command {
 	cmd := group("vex", "Statements about whether flaws concern artifacts",
-		a.vexListCommand(), a.vexShowCommand(), a.vexImportCommand(), a.vexExportCommand(), a.vexWithdrawCommand())
+		a.vexListCommand(), a.vexShowCommand(), a.vexAttestCommand(), a.vexImportCommand(), a.vexExportCommand(), a.vexWithdrawCommand())
 	cmd.Example = "  assay vex list\n  assay vex import vendor.openvex.json --reason 'vendor advisory 2024-17'\n  assay vex export > site.openvex.json"
 	return cmd
 }

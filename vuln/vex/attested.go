@@ -43,3 +43,20 @@ func newAttested(id string, statements []Statement, about Subject) *Attested {
 // Of is what the document says of a flaw of a component, the most cautious of it;
 // nil: nothing, or it is over.
 func (a *Attested) Of(f Flaw, now time.Time) *Stated { return a.book.Of(a.about, f, now) }
+
+// Concerns says whether a statement may say something of an artifact that it is
+// attested about: the artifact, its repository, or components.
+func (s *Statement) Concerns(about Subject) bool {
+	return slices.ContainsFunc(s.Products, func(text string) bool {
+		p, err := parseProduct(text)
+		switch {
+		case err != nil:
+			return false
+		case p.digest != "":
+			return p.digest == about.Digest
+		case p.repository != nil:
+			return p.repository.Everything() || about.Repository != "" && p.repository.Match(about.Repository)
+		}
+		return true
+	})
+}
