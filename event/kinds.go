@@ -139,6 +139,8 @@ const (
 	SourceTagMoved          Kind = "source.tag_moved"
 	SourceForcePushed       Kind = "source.force_pushed"
 	SourceUnreviewed        Kind = "source.unreviewed"
+	SourceReviewWithdrawn   Kind = "source.review_withdrawn"
+	SourceMergeChanged      Kind = "source.merge_changed"
 	SourceProtectionChanged Kind = "source.protection_changed"
 	SourceWorkflowChanged   Kind = "source.workflow_changed"
 )
@@ -263,6 +265,10 @@ func table() []KindInfo {
 			{"source", "its name in the configuration"}, {"repository", "URL at the forge"}, {"ref", "the tag"}, {"before", "commit, or as the forge says it where nothing was known"}, {"after", "commit"}}},
 		{SourceUnreviewed, Alert, "A protected branch moved to what was not reviewed.", []Field{
 			{"source", "its name in the configuration"}, {"repository", "URL at the forge"}, {"ref", "the protected branch"}, {"before", "commit"}, {"after", "commit"}, {"reason", "what is missing"}, {"approvals", "how many there are, stale and own ones included"}}},
+		{SourceReviewWithdrawn, Alert, "What a protected branch moved to counted as reviewed, and counts so no longer: its review was dismissed or taken back.", []Field{
+			{"source", "its name in the configuration"}, {"repository", "URL at the forge"}, {"ref", "the protected branch"}, {"before", "commit"}, {"after", "commit"}, {"reason", "what took it back"}, {"approvals", "how many there are still, stale and own ones included"}}},
+		{SourceMergeChanged, Alert, "A verified statement says of a commit that a merge in it holds changes that none of the merged branches brings. The event's digest stands for the commit.", []Field{
+			{"id", "record, att_..."}, {"repository", "that the statement is about"}, {"commits", "the merge commits, some of them"}, {"count", "how many there are"}, {"identity", "signer's subject"}, {"issuer", "signer's issuer"}, {"key", "signer's key, in place of both"}}},
 		{SourceProtectionChanged, Alert, "A branch is protected otherwise than when it was last looked at.", []Field{
 			{"source", "its name in the configuration"}, {"repository", "URL at the forge"}, {"ref", "the protected branch"}, {"from", "the controls before, null at the first look"}, {"to", "the controls now"}}},
 		{SourceWorkflowChanged, Alert, "A push changed files of the pipelines, or the forge did not tell which files it changed.", []Field{

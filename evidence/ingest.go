@@ -45,10 +45,11 @@ type prepared struct {
 	raw      []byte
 	payload  []byte
 	inline   bool
-	signed   string   // what was signed, see signedKey
-	made     maker    // what a revocation may name besides the signer
-	unlogged bool     // by one of our identities, and in no log of ours
-	kept     []Record // of the bundle that is kept in its place; nil: none
+	signed   string     // what was signed, see signedKey
+	made     maker      // what a revocation may name besides the signer
+	merges   *mergeBody // that hold what nobody merged; nil: none is told of
+	unlogged bool       // by one of our identities, and in no log of ours
+	kept     []Record   // of the bundle that is kept in its place; nil: none
 }
 
 // records gives one Record a subject.
@@ -246,7 +247,7 @@ func (s *Store) prepare(id string, sub submission, v *trust.Verified, epoch int6
 	if v.TrustedTime.IsZero() {
 		p.record.TrustedTime = time.Time{}
 	}
-	p.made, p.unlogged = makerOf(v), s.unlogged(v)
+	p.made, p.unlogged, p.merges = makerOf(v), s.unlogged(v), mergesOf(v)
 	if v.Statement != nil {
 		p.record.PredicateType = v.Statement.PredicateType
 	}
@@ -360,6 +361,9 @@ func put(ctx context.Context, tx *store.Tx, p *prepared, from Origin) (isNew boo
 		body.LogIndex = &r.LogIndex
 	}
 	if err := event.Append(ctx, tx, event.Event{Kind: event.AttestationIngested, Digest: p.subjects[0], Actor: from.Actor, Body: body}); err != nil {
+		return true, err
+	}
+	if err := tellMerges(ctx, tx, p, from.Actor); err != nil {
 		return true, err
 	}
 	return true, tellFailure(ctx, tx, r, p.subjects[0], from.Actor)

@@ -20,6 +20,7 @@ type SourceFact struct {
 	URI            string   `json:"uri,omitempty"`            // of the repository that the statement is about, without "git+"; the same commit can lie in others
 	Level          int      `json:"level,omitempty"`          // of a summary: SLSA source level, 0 where it did not pass
 	Signed         bool     `json:"signed,omitzero"`          // of a summary: every commit that was judged is signed by an identity of the repository's policy
+	Merges         string   `json:"merges,omitempty"`         // of a summary that says it: "clean", "resolved": conflicts were settled by hand; "changed": a merge holds changes that none of the merged branches brings; "unknown": some could not be made again
 	Reviewed       bool     `json:"reviewed,omitzero"`        // of a record: enough fresh approvals by others than the author
 	Reviewers      []string `json:"reviewers,omitempty"`      // of a record: who approved what was merged
 	Stale          bool     `json:"stale,omitzero"`           // of a record: somebody approved an older head than was merged
@@ -39,6 +40,7 @@ type SourceRequirement struct {
 	Level                int             `yaml:"level,omitempty" json:"level,omitempty"`                              // least SLSA source level, 1 to 3
 	Reviewed             bool            `yaml:"reviewed,omitempty" json:"reviewed,omitzero"`                         // others than its author approved what was merged
 	Signed               bool            `yaml:"signed,omitempty" json:"signed,omitzero"`                             // the commits are signed by identities of the repository's policy
+	Merges               string          `yaml:"merges,omitempty" json:"merges,omitempty"`                            // what merge commits may hold that their parents do not: "clean", nothing; "resolved", conflicts that were settled by hand
 	NoForcePush          bool            `yaml:"noForcePush,omitempty" json:"noForcePush,omitzero"`                   // the push rewrote nothing, and no later one took the commit away
 	NoUnreviewedWorkflow bool            `yaml:"noUnreviewedWorkflow,omitempty" json:"noUnreviewedWorkflow,omitzero"` // files of pipelines did not change without review
 	NoMovedTag           bool            `yaml:"noMovedTag,omitempty" json:"noMovedTag,omitzero"`                     // the tag that it was built from is known, and always named this commit
@@ -55,15 +57,18 @@ func (r *SourceRequirement) compile(provenance bool) (*sourceRule, error) {
 	if r.Level < 0 || r.Level > 3 {
 		return nil, fault.Newf(fault.Invalid, "level %d: want 1 to 3", r.Level)
 	}
-	commit := r.Level > 0 || r.Reviewed || r.Signed || r.NoForcePush || r.NoUnreviewedWorkflow || r.NoMovedTag
+	if r.Merges != "" && r.Merges != "clean" && r.Merges != "resolved" {
+		return nil, fault.Newf(fault.Invalid, "merges %.40q: want clean or resolved", r.Merges)
+	}
+	commit := r.Level > 0 || r.Reviewed || r.Signed || r.Merges != "" || r.NoForcePush || r.NoUnreviewedWorkflow || r.NoMovedTag
 	if !commit && !r.Tarball {
-		return nil, fault.Newf(fault.Invalid, "want some of level, reviewed, signed, noForcePush, noUnreviewedWorkflow, noMovedTag, tarball")
+		return nil, fault.Newf(fault.Invalid, "want some of level, reviewed, signed, merges, noForcePush, noUnreviewedWorkflow, noMovedTag, tarball")
 	}
 	if commit && !provenance {
 		return nil, fault.Newf(fault.Invalid, "goes with provenance, which says whose word tells the commit")
 	}
-	if (r.Signed || r.Tarball) && len(r.Identities) == 0 {
-		return nil, fault.Newf(fault.Invalid, "signed and tarball want identities: who verifies the commits, and compares the archive")
+	if (r.Signed || r.Tarball || r.Merges != "") && len(r.Identities) == 0 {
+		return nil, fault.Newf(fault.Invalid, "signed, merges and tarball want identities: who verifies the commits, and compares the archive")
 	}
 	if len(r.Identities) == 0 {
 		return out, nil
@@ -248,6 +253,11 @@ func (r *sourceRule) commit(ev *evaluation, commit sourceCommit, q *quality) {
 		}
 		add("signed", ok, "commits signed by identities of the repository's policy", found, "assay source verify --attest", summaries)
 	}
+	if r.want.Merges != "" {
+		ok, found := r.merges(summaries)
+		add("merges", ok, map[string]string{"clean": "merges that hold nothing of their own", "resolved": "merges that hold nothing of their own but settled conflicts"}[r.want.Merges],
+			found+elsewhere, "assay source verify --attest  # names the merges and their files", summaries)
+	}
 	if r.want.Reviewed {
 		found := known
 		for _, f := range records {
@@ -290,4 +300,24 @@ func (r *sourceRule) commit(ev *evaluation, commit sourceCommit, q *quality) {
 		}
 		add("workflow", ok, "no change of pipelines without review", found, connect, records)
 	}
+}
+
+// merges says whether the merge commits are as they should be. One summary that
+// tells of a changed one counts against all others; one has to say that all were
+// made again.
+func (r *sourceRule) merges(summaries []*SourceFact) (ok bool, found string) {
+	found = "no summary says what its merges hold"
+	for _, f := range summaries {
+		switch {
+		case f.Merges == "changed":
+			return false, "a merge holds changes that none of the merged branches brings"
+		case f.Merges == "resolved" && r.want.Merges == "clean":
+			return false, "conflicts were settled by hand in a merge"
+		case f.Merges == "clean" || f.Merges == "resolved":
+			ok, found = true, "merges: "+f.Merges
+		case f.Merges == "unknown" && !ok:
+			found = "a merge could not be made again"
+		}
+	}
+	return ok, found
 }

@@ -34,7 +34,8 @@ type Summary struct {
 	Passed     bool
 	Level      int
 	Next       *Next
-	Signatures map[Status]int // of the commits that were judged; nil: not judged
+	Signatures map[Status]int            // of the commits that were judged; nil: not judged
+	Merges     *attestation.SourceMerges // of these, made again; nil: none was
 	At         time.Time
 	Inputs     []string // ids of the attestations that it rests on
 }
@@ -60,6 +61,9 @@ func (s *Summary) Statement() (*attestation.Statement, error) {
 	}
 	if s.Next != nil {
 		extensions[VSANext] = s.Next
+	}
+	if s.Merges != nil {
+		extensions[attestation.VSASourceMerges] = s.Merges
 	}
 	for k, e := range extensions {
 		b, err := strictjson.Canonical(e)
@@ -87,6 +91,21 @@ func (r *Report) Summary(verifier, repository string, at time.Time) *Summary {
 	}
 	for _, c := range r.Commits {
 		s.Signatures[c.Signature.Status]++
+	}
+	s.Merges = &attestation.SourceMerges{}
+	for _, m := range r.Merges {
+		switch m.State {
+		case MergeClean:
+			s.Merges.Clean++
+		case MergeResolved:
+			s.Merges.Resolved++
+		case MergeChanged:
+			if s.Merges.Changed++; len(s.Merges.Commits) < attestation.MaxSourceMerges {
+				s.Merges.Commits = append(s.Merges.Commits, m.Commit)
+			}
+		default:
+			s.Merges.Unknown++
+		}
 	}
 	if r.Controls != nil && r.Controls.Evidence != "" {
 		s.Inputs = append(s.Inputs, r.Controls.Evidence)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"assay/artifact"
 	"assay/attestation"
@@ -70,6 +71,7 @@ func (g *gathering) enterSources(ctx context.Context, src EvidenceSource) error 
 		}
 		// What was left out could count against the commit.
 		g.facts.Truncated = g.facts.Truncated || truncated
+		var said []pushRecord
 		for i := range items {
 			att := evidence.ID(items[i].Bundle)
 			c, err := g.verified(ctx, att, &items[i])
@@ -84,7 +86,11 @@ func (g *gathering) enterSources(ctx context.Context, src EvidenceSource) error 
 				continue
 			}
 			f.Commit = id
-			g.enterSource(f, c, &items[i], att)
+			push, revision := g.pushOf(&c)
+			said = append(said, pushRecord{f, c, &items[i], att, push, revision})
+		}
+		for _, r := range lastWords(said) {
+			g.enterSource(r.fact, r.c, r.item, r.id)
 		}
 	}
 	return nil
@@ -139,6 +145,7 @@ func sourceFact(predicateType string, predicate []byte) (f policy.SourceFact, ok
 			return f, false
 		}
 		f = policy.SourceFact{Kind: "summary", URI: repositoryURI(v.ResourceURI)}
+		f.Merges = mergesWord(v.SourceMerges())
 		if v.VerificationResult != attestation.VSAPassed {
 			return f, true
 		}
@@ -159,6 +166,58 @@ func sourceFact(predicateType string, predicate []byte) (f policy.SourceFact, ok
 		return f, true
 	}
 	return f, false
+}
+
+// mergesWord is the worst of what a summary says of merges; "" when it says
+// nothing.
+func mergesWord(m *attestation.SourceMerges) string {
+	switch {
+	case m == nil:
+		return ""
+	case m.Changed > 0:
+		return "changed"
+	case m.Unknown > 0:
+		return "unknown"
+	case m.Resolved > 0:
+		return "resolved"
+	}
+	return "clean"
+}
+
+// pushRecord is a forge's record as it was read, to find the last word on a push.
+type pushRecord struct {
+	fact     policy.SourceFact
+	c        collected
+	item     *Item
+	id       string
+	push     string // who says it, and of which push; "" of what is no record
+	revision int
+}
+
+// lastWords leaves out what the same signer said of the same push before: a push
+// that counted as reviewed may count so no longer, and the other way round.
+func lastWords(all []pushRecord) []pushRecord {
+	last := map[string]int{}
+	for _, r := range all {
+		if r.push != "" {
+			last[r.push] = max(last[r.push], r.revision)
+		}
+	}
+	return slices.DeleteFunc(all, func(r pushRecord) bool { return r.push != "" && r.revision < last[r.push] })
+}
+
+// pushOf names the push that a record is about, and who says it; this site's own
+// keys are one voice.
+func (g *gathering) pushOf(c *collected) (push string, revision int) {
+	var r forge.Record
+	if c.predicateType != forge.PredicateRecord || strictjson.Unmarshal(c.predicate, &r) != nil {
+		return "", 0
+	}
+	voice := c.evidence.Key + " " + c.evidence.Identity.Issuer + " " + c.evidence.Identity.Subject
+	if c.evidence.Key != "" && g.verifier.o.SourceKeys[c.evidence.Key] {
+		voice = "own"
+	}
+	return strings.Join([]string{voice, r.Repository, r.Ref, r.Before, r.PushedAt.UTC().Format(time.RFC3339Nano), strconv.FormatBool(r.Removed)}, "\x00"), r.Revision
 }
 
 // repositoryURI is a repository's address as facts have it; provenance's is

@@ -2,6 +2,7 @@ package gate_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -153,4 +154,75 @@ func TestThreat_Source_CommitTakenAwayLater(t *testing.T) {
 			t.Errorf("%s, stirred %d", d.Verdict, stirred())
 		}
 	}, staged)
+}
+
+// reviewedPolicy wants a reviewed commit whose merges hold nothing of their own.
+const reviewedPolicy = `apiVersion: assay/v1
+kind: Policy
+metadata: {name: reviewed}
+spec:
+  requirements:
+    provenance:
+      builders: [{id: "https://builder.example/v1", level: 2, signer: {issuer: "https://issuer.example", subject: ci@example.com}}]
+    source: {reviewed: true, merges: resolved, identities: [{issuer: "https://issuer.example", subject: ci@example.com}]}
+`
+
+// TestThreat_Source_ReviewWithdrawn: the last record of a push is what counts,
+// and what a merge commit hides is an event and a reason to deny.
+func TestThreat_Source_ReviewWithdrawn(t *testing.T) {
+	each(t, func(t *testing.T, s *site) {
+		p := policies(t, reviewedPolicy)
+		s.gate.Set(gate.Rules{Repositories: specs(t, staged), Policies: p})
+		commit := artifact.DigestSet{"gitCommit": strings.Repeat("c", 40)}
+		content := []byte("built of it")
+		s.ingest(attestation.PredicateProvenanceV1, map[string]any{
+			"buildDefinition": map[string]any{"buildType": "https://type.example/v1", "externalParameters": map[string]any{},
+				"resolvedDependencies": []any{map[string]any{"uri": "git+https://git.example/app@refs/heads/main", "digest": commit}}},
+			"runDetails": map[string]any{"builder": map[string]any{"id": "https://builder.example/v1"}},
+		}, artifact.SHA256Of(content).Set())
+		at := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
+		record := func(revision int, reviewed bool) {
+			s.ingest(forge.PredicateRecord, forge.Record{Repository: "git+https://git.example/app", Ref: "refs/heads/main", Before: strings.Repeat("b", 40), PushedAt: at,
+				Forced: "no", FilesKnown: true, Reviewed: reviewed, Revision: revision}, commit)
+		}
+		summary := func(m attestation.SourceMerges, level string) {
+			s.ingest(attestation.PredicateVSA, map[string]any{
+				"verifier": map[string]any{"id": "https://verifier.example"}, "timeVerified": at, "resourceUri": "git+https://git.example/app", "policy": map[string]any{"uri": "urn:x"},
+				"verificationResult": "PASSED", "verifiedLevels": []string{level}, attestation.VSASourceMerges: m,
+			}, commit)
+		}
+		decide := func() *verify.Decision {
+			t.Helper()
+			d, err := s.engine.Decide(t.Context(), verify.Target{Digest: artifact.SHA256Of(content), Kind: policy.Image, Repository: "staged/app"}, policy.Scope{ID: "cluster/one"}, p.Policies()[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return d
+		}
+		denied := func(word string) {
+			t.Helper()
+			if d := decide(); d.Allowed() || !strings.Contains(d.Err().Error(), word) {
+				t.Errorf("%v, want a denial with %q", d.Err(), word)
+			}
+		}
+		summary(attestation.SourceMerges{Clean: 2, Resolved: 1}, "SLSA_SOURCE_LEVEL_1")
+		record(0, true)
+		if d := decide(); !d.Allowed() {
+			t.Fatal(d.Err())
+		}
+		record(1, false)
+		denied("not reviewed")
+		record(2, true)
+		if d := decide(); !d.Allowed() {
+			t.Fatal(d.Err())
+		}
+		if n := len(s.Events(t, event.SourceMergeChanged)); n != 0 {
+			t.Errorf("%d events of merges", n)
+		}
+		summary(attestation.SourceMerges{Clean: 2, Changed: 1, Commits: []string{strings.Repeat("d", 40)}}, "SLSA_SOURCE_LEVEL_1")
+		denied("none of the merged branches brings")
+		if got := s.Events(t, event.SourceMergeChanged); len(got) != 1 || got[0].Digest != evidence.CommitKey(strings.Repeat("c", 40)) || !strings.Contains(fmt.Sprintf("%s", got[0].Body), strings.Repeat("d", 40)) {
+			t.Errorf("events %v", got)
+		}
+	})
 }

@@ -1,6 +1,7 @@
 package forge
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,6 +37,7 @@ type Record struct {
 	PushedAt   time.Time        `json:"pushedAt"`
 	Forced     string           `json:"forced"`              // "yes", "no" or "unknown"
 	Removed    bool             `json:"removed,omitzero"`    // the commit was taken off the branch by a force push
+	Revision   int              `json:"revision,omitzero"`   // of this push's records: the highest of a signer counts
 	Reviewed   bool             `json:"reviewed"`            // enough approvals of what was merged, by others than its author
 	Approvals  []Approval       `json:"approvals,omitempty"` // the last word of each who approved
 	Change     *ChangeRecord    `json:"change,omitempty"`    // that brought it; absent: pushed past all review
@@ -122,23 +124,30 @@ func (r *Recorder) judge(ctx context.Context, s *Source, p *pushRow) error {
 	var asked *answers
 	if s.Token != "" {
 		var err error
-		if asked, err = r.ask(ctx, s, p); err != nil && r.o.Clock().Sub(p.at) < patience {
-			return err
+		if asked, err = r.ask(ctx, s, p); err != nil && (p.reviewed >= 0 || r.o.Clock().Sub(p.at) < patience) {
+			return err // what was judged once is judged again by all that is known, or not at all
 		}
 	}
 	return r.o.DB.Update(ctx, func(tx *store.Tx) error {
-		rec, c, err := r.weigh(ctx, tx, s, p, asked)
+		rec, c, reviews, err := r.weigh(ctx, tx, s, p, asked)
 		if err != nil {
 			return err
 		}
-		if p.reviewed >= 0 && !rec.Reviewed { // judged again, and nothing is new
+		why := withdrawn(rec, reviews)
+		rec.Revision = p.revision
+		switch {
+		case p.reviewed < 0:
+			err = r.tell(ctx, tx, s, p, rec)
+		case flag(rec.Reviewed) == int64(p.reviewed), !rec.Reviewed && why == "": // nothing is new
 			_, err := tx.Exec(ctx, `UPDATE source_push SET due = 0 WHERE source = ? AND delivery = ?`, p.source, p.delivery)
 			return err
-		}
-		if p.reviewed < 0 {
-			if err := r.tell(ctx, tx, s, p, rec); err != nil {
-				return err
+		default:
+			if rec.Revision++; !rec.Reviewed {
+				err = r.tellOf(ctx, tx, s, p, event.SourceReviewWithdrawn, map[string]any{"reason": why, "approvals": len(rec.Approvals)})
 			}
+		}
+		if err != nil {
+			return err
 		}
 		if err := r.enqueueRecord(ctx, tx, s, p, rec); err != nil {
 			return err
@@ -147,7 +156,7 @@ func (r *Recorder) judge(ctx context.Context, s *Source, p *pushRow) error {
 		if c != nil {
 			number = c.Number
 		}
-		_, err = tx.Exec(ctx, `UPDATE source_push SET due = 0, reviewed = ?, change = ?, forced = ? WHERE source = ? AND delivery = ?`, flag(rec.Reviewed), number, p.forced, p.source, p.delivery)
+		_, err = tx.Exec(ctx, `UPDATE source_push SET due = 0, reviewed = ?, revision = ?, change = ?, forced = ? WHERE source = ? AND delivery = ?`, flag(rec.Reviewed), rec.Revision, number, p.forced, p.source, p.delivery)
 		if p.reviewed < 0 {
 			tx.OnCommit(func() { r.met.settled(rec) })
 		}
@@ -156,7 +165,7 @@ func (r *Recorder) judge(ctx context.Context, s *Source, p *pushRow) error {
 }
 
 // weigh puts together what is known of a push.
-func (r *Recorder) weigh(ctx context.Context, tx *store.Tx, s *Source, p *pushRow, asked *answers) (*Record, *change, error) {
+func (r *Recorder) weigh(ctx context.Context, tx *store.Tx, s *Source, p *pushRow, asked *answers) (*Record, *change, []review, error) {
 	if asked != nil && p.forced < 0 && asked.forced != nil {
 		p.forced = int(flag(*asked.forced))
 	}
@@ -166,13 +175,13 @@ func (r *Recorder) weigh(ctx context.Context, tx *store.Tx, s *Source, p *pushRo
 	}
 	c, err := findChange(ctx, tx, s.Name, s.Branch, p.after)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	var reviews []review
 	switch {
 	case c != nil:
 		if reviews, err = findReviews(ctx, tx, s.Name, c.Number); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 	case asked != nil && asked.change != nil:
 		c = asked.change
@@ -184,7 +193,7 @@ func (r *Recorder) weigh(ctx context.Context, tx *store.Tx, s *Source, p *pushRo
 		rec.Change = &ChangeRecord{Number: c.Number, Head: c.Head, Author: c.Author, OpenedAt: c.Opened, MergedAt: c.MergedAt, Link: clip(c.Link)}
 		pushed, err := findContributors(ctx, tx, s.Name, c.Number)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		rec.Approvals = approvals(c, reviews, pushed)
 		fresh := 0
@@ -196,17 +205,21 @@ func (r *Recorder) weigh(ctx context.Context, tx *store.Tx, s *Source, p *pushRo
 		rec.Reviewed = fresh >= s.Reviews
 	}
 	rec.Protection, err = protection(ctx, tx, s)
-	return rec, c, err
+	return rec, c, reviews, err
 }
 
 // approvals takes each reviewer's last word on the change. A comment is none,
 // and a request for changes or a dismissal takes an approval back.
 func approvals(c *change, reviews []review, pushed map[string]bool) (out []Approval) {
-	slices.SortStableFunc(reviews, func(a, b review) int { return a.At.Compare(b.At) })
+	reviews = taken(reviews)
+	slices.SortStableFunc(reviews, func(a, b review) int {
+		// Of one time, the dismissal is the later one.
+		return cmp.Or(a.At.Compare(b.At), cmp.Compare(flag(a.State == "dismissed"), flag(b.State == "dismissed")))
+	})
 	last := map[string]review{}
 	var order []string
 	for _, v := range reviews {
-		if v.State == "commented" || !c.MergedAt.IsZero() && v.At.After(c.MergedAt) {
+		if v.State == "commented" || v.State != "dismissed" && !c.MergedAt.IsZero() && v.At.After(c.MergedAt) {
 			continue // said after the merge it reviewed nothing that was merged
 		}
 		if _, there := last[v.Reviewer]; !there {
@@ -224,15 +237,7 @@ func approvals(c *change, reviews []review, pushed map[string]bool) (out []Appro
 
 // tell raises the events of a push.
 func (r *Recorder) tell(ctx context.Context, tx *store.Tx, s *Source, p *pushRow, rec *Record) error {
-	base := func(more map[string]any) map[string]any {
-		for k, v := range map[string]any{"source": s.Name, "repository": s.URL, "ref": p.ref, "before": p.before, "after": p.after} {
-			more[k] = v
-		}
-		return more
-	}
-	add := func(kind event.Kind, body map[string]any) error {
-		return event.Append(ctx, tx, event.Event{Kind: kind, Digest: evidence.CommitKey(p.after), Actor: actor(s, p.pusher), Body: base(body)})
-	}
+	add := func(kind event.Kind, body map[string]any) error { return r.tellOf(ctx, tx, s, p, kind, body) }
 	var errs []error
 	if p.forced == 1 {
 		errs = append(errs, add(event.SourceForcePushed, map[string]any{"reason": "the branch's history was rewritten"}))
@@ -248,6 +253,14 @@ func (r *Recorder) tell(ctx context.Context, tx *store.Tx, s *Source, p *pushRow
 		errs = append(errs, add(event.SourceWorkflowChanged, map[string]any{"files": rec.Workflows, "known": rec.FilesKnown, "reviewed": rec.Reviewed}))
 	}
 	return errors.Join(errs...)
+}
+
+// tellOf raises an event about a push.
+func (r *Recorder) tellOf(ctx context.Context, tx *store.Tx, s *Source, p *pushRow, kind event.Kind, body map[string]any) error {
+	for k, v := range map[string]any{"source": s.Name, "repository": s.URL, "ref": p.ref, "before": p.before, "after": p.after} {
+		body[k] = v
+	}
+	return event.Append(ctx, tx, event.Event{Kind: kind, Digest: evidence.CommitKey(p.after), Actor: actor(s, p.pusher), Body: body})
 }
 
 // enqueueRecord files the statements about a push: the record, the summary with

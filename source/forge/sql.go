@@ -15,7 +15,7 @@ import (
 //   - source_delivery: digests of the notices that were taken, so that one which
 //     is sent again, by the forge or by who overheard it, changes nothing.
 //   - source_push: moves of protected branches; due is when the push is judged,
-//     0 when it was.
+//     0 when it was; revision is how often it came to something else than before.
 //   - source_change, source_review: pull and merge requests, and each reviewer's
 //     words on them.
 //   - source_contributor: who beside its author moved the head of a change.
@@ -103,13 +103,15 @@ CREATE TABLE source_contributor (
 	number BIGINT NOT NULL,
 	person TEXT   NOT NULL,
 	PRIMARY KEY (source, number, person)
-);`}}
+);`, `
+ALTER TABLE source_push ADD COLUMN revision BIGINT NOT NULL DEFAULT 0;`}}
 
 // pushRow is a recorded push.
 type pushRow struct {
 	source, delivery, ref, before, after, pusher string
 	forced                                       int
 	reviewed                                     int // as it was judged before; -1: it was not
+	revision                                     int
 	workflows                                    []string
 	whole                                        bool
 	at                                           time.Time
@@ -146,7 +148,7 @@ func micros(t time.Time) int64 {
 // duePushes claims pushes that are to be judged, for a while: another process
 // does not judge them meanwhile, and a crash has them judged later.
 func duePushes(ctx context.Context, tx *store.Tx, limit int) (out []pushRow, err error) {
-	rows, err := tx.Query(ctx, `SELECT source, delivery, ref, before_id, after_id, pusher, forced, reviewed, workflows, whole, at FROM source_push
+	rows, err := tx.Query(ctx, `SELECT source, delivery, ref, before_id, after_id, pusher, forced, reviewed, revision, workflows, whole, at FROM source_push
 		WHERE due > 0 AND due <= ? ORDER BY due LIMIT ?`, store.Micros(tx.Now()), limit)
 	if err != nil {
 		return nil, err
@@ -156,7 +158,7 @@ func duePushes(ctx context.Context, tx *store.Tx, limit int) (out []pushRow, err
 		var p pushRow
 		var workflows string
 		var whole, at int64
-		if err := rows.Scan(&p.source, &p.delivery, &p.ref, &p.before, &p.after, &p.pusher, &p.forced, &p.reviewed, &workflows, &whole, &at); err != nil {
+		if err := rows.Scan(&p.source, &p.delivery, &p.ref, &p.before, &p.after, &p.pusher, &p.forced, &p.reviewed, &p.revision, &workflows, &whole, &at); err != nil {
 			return nil, err
 		}
 		p.whole, p.at = whole != 0, store.Time(at)
