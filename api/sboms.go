@@ -16,7 +16,7 @@ func (a *API) sbomRoutes() []Route {
 		{Method: "GET", Path: "/api/v1/sboms", Summary: "Bills of materials about an artifact, newest first; what was refused is among them, with the reason", Action: identity.ActReadEvidence,
 			Query: []Param{{"digest", "subject, sha256:…"}, {"repository", "by whose grants it is read"}}, Out: client.List[client.SBOM]{}, Status: 200, handle: a.sboms},
 		{Method: "GET", Path: "/api/v1/components", Summary: "Components in all stored bills of materials", Action: identity.ActReadEvidence,
-			Query: []Param{{"purl", "package URL, with or without version and qualifiers"}, {"name", "whole name, or its beginning and *"}, {"version", "exactly"},
+			Query: []Param{{"purl", "package URL, with or without version and qualifiers"}, {"name", "whole name, what is after its namespace, or its beginning and *"}, {"version", "exactly"},
 				{"license", "an identifier that the licence names, the document's or an overlay's"}, {"owner", "as an overlay names it"}, {"supplier", "as an overlay names it"}, {"component_digest", "of the component, ALGORITHM:HEX"}, {"digest", "only in this artifact"},
 				{"after", "cursor"}, {"limit", "at most 1000"}},
 			Out: client.List[client.Component]{}, Status: 200, handle: a.components},

@@ -6,5 +6,5 @@ import "embed"
 
 // Files are the documents, Markdown.
 //
-//go:embed *.md
+//go:embed *.md */*
 var Files embed.FS

@@ -77,8 +77,8 @@ type Query struct {
 	// PURL is a package URL; without a version it finds all versions, and its
 	// qualifiers, where given, must be there.
 	PURL string
-	// Name is a component's whole name, in any case; with a "*" at its end, how
-	// it begins.
+	// Name is a component's whole name or what is after its namespace, in any case;
+	// with a "*" at its end, how the whole begins.
 	Name    string
 	Version string // exactly
 	License string // an identifier that the licence expression names, the document's or an overlay's
@@ -187,7 +187,12 @@ func (q Query) where() (string, []any, error) {
 			}
 			add("c.name >= ? AND c.name < ?", begin, begin+"\U0010FFFF")
 		} else {
-			add("c.name = ?", name)
+			// "log4j-core" is org.apache.logging.log4j:log4j-core, and "@scope/x" ends in x.
+			if strings.ContainsAny(name, "/:") {
+				add("c.name = ?", name)
+			} else {
+				add("(c.name = ? OR "+lastOfName("c.name")+" = ?)", name, name)
+			}
 		}
 	}
 	if q.Version != "" {

@@ -78,7 +78,7 @@ CREATE TABLE sbom_pending (
 	attestation TEXT   NOT NULL PRIMARY KEY,
 	asked       BIGINT NOT NULL,
 	tries       BIGINT NOT NULL
-);`, uploadTable, overlayTables, tierColumns}}
+);`, uploadTable, overlayTables, tierColumns, `CREATE INDEX sbom_component_last ON sbom_component (` + lastOfName("name") + `)`}}
 
 // tierColumns say of which tier what waits is, and what reading a document took,
 // in microseconds.
@@ -87,6 +87,13 @@ ALTER TABLE sbom_pending ADD COLUMN tier BIGINT NOT NULL DEFAULT 1;
 CREATE INDEX sbom_pending_tier ON sbom_pending (tier, asked);
 ALTER TABLE sbom_document ADD COLUMN read_cpu BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE sbom_document ADD COLUMN read_wall BIGINT NOT NULL DEFAULT 0;`
+
+// lastOfName is what is after the last "/" or ":" of a column, in SQL: both
+// databases have these functions, and take the expression into an index.
+func lastOfName(column string) string {
+	n := "REPLACE(" + column + ", ':', '/')"
+	return "REPLACE(" + n + ", RTRIM(" + n + ", REPLACE(" + n + ", '/', '')), '')"
+}
 
 const uploadTable = `
 CREATE TABLE sbom_upload (

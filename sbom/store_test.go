@@ -77,16 +77,18 @@ func TestStore(t *testing.T) {
 			q    sbom.Query
 			want []string
 		}{
-			"any version":    {sbom.Query{PURL: "pkg:maven/org.apache.logging.log4j/log4j-core"}, []string{"1 pkg:maven/org.apache.logging.log4j/log4j-core@2.14.1 direct", "2 pkg:maven/org.apache.logging.log4j/log4j-core@2.14.1 direct"}},
-			"version":        {sbom.Query{PURL: "pkg:npm/left-pad@1.0.0", Subject: subject(2)}, []string{"2 pkg:npm/left-pad@1.0.0 transitive"}},
-			"other version":  {sbom.Query{PURL: "pkg:npm/left-pad@1.0.1"}, nil},
-			"qualifier":      {sbom.Query{PURL: "pkg:deb/debian/curl?distro=debian-12", Subject: subject(1)}, []string{"1 pkg:deb/debian/curl@7.88?arch=amd64&distro=debian-12 unknown"}},
-			"not qualifier":  {sbom.Query{PURL: "pkg:deb/debian/curl?distro=debian-1"}, []string{"1 pkg:deb/debian/curl@7.88?arch=amd64&distro=debian-12 unknown", "2 pkg:deb/debian/curl@7.88?arch=amd64&distro=debian-12 unknown"}},
-			"name":           {sbom.Query{Name: "Left-Pad", Subject: subject(1)}, []string{"1 pkg:npm/left-pad@1.0.0 transitive"}},
-			"prefix":         {sbom.Query{Name: "org.apache.*", Subject: subject(1)}, []string{"1 pkg:maven/org.apache.logging.log4j/log4j-core@2.14.1 direct"}},
-			"license":        {sbom.Query{License: "WTFPL", Subject: subject(1)}, []string{"1 pkg:npm/left-pad@1.0.0 transitive"}},
-			"license prefix": {sbom.Query{License: "WTF"}, nil},
-			"digest":         {sbom.Query{Digest: sum, Subject: subject(1)}, []string{"1 pkg:npm/left-pad@1.0.0 transitive"}},
+			"by its last part":  {sbom.Query{Name: "Log4j-Core"}, []string{"1 pkg:maven/org.apache.logging.log4j/log4j-core@2.14.1 direct", "2 pkg:maven/org.apache.logging.log4j/log4j-core@2.14.1 direct"}},
+			"by no middle part": {sbom.Query{Name: "logging.log4j"}, nil},
+			"any version":       {sbom.Query{PURL: "pkg:maven/org.apache.logging.log4j/log4j-core"}, []string{"1 pkg:maven/org.apache.logging.log4j/log4j-core@2.14.1 direct", "2 pkg:maven/org.apache.logging.log4j/log4j-core@2.14.1 direct"}},
+			"version":           {sbom.Query{PURL: "pkg:npm/left-pad@1.0.0", Subject: subject(2)}, []string{"2 pkg:npm/left-pad@1.0.0 transitive"}},
+			"other version":     {sbom.Query{PURL: "pkg:npm/left-pad@1.0.1"}, nil},
+			"qualifier":         {sbom.Query{PURL: "pkg:deb/debian/curl?distro=debian-12", Subject: subject(1)}, []string{"1 pkg:deb/debian/curl@7.88?arch=amd64&distro=debian-12 unknown"}},
+			"not qualifier":     {sbom.Query{PURL: "pkg:deb/debian/curl?distro=debian-1"}, []string{"1 pkg:deb/debian/curl@7.88?arch=amd64&distro=debian-12 unknown", "2 pkg:deb/debian/curl@7.88?arch=amd64&distro=debian-12 unknown"}},
+			"name":              {sbom.Query{Name: "Left-Pad", Subject: subject(1)}, []string{"1 pkg:npm/left-pad@1.0.0 transitive"}},
+			"prefix":            {sbom.Query{Name: "org.apache.*", Subject: subject(1)}, []string{"1 pkg:maven/org.apache.logging.log4j/log4j-core@2.14.1 direct"}},
+			"license":           {sbom.Query{License: "WTFPL", Subject: subject(1)}, []string{"1 pkg:npm/left-pad@1.0.0 transitive"}},
+			"license prefix":    {sbom.Query{License: "WTF"}, nil},
+			"digest":            {sbom.Query{Digest: sum, Subject: subject(1)}, []string{"1 pkg:npm/left-pad@1.0.0 transitive"}},
 		} {
 			got := find(c.q)
 			if name == "not qualifier" { // LIKE finds the beginning of a value, which is told as found

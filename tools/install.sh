@@ -6,8 +6,8 @@
 #
 # Each folder NAME/ beside this script is a Go module that pins one tool with a
 # `tool` directive; it is built from the module proxy, checked against its own
-# go.sum. skopeo, shellcheck, postgresql and playwright's
-# Chromium are Debian packages. See README.md.
+# go.sum. skopeo, shellcheck and postgresql are Debian packages; playwright/ is an
+# npm package that pins its own. See README.md.
 #
 # stdout: one line, the folders joined by ":".  stderr: progress and errors.
 # Exit: 0 all there, 1 one could not be built or installed, 64 usage.
@@ -187,7 +187,7 @@ install_playwright() (
 		exec 9>"$root/.playwright.lock"
 		flock 9
 	fi
-	command -v node >/dev/null && command -v npm >/dev/null || apt_install playwright nodejs npm 9>&-
+	if ! command -v node >/dev/null || ! command -v npm >/dev/null; then apt_install playwright nodejs npm 9>&-; fi
 	command -v chromium >/dev/null || apt_install playwright chromium 9>&-
 	if [[ ! -d $dir ]]; then
 		say "playwright: installing npm packages"

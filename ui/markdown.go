@@ -12,6 +12,7 @@ import (
 var (
 	mdCode  = regexp.MustCompile("`([^`]+)`")
 	mdBold  = regexp.MustCompile(`\*\*([^*]+)\*\*`)
+	mdEm    = regexp.MustCompile(`(^|[\s(])\*([^*\s][^*]*)\*`)
 	mdLink  = regexp.MustCompile(`\[([^\]]+)\]\(([^)\s]+)\)`)
 	mdItem  = regexp.MustCompile(`^(\s*)([-*]|[0-9]+\.) (.*)$`)
 	mdTable = regexp.MustCompile(`^\|?[\s:|-]+\|[\s:|-]*$`)
@@ -159,6 +160,7 @@ func inlineMarkdown(s string) string {
 		return `<a href="` + root + "runbooks/" + name + fragment + `">` + words + "</a>"
 	})
 	s = mdBold.ReplaceAllString(s, "<strong>$1</strong>")
+	s = mdEm.ReplaceAllString(s, "$1<em>$2</em>")
 	for _, c := range codes {
 		s = strings.Replace(s, "\uE000", c, 1)
 	}

@@ -239,6 +239,7 @@ func runbookCell(name string) Cell {
 	if name == "" {
 		return Cell{Text: "–", Value: ""}
 	}
+	name = strings.TrimPrefix(name, "runbooks/")
 	return link(name, local("runbooks/"+url.PathEscape(name)))
 }
 

@@ -64,10 +64,10 @@ func run(ctx context.Context, assay, out string) (err error) {
 	}
 	d.say("\nAll %d steps ended as expected in %.1f s. Summary: %s", len(d.steps), time.Since(d.started).Seconds(), out)
 	if st, err := os.Stdin.Stat(); err == nil && st.Mode()&os.ModeCharDevice != 0 && isTerminal(os.Stdout) {
-		d.say("Assay keeps serving at %s until Ctrl-C. Try, in another terminal:\n  %s verify --data %s %s", d.ready.PublicURL, assay, d.data, d.image("hello:v1"))
+		d.say("Assay keeps serving until Ctrl-C. Its pages are at\n  %s/ui/\nand ask for a token:\n  %s token --data %s --subject %s --audience assay-api\nOr, in another terminal:\n  %s verify --data %s %s", d.ready.PublicURL, assay, d.data, visitor, assay, d.data, d.image("hello:v1"))
 		<-ctx.Done()
 	} else {
-		d.say("Assay served at %s and was stopped; on a terminal it would go on.", d.ready.PublicURL)
+		d.say("Assay served at %s, its pages at %s/ui/, and was stopped; on a terminal it would go on.", d.ready.PublicURL, d.ready.PublicURL)
 	}
 	return nil
 }
@@ -80,6 +80,7 @@ func isTerminal(f *os.File) bool {
 // The identities of the story.
 const (
 	ci      = "ci@example.com"
+	visitor = "you@example.com" // looks at the pages
 	mallory = "mallory@example.com"
 )
 
@@ -169,6 +170,11 @@ func (d *demo) flow(ctx context.Context) error {
 // image below demo/ to run.
 func (d *demo) site() string {
 	return `apiVersion: assay/v1
+kind: Grant
+metadata: {name: demo-you}
+spec: {issuer: "` + d.ready.Services.OIDC + `", subject: ` + visitor + `, role: admin, scope: "**"}
+---
+apiVersion: assay/v1
 kind: Grant
 metadata: {name: demo-ci}
 spec: {issuer: "` + d.ready.Services.OIDC + `", subject: ` + ci + `, role: publisher, scope: "demo/**"}
