@@ -26,6 +26,8 @@ var floors = []string{
 	"registry",
 	"admission",
 	"config",
+	"alert",
+	"slo",
 	"verify",
 	"builder",
 	"vuln",

@@ -128,6 +128,13 @@ const (
 	BackupCreated       Kind = "backup.created"
 	RestoreReconciled   Kind = "restore.reconciled"
 	WebhookFailing      Kind = "webhook.failing"
+	AlertOpened         Kind = "alert.opened"
+	AlertAcknowledged   Kind = "alert.acknowledged"
+	AlertEscalated      Kind = "alert.escalated"
+	AlertResolved       Kind = "alert.resolved"
+	AlertSilenced       Kind = "alert.silenced"
+	AlertSilenceEnded   Kind = "alert.silence_ended"
+	AlertUndelivered    Kind = "alert.undelivered"
 	ServerStarted       Kind = "server.started"
 	ServerStopped       Kind = "server.stopped"
 )
@@ -466,6 +473,20 @@ func table() []KindInfo {
 			{"backup", "restored from"}, {"how", "outside knowledge, caught up, loss accepted"}, {"reason", "the operator's"}, {"logs", "name, restored size, size from which it goes on"}}},
 		{WebhookFailing, Alert, "A webhook did not take an event in three days, or wants none: it was given up.", []Field{
 			{"hook", "the document's name"}, {"event", "evt_..."}, {"kind", "of that event"}, {"attempts", "how often it was tried"}, {"reason", "the last failure"}}},
+		{AlertOpened, Domain, "A rule found that something is wrong. The event's digest is the artifact's, its team whom it goes to.", []Field{
+			{"id", "alert, alr_..."}, {"rule", "its name"}, {"severity", "page or ticket"}, {"group", "grp_..., that it is told of in"}, {"owned", "false: nobody owns it, so that it went to the platform's team"},
+			{"cause", "event that told, evt_..."}, {"title", "in short"}}},
+		{AlertAcknowledged, Audit, "Somebody said that they deal with an alert and those of its group.", []Field{
+			{"id", "alert, alr_..."}, {"rule", "its name"}, {"group", "grp_..."}, {"seconds", "since it was opened"}, {"note", "of who acknowledged it"}}},
+		{AlertEscalated, Domain, "Nobody acknowledged a page in time: it is told of again, further up.", []Field{
+			{"group", "grp_..."}, {"times", "how often by now"}, {"alerts", "how many wait"}}},
+		{AlertResolved, Domain, "What an alert was about is over, or somebody said so.", []Field{
+			{"id", "alert, alr_..."}, {"rule", "its name"}, {"group", "grp_..."}, {"seconds", "how long it was open"}}},
+		{AlertSilenced, Audit, "Notices of alerts are kept back for a time.", []Field{
+			{"id", "silence, sil_..."}, {"rule", "its name; empty: any"}, {"severity", "page or ticket; empty: both"}, {"cluster", "name; empty: any"}, {"reason", "why"}, {"expires", "RFC 3339"}}},
+		{AlertSilenceEnded, Audit, "A silence was ended before its time.", []Field{{"id", "silence, sil_..."}}},
+		{AlertUndelivered, Domain, "A receiver did not take a notice for three days, or there is no receiver for it: nobody was told.", []Field{
+			{"group", "grp_..."}, {"receiver", "its name; empty: there is none"}, {"attempts", "how often it was tried"}, {"reason", "the last failure"}}},
 		{ServerStarted, Domain, "A server started.", []Field{
 			{"version", "of the binary"}, {"listen", "addresses"}, {"public_url", "its public URL"}}},
 		{ServerStopped, Domain, "A server stopped in good order.", []Field{

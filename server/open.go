@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 
 	"assay/admission"
+	"assay/alert"
 	"assay/api"
 	"assay/authority"
 	"assay/authority/rotation"
@@ -37,6 +38,7 @@ import (
 	"assay/registry/retention"
 	"assay/registry/ticket"
 	"assay/sbom"
+	"assay/slo"
 	"assay/source/forge"
 	"assay/store"
 	"assay/tlog"
@@ -117,7 +119,7 @@ func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, feed.Migrations, exploit.Migrations, upstream.Migrations, finding.Migrations, canary.Migrations, vex.Migrations, malware.Migrations, baseline.Migrations,
 		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, forge.Migrations, vouchMigrations, transfer.Migrations,
-		contract.Migrations, inventory.Migrations, admission.Migrations, supply.Migrations, ticket.Migrations, ui.Migrations, tier.Migrations,
+		contract.Migrations, inventory.Migrations, admission.Migrations, supply.Migrations, ticket.Migrations, ui.Migrations, tier.Migrations, slo.Migrations, alert.Migrations,
 	}
 }
 
