@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"assay/internal/fault"
 	"assay/verify/layout"
+
+	"github.com/in-toto/in-toto-golang/in_toto"
 )
 
 // TestThreat_Layout_Bounds: a document that is too large, too deep or names too
@@ -51,4 +54,53 @@ func TestThreat_Layout_Bounds(t *testing.T) {
 			t.Logf("%s: %v", name, err)
 		}
 	}
+}
+
+// TestThreat_Layout_Nested: layouts within layouts are followed so deep and no
+// deeper, also one that stands in its own place; and so many, whoever signed them.
+func TestThreat_Layout_Nested(t *testing.T) {
+	owner, p := newPerson(t, "ed25519"), newPerson(t, "ed25519")
+	nested := layoutOf([]in_toto.Step{step("s", 1, nil, nil, p)}, p)
+	folder := fmt.Sprintf("s.%.8s", p.key.KeyID)
+	for depth := 1; depth <= 6; depth++ {
+		c := chain{layout: sign(t, nested, false, owner), owner: owner, links: map[string][]byte{}}
+		dir := ""
+		for range depth {
+			c.links[dir+folder+".link"] = sign(t, nested, false, p)
+			dir += folder + "/"
+		}
+		c.links[dir+folder+".link"] = sign(t, link("s", nil, files("app=1")), false, p)
+		_, err := c.ours(false)
+		if depth <= 3 && err != nil || depth > 3 && !errors.Is(err, fault.TooLarge) {
+			t.Errorf("%d deep: %v", depth, err)
+		}
+	}
+
+	// One document of many steps, signed by many, in every place.
+	var people []person
+	for range 8 {
+		people = append(people, newPerson(t, "ed25519"))
+	}
+	wide := layoutOf([]in_toto.Step{step("a", 1, nil, nil, people...), step("b", 1, nil, nil, people...)}, people...)
+	c := chain{layout: sign(t, wide, false, owner), owner: owner, links: map[string][]byte{}}
+	body := sign(t, wide, false, people...)
+	var fill func(dir string, depth int)
+	fill = func(dir string, depth int) {
+		for _, name := range []string{"a", "b"} {
+			if depth == 3 {
+				c.links[dir+name+".x.link"] = sign(t, link(name, nil, files("app=1")), false, people[0])
+				continue
+			}
+			c.links[dir+name+".x.link"] = body
+			for _, p := range people {
+				fill(fmt.Sprintf("%s%s.%.8s/", dir, name, p.key.KeyID), depth+1)
+			}
+		}
+	}
+	fill("", 0)
+	start := time.Now()
+	if _, err := c.ours(false); !errors.Is(err, fault.TooLarge) {
+		t.Errorf("%d documents: %v, want too many", len(c.links), err)
+	}
+	t.Logf("%d documents in %s", len(c.links), time.Since(start))
 }

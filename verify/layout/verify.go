@@ -13,8 +13,12 @@ import (
 	"assay/internal/fault"
 )
 
-// maxDepth bounds layouts within layouts.
-const maxDepth = 4
+// Bounds of layouts within layouts: how deep, and how many are followed in all.
+// A document that many functionaries signed is followed for each of them.
+const (
+	maxDepth   = 4
+	maxLayouts = 512
+)
 
 // Document is a signed link, or a sublayout in the place of one.
 type Document struct {
@@ -97,16 +101,42 @@ func Verify(in Input) (*Outcome, error) {
 		}
 		owners = append(owners, k)
 	}
-	v := &verification{in: &in}
+	v := &verification{in: &in, parsed: map[string][]parsedDocument{}}
 	return v.layout(in.Layout, owners, "", in.Attested, 0)
 }
 
-type verification struct{ in *Input }
+type verification struct {
+	in      *Input
+	parsed  map[string][]parsedDocument // by folder, each read once
+	layouts int                         // that were followed
+}
+
+type parsedDocument struct {
+	name string
+	m    *Metadata
+	err  error
+}
+
+// documents are those of a folder.
+func (v *verification) documents(dir string) []parsedDocument {
+	out, known := v.parsed[dir]
+	if !known {
+		for _, doc := range v.in.Links[dir] {
+			m, err := Parse(doc.Body)
+			out = append(out, parsedDocument{doc.Name, m, err})
+		}
+		v.parsed[dir] = out
+	}
+	return out
+}
 
 // layout is the specification's workflow (5.2), without its last step, which
 // would run commands.
 func (v *verification) layout(m *Metadata, owners []*publicKey, dir string, attested []Attested, depth int) (*Outcome, error) {
 	l := m.Layout
+	if v.layouts++; v.layouts > maxLayouts {
+		return nil, fault.Newf(fault.TooLarge, "more than %d layouts within layouts", maxLayouts)
+	}
 	for _, k := range owners {
 		if !m.signedBy(k) {
 			return nil, fault.Newf(fault.Unverified, "the layout is not signed by key %s", k.fingerprint)
@@ -149,10 +179,10 @@ func (v *verification) step(l *Layout, s *Step, dir string, attested []Attested,
 			first = err
 		}
 	}
-	for _, doc := range v.in.Links[dir] {
-		m, err := Parse(doc.Body)
-		if err != nil {
-			refuse(fmt.Errorf("%s: %w", clip(doc.Name, 120), err))
+	for _, doc := range v.documents(dir) {
+		m := doc.m
+		if doc.err != nil {
+			refuse(fmt.Errorf("%s: %w", clip(doc.name, 120), doc.err))
 			continue
 		}
 		if m.Link != nil && m.Link.Name != s.Name {
@@ -167,12 +197,12 @@ func (v *verification) step(l *Layout, s *Step, dir string, attested []Attested,
 				by[k.fingerprint] = m.Link
 				continue
 			}
-			if !strings.HasPrefix(base(doc.Name), s.Name+".") {
+			if !strings.HasPrefix(base(doc.name), s.Name+".") {
 				continue // a sublayout's step is told by its file's name alone
 			}
 			sub, err := v.sublayout(m, k, join(dir, s.Name+"."+id[:min(8, len(id))]), depth)
 			if err != nil {
-				return nil, nil, fmt.Errorf("sublayout %s: %w", clip(doc.Name, 120), err)
+				return nil, nil, fmt.Errorf("sublayout %s: %w", clip(doc.name, 120), err)
 			}
 			out.Verified = out.Verified && sub.Verified
 			out.Inspections += sub.Inspections

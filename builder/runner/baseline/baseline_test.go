@@ -139,7 +139,11 @@ func (s *site) run(t *testing.T, b build) (*baseline.Build, []string) {
 			network = append(network, map[string]any{"protocol": "tcp", "address": addr, "port": p})
 		}
 		for name, content := range b.programs {
-			process = append(process, map[string]any{"program": name, "digest": map[string]any{"sha256": sum(content).Hex()}})
+			p := map[string]any{"program": name}
+			if content != "" { // else nobody could read it
+				p["digest"] = map[string]any{"sha256": sum(content).Hex()}
+			}
+			process = append(process, p)
 		}
 		s.attest(t, product, attestation.PredicateRuntimeTrace, mustJSON(t, map[string]any{
 			"monitor": map[string]any{"type": "https://assay.dev/monitors/ptrace"}, "monitoredProcess": map[string]any{"event": b.id},
@@ -237,6 +241,33 @@ func TestBaseline(t *testing.T) {
 			t.Errorf("after it was accepted: %q, %s", found, b.State)
 		}
 	})
+}
+
+// TestThreat_Runner_ProgramsThatRan: a program that never ran before, one of
+// another content under a usual name, and one whose content nobody could read are
+// told of, also where the toolchain is the usual one.
+func TestThreat_Runner_ProgramsThatRan(t *testing.T) {
+	s := open(t, storetest.Open(t, store.SQLite))
+	s.run(t, usual("bld_1"))
+	for id, c := range map[string]struct {
+		programs map[string]string
+		found    []string
+	}{
+		"bld_2": {map[string]string{"/usr/bin/make": "make"}, nil},
+		"bld_3": {map[string]string{"/usr/bin/make": "make", "/tmp/x": "miner"}, []string{"program /tmp/x"}},
+		"bld_4": {map[string]string{"/usr/bin/make": "another make"}, []string{"program /usr/bin/make"}},
+		"bld_5": {map[string]string{"/usr/bin/make": ""}, []string{"program /usr/bin/make"}},
+		"bld_6": {map[string]string{"/usr/bin/make": "make", "/memfd:x": ""}, []string{"program /memfd:x"}},
+	} {
+		b := usual(id)
+		b.programs = c.programs
+		if _, found := s.run(t, b); !slices.Equal(found, c.found) {
+			t.Errorf("%s: %q, want %q", id, found, c.found)
+		}
+	}
+	if n := s.events(t, event.RunnerAnomaly); n != 4 {
+		t.Errorf("%d events, want 4", n)
+	}
 }
 
 // accept accepts all anomalies of a build, which also acknowledges the same of

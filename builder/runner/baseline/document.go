@@ -262,8 +262,10 @@ func parseTrace(b []byte) (*traced, error) {
 			continue // what the build itself made has another digest each time
 		}
 		name := text(p, "program", "name", "uri")
-		if sum := digestOf(p["digest"]); name != "" && sum != "" {
-			t.Programs = append(t.Programs, observation{KindProgram, clip(name), sum})
+		if name != "" {
+			// One whose content nobody knows is as usual as its name, and is told as
+			// long as that is new.
+			t.Programs = append(t.Programs, observation{KindProgram, clip(name), cmp.Or(digestOf(p["digest"]), "of unknown content")})
 		}
 	}
 	for _, n := range objects(logged["network"]) {
