@@ -78,7 +78,10 @@ CREATE TABLE sbom_pending (
 	attestation TEXT   NOT NULL PRIMARY KEY,
 	asked       BIGINT NOT NULL,
 	tries       BIGINT NOT NULL
-);`, uploadTable, overlayTables, tierColumns, `CREATE INDEX sbom_component_last ON sbom_component (` + lastOfName("name") + `)`}}
+);`, uploadTable, overlayTables, tierColumns, `CREATE INDEX sbom_component_last ON sbom_component (` + lastOfName("name") + `)`, `
+-- Whose each component is, and how, is told from this alone.
+CREATE INDEX sbom_occurrence_held ON sbom_occurrence (component, document, direct);
+DROP INDEX sbom_occurrence_component;`}}
 
 // tierColumns say of which tier what waits is, and what reading a document took,
 // in microseconds.

@@ -212,11 +212,12 @@ func (x *Index) affected(a *Advisory, list func([]uint32) []int64) []Hit {
 		return nil
 	}
 	if len(a.Affected) == 1 {
-		return x.of(nil, &a.Affected[0], list)
+		return x.of(nil, &a.Affected[0], nil, list)
 	}
 	var hits []Hit
+	all := newReaders(len(a.Affected))
 	for i := range a.Affected {
-		hits = x.of(hits, &a.Affected[i], list)
+		hits = x.of(hits, &a.Affected[i], all, list)
 	}
 	if len(hits) == 0 {
 		return nil
@@ -238,13 +239,13 @@ func (x *Index) affected(a *Advisory, list func([]uint32) []int64) []Hit {
 }
 
 // of judges the versions of one package, and adds what is hit.
-func (x *Index) of(hits []Hit, f *Affected, list func([]uint32) []int64) []Hit {
+func (x *Index) of(hits []Hit, f *Affected, all readers, list func([]uint32) []int64) []Hit {
 	key := f.Key()
 	e := x.settled(key)
 	if e == nil {
 		return hits
 	}
-	m := f.compile()
+	m := f.compile(all)
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	hit := func(v *version, verdict Verdict) {
@@ -258,7 +259,7 @@ func (x *Index) of(hits []Hit, f *Affected, list func([]uint32) []int64) []Hit {
 		hits = append(hits, h)
 	}
 	whole := m.problem == "" && !m.none && (len(m.list) == 0 || len(m.spans) > 0)
-	if !whole || e.readable < 8 {
+	if !whole || e.readable < 3 {
 		for i := range e.versions {
 			if v := m.judge(e.parsed(i)); v.Status != NotAffected {
 				hit(&e.versions[i], v)
@@ -268,7 +269,7 @@ func (x *Index) of(hits []Hit, f *Affected, list func([]uint32) []int64) []Hit {
 	}
 	in := make([]bool, e.readable)
 	for i := range m.spans {
-		from, to := m.spans[i].within(e)
+		from, to := m.spans[i].within(e, m.reader)
 		for n := from; n < to; n++ {
 			if !in[n] {
 				in[n] = true
@@ -291,10 +292,10 @@ func (x *Index) of(hits []Hit, f *Affected, list func([]uint32) []int64) []Hit {
 }
 
 // within finds the versions of a span by binary search.
-func (s *span) within(e *entry) (from, to int) {
+func (s *span) within(e *entry, r *reader) (from, to int) {
 	search := func(p parsed, behind bool) int {
 		return sort.Search(e.readable, func(i int) bool {
-			c, err := e.parsed(i).compare(p)
+			c, err := r.compare(e.parsed(i), p)
 			return err == nil && (c > 0 || c == 0 && !behind)
 		})
 	}
@@ -362,8 +363,9 @@ func (e *entry) settle() {
 
 func (x *Index) documents(list []uint32) []int64 {
 	out := make([]int64, 0, len(list))
+	whole := len(x.docs.gone) == 0
 	for _, n := range list {
-		if !x.docs.gone[n] {
+		if whole || !x.docs.gone[n] {
 			out = append(out, x.docs.ids[n])
 		}
 	}

@@ -101,7 +101,7 @@ func TestIndexAgrees(t *testing.T) {
 					if a.IsWithdrawn() {
 						continue
 					}
-					m := f.compile()
+					m := f.compile(nil)
 					for v, id := range versions[f.Key()] {
 						got := m.judge(parse(v, m.family))
 						if got.Status == NotAffected || want[id] == "affected" {

@@ -89,20 +89,83 @@ type span struct {
 // Affects says whether one version is affected: by the list of versions, or by a
 // range (the algorithm of the OSV schema, with events in any order).
 func (a *Affected) Affects(version string) Verdict {
-	m := a.compile()
+	m := a.compile(nil)
 	p := parse(version, m.family)
 	return m.judge(p)
 }
 
-// Judge reads the advisory's versions once, for many versions to be judged.
-func (a *Affected) Judge() func(version string) Verdict {
-	m := a.compile()
-	return func(version string) Verdict { return m.judge(parse(version, m.family)) }
+// Judges gives, for each of so many packages of one advisory, what judges many of
+// its versions: bounds are read once, and what packages share is compared once.
+func Judges(packages int) func(a *Affected) func(version string) Verdict {
+	all := newReaders(packages)
+	return func(a *Affected) func(version string) Verdict {
+		m := a.compile(all)
+		return func(version string) Verdict { return m.judge(m.reader.parse(version, m.family)) }
+	}
+}
+
+// reader remembers what it read and compared. Advisories of distributions name
+// hundreds of packages that were built of few sources: their bounds, and what is
+// stored of them, are few versions over and over. nil remembers nothing.
+type reader struct {
+	read  map[string]parsed
+	order map[[2]string]int
+}
+
+// readers are one for each family, for an advisory of so many packages that it
+// pays.
+type readers map[string]*reader
+
+func newReaders(packages int) readers {
+	if packages < 16 {
+		return nil
+	}
+	return readers{}
+}
+
+func (all readers) of(family string) *reader {
+	if all == nil {
+		return nil
+	}
+	r := all[family]
+	if r == nil {
+		r = &reader{read: map[string]parsed{}, order: map[[2]string]int{}}
+		all[family] = r
+	}
+	return r
+}
+
+func (r *reader) parse(version, family string) parsed {
+	if r == nil {
+		return parse(version, family)
+	}
+	p, known := r.read[version]
+	if !known {
+		p = parse(version, family)
+		r.read[version] = p
+	}
+	return p
+}
+
+func (r *reader) compare(p, q parsed) (int, error) {
+	if r == nil || p.err != nil || q.err != nil {
+		return p.compare(q)
+	}
+	key := [2]string{p.text, q.text}
+	if c, known := r.order[key]; known {
+		return c, nil
+	}
+	c, err := p.compare(q)
+	if err == nil {
+		r.order[key] = c
+	}
+	return c, err
 }
 
 // matcher is a package of an advisory with its versions read once.
 type matcher struct {
 	family  string
+	reader  *reader
 	list    []string
 	listed  map[string]bool // list, made when it is asked about often
 	asked   int
@@ -112,8 +175,9 @@ type matcher struct {
 	none    bool   // neither list nor range that can be judged by version
 }
 
-func (a *Affected) compile() *matcher {
+func (a *Affected) compile(all readers) *matcher {
 	m := &matcher{family: family(a.Package.Ecosystem), none: true}
+	m.reader = all.of(m.family)
 	if len(a.Versions) > 0 {
 		m.none = false
 		m.list = a.Versions
@@ -154,7 +218,7 @@ func (m *matcher) addRange(r Range, family string) {
 	}
 	if e := r.Events; len(e) == 2 && e[0].Introduced == "0" && e[1].Introduced == "" && e[1].Limit == "" {
 		// As most are: from the beginning to one end.
-		s := span{all: true, to: parse(e[1].Fixed+e[1].LastAffected, family), included: e[1].LastAffected != ""}
+		s := span{all: true, to: m.reader.parse(e[1].Fixed+e[1].LastAffected, family), included: e[1].LastAffected != ""}
 		if s.to.err != nil {
 			m.problem = "the advisory's version " + quoted(s.to.text) + " cannot be read"
 			return
@@ -166,7 +230,7 @@ func (m *matcher) addRange(r Range, family string) {
 	for _, e := range r.Events {
 		p := point{Event: e, min: e.Introduced == "0"}
 		if text := e.Introduced + e.Fixed + e.LastAffected + e.Limit; !p.min && text != "*" {
-			if p.at = parse(text, family); p.at.err != nil {
+			if p.at = m.reader.parse(text, family); p.at.err != nil {
 				m.problem = "the advisory's version " + quoted(text) + " cannot be read"
 				return
 			}
@@ -245,7 +309,7 @@ func (m *matcher) judge(p parsed) Verdict {
 		return Verdict{Status: Unknown, Reason: "the component's version " + quoted(p.text) + " cannot be read"}
 	}
 	for i := range m.spans {
-		in, err := m.spans[i].holds(p)
+		in, err := m.spans[i].holds(p, m.reader)
 		if err != nil {
 			return Verdict{Status: Unknown, Reason: "the component's version " + quoted(p.text) + " cannot be compared"}
 		}
@@ -273,16 +337,16 @@ func (m *matcher) judge(p parsed) Verdict {
 	return Verdict{Status: NotAffected}
 }
 
-func (s *span) holds(p parsed) (bool, error) {
+func (s *span) holds(p parsed, r *reader) (bool, error) {
 	if !s.all {
-		if c, err := p.compare(s.from); err != nil || c < 0 {
+		if c, err := r.compare(p, s.from); err != nil || c < 0 {
 			return false, err
 		}
 	}
 	if s.open {
 		return true, nil
 	}
-	c, err := p.compare(s.to)
+	c, err := r.compare(p, s.to)
 	return err == nil && (c < 0 || c == 0 && s.included), err
 }
 

@@ -64,7 +64,7 @@ func storedOf(ctx context.Context, tx *store.Tx, about map[vuln.Package][]*vuln.
 	for key := range about {
 		byEcosystem[key.Ecosystem] = append(byEcosystem[key.Ecosystem], key.Name)
 	}
-	judges := map[*vuln.Affected]func(string) vuln.Verdict{}
+	judges, of := map[*vuln.Affected]func(string) vuln.Verdict{}, vuln.Judges(len(about))
 	for ecosystem, names := range byEcosystem {
 		for part := range slices.Chunk(names, most) {
 			marks, args := in(part)
@@ -81,7 +81,7 @@ func storedOf(ctx context.Context, tx *store.Tx, about map[vuln.Package][]*vuln.
 				}
 				for _, f := range about[h.Package] {
 					if judges[f] == nil { // most advisories are about nothing that is stored
-						judges[f] = f.Judge()
+						judges[f] = of(f)
 					}
 					if h.Verdict = judges[f](h.Version); h.Status != vuln.NotAffected && f.For(platform) {
 						hits = append(hits, h)
