@@ -1,17 +1,17 @@
 package lane
 
 import (
-	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-const rusageThread = 1 // RUSAGE_THREAD of getrusage(2)
-
-// threadCPU is the processor time of this thread; negative: not known.
+// threadCPU is the processor time of this thread; negative: not known. That of
+// getrusage(2) is only as fine as the kernel's tick.
 func threadCPU() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(rusageThread, &u); err != nil {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts); err != nil {
 		return -1
 	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	return time.Duration(ts.Nano())
 }
