@@ -25,6 +25,10 @@ func (a *API) vexRoutes() []Route {
 		{Method: "POST", Path: "/api/v1/vex/statements", Summary: "Take over a VEX document: OpenVEX, CSAF or CycloneDX", Action: identity.ActApprove,
 			Query: []Param{{"reason", "why, on record"}, {"until", "when it ends, RFC 3339"}}, In: RawBytes{"application/json", octetType}, Out: vex.Entry{}, Status: 201, handle: a.importVEX},
 		{Method: "POST", Path: "/api/v1/vex/triage", Summary: "State whether a flaw concerns artifacts", Action: identity.ActApprove, In: client.TriageRequest{}, Out: vex.Entry{}, Status: 201, handle: a.triage},
+		{Method: "GET", Path: "/api/v1/vex/proposals", Summary: "Statements that wait for another person", Action: identity.ActReadEvidence,
+			Query: []Param{{"after", "cursor"}, {"limit", "at most 1000"}, {"ended", "true: also what was decided"}}, Out: client.List[vex.Proposal]{}, Status: 200, handle: a.listVEXProposals},
+		{Method: "POST", Path: "/api/v1/vex/proposals/{id}", Summary: "Approve a proposed statement, as another person than who proposed it", Action: identity.ActApprove, Out: vex.Entry{}, Status: 201, handle: a.approveVEX},
+		{Method: "DELETE", Path: "/api/v1/vex/proposals/{id}", Summary: "Refuse a proposed statement", Action: identity.ActApprove, Query: []Param{{"reason", "why, on record"}}, Out: vex.Proposal{}, Status: 200, handle: a.refuseVEX},
 		{Method: "DELETE", Path: "/api/v1/vex/statements/{id}", Summary: "Take a statement back", Action: identity.ActApprove, Query: []Param{{"reason", "why, on record"}}, Out: vex.Entry{}, Status: 200, handle: a.withdrawVEX},
 	}
 }
@@ -169,9 +173,9 @@ func (a *API) importVEX(w http.ResponseWriter, r *http.Request) {
 				return nil, fault.Newf(fault.Invalid, "until %.40q: want RFC 3339", text)
 			}
 		}
-		return a.o.Vulnerabilities.Statements.State(r.Context(), q)
+		return a.stateVEX(r, q)
 	}()
-	a.answer(w, r, http.StatusCreated, e, err)
+	a.answer(w, r, stated(e), e, err)
 }
 
 func (a *API) triage(w http.ResponseWriter, r *http.Request) {
@@ -196,14 +200,14 @@ func (a *API) triage(w http.ResponseWriter, r *http.Request) {
 				}
 			}
 		}
-		return a.o.Vulnerabilities.Statements.State(r.Context(), vex.Request{
+		return a.stateVEX(r, vex.Request{
 			Source: vex.Triage, Actor: identity.FromContext(r.Context()).Actor(), Reason: q.Reason, Until: q.Until,
 			Statements: []vex.Statement{{
 				Vulnerabilities: names, Products: q.Products, Components: q.Components, Versions: q.Versions, Status: vex.Status(q.Status), Justification: q.Justification, Impact: q.Reason,
 			}},
 		})
 	}()
-	a.answer(w, r, http.StatusCreated, e, err)
+	a.answer(w, r, stated(e), e, err)
 }
 
 func (a *API) withdrawVEX(w http.ResponseWriter, r *http.Request) {
@@ -213,4 +217,76 @@ func (a *API) withdrawVEX(w http.ResponseWriter, r *http.Request) {
 		e, err = a.o.Vulnerabilities.Statements.Withdraw(r.Context(), r.PathValue("id"), identity.FromContext(r.Context()).Actor(), r.URL.Query().Get("reason"))
 	}
 	a.answer(w, r, http.StatusOK, e, err)
+}
+
+// stateVEX has the site state something, or only propose it where two persons are
+// wanted.
+func (a *API) stateVEX(r *http.Request, q vex.Request) (*vex.Entry, error) {
+	st := a.o.Vulnerabilities.Statements
+	if !st.NeedsSecond(q.Statements) {
+		return st.State(r.Context(), q)
+	}
+	q.Person = identity.FromContext(r.Context()).Person
+	p, err := st.Propose(r.Context(), q)
+	if err != nil {
+		return nil, err
+	}
+	return &vex.Entry{ID: p.ID, Source: p.Source, Author: p.Author, Actor: p.Actor, Reason: p.Reason, Statements: p.Statements, Created: p.Created, Until: p.Until, Proposed: true}, nil
+}
+
+// stated is the status of an answer: what is only proposed is not created yet.
+func stated(e *vex.Entry) int {
+	if e != nil && e.Proposed {
+		return http.StatusAccepted
+	}
+	return http.StatusCreated
+}
+
+func (a *API) listVEXProposals(w http.ResponseWriter, r *http.Request) {
+	out, err := func() (out client.List[vex.Proposal], err error) {
+		out.Items = []vex.Proposal{}
+		if err := a.allow(r, identity.ActReadEvidence, identity.ResourceEvidence, ""); err != nil {
+			return out, err
+		}
+		most, err := limit(r)
+		if err != nil {
+			return out, err
+		}
+		ended, err := flag(r, "ended")
+		if err != nil {
+			return out, err
+		}
+		after, err := readCursor("vexp", r.URL.Query().Get("after"))
+		if err != nil {
+			return out, err
+		}
+		all, err := a.o.Vulnerabilities.Statements.Proposals(r.Context(), after, most, ended)
+		for _, p := range all {
+			out.Items = append(out.Items, *p)
+		}
+		if n := len(all); n == most && err == nil {
+			out.Next = writeCursor("vexp", all[n-1].ID)
+		}
+		return out, err
+	}()
+	a.answer(w, r, http.StatusOK, out, err)
+}
+
+func (a *API) approveVEX(w http.ResponseWriter, r *http.Request) {
+	err := a.allow(r, identity.ActApprove, identity.ResourceConfig, "")
+	var e *vex.Entry
+	if err == nil {
+		who := identity.FromContext(r.Context())
+		e, err = a.o.Vulnerabilities.Statements.Approve(r.Context(), r.PathValue("id"), who.Actor(), who.Person)
+	}
+	a.answer(w, r, http.StatusCreated, e, err)
+}
+
+func (a *API) refuseVEX(w http.ResponseWriter, r *http.Request) {
+	err := a.allow(r, identity.ActApprove, identity.ResourceConfig, "")
+	var p *vex.Proposal
+	if err == nil {
+		p, err = a.o.Vulnerabilities.Statements.Refuse(r.Context(), r.PathValue("id"), identity.FromContext(r.Context()).Actor(), r.URL.Query().Get("reason"))
+	}
+	a.answer(w, r, http.StatusOK, p, err)
 }

@@ -70,3 +70,25 @@ func (c *Client) ExportVEX(ctx context.Context) (json.RawMessage, error) {
 	var b []byte
 	return b, c.call(ctx, http.MethodGet, "/api/v1/vex/export", nil, nil, &b)
 }
+
+// VEXProposals lists what waits for another person; out takes a List[vex.Proposal].
+func (c *Client) VEXProposals(ctx context.Context, after string, limit int, ended bool, out any) error {
+	q := url.Values{"limit": {strconv.Itoa(limit)}}
+	if after != "" {
+		q.Set("after", after)
+	}
+	if ended {
+		q.Set("ended", "true")
+	}
+	return c.call(ctx, http.MethodGet, "/api/v1/vex/proposals", q, nil, out)
+}
+
+// ApproveVEX states what another person proposed; out takes a vex.Entry.
+func (c *Client) ApproveVEX(ctx context.Context, id string, out any) error {
+	return c.call(ctx, http.MethodPost, "/api/v1/vex/proposals/"+url.PathEscape(id), nil, nil, out)
+}
+
+// RefuseVEX refuses a proposal; out takes a vex.Proposal.
+func (c *Client) RefuseVEX(ctx context.Context, id, reason string, out any) error {
+	return c.call(ctx, http.MethodDelete, "/api/v1/vex/proposals/"+url.PathEscape(id), url.Values{"reason": {reason}}, nil, out)
+}

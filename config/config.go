@@ -244,6 +244,9 @@ type Vuln struct {
 	Feeds []upstream.Spec `yaml:"feeds"`
 	// Tiers say what is done when, by how critical an artifact is.
 	Tiers tier.Rules `yaml:"tiers"`
+	// SecondPerson has a statement that takes findings away wait until another
+	// person approves it.
+	SecondPerson bool `yaml:"second_person"`
 }
 
 func (v *Vuln) validate() error {

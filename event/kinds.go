@@ -72,6 +72,8 @@ const (
 	VulnMissed          Kind = "vuln.missed"
 	VEXStated           Kind = "vex.stated"
 	VEXWithdrawn        Kind = "vex.withdrawn"
+	VEXProposed         Kind = "vex.proposed"
+	VEXRefused          Kind = "vex.refused"
 	FindingResolved     Kind = "finding.resolved"
 	WorkloadStarted     Kind = "workload.started"
 	WorkloadStopped     Kind = "workload.stopped"
@@ -335,9 +337,15 @@ func table() []KindInfo {
 			{"cpu_us", "processor time of looking up, in microseconds"}, {"wall_us", "and by the clock"}, {"waited_us", "in the queue before"}}},
 		{VEXStated, Audit, "The site states whether flaws concern its artifacts: decided here, or another's document taken over.", []Field{
 			{"id", "of the statement, vex_..."}, {"source", "triage or import"}, {"author", "of an imported one, by its own word"}, {"reason", "that was given"},
-			{"statements", "how many"}, {"vulnerability", "of the first"}, {"status", "of the first"}, {"until", "when it ends, RFC 3339; absent: no end"}}},
+			{"statements", "how many"}, {"vulnerability", "of the first"}, {"status", "of the first"}, {"until", "when it ends, RFC 3339; absent: no end"},
+			{"approved_by", "the second person, where two are wanted"}}},
 		{VEXWithdrawn, Audit, "A statement about flaws was taken back.", []Field{
 			{"id", "of the statement, vex_..."}, {"reason", "why"}}},
+		{VEXProposed, Audit, "A statement that takes findings away was proposed, and waits for another person.", []Field{
+			{"id", "of the proposal, vexp_..."}, {"source", "triage or import"}, {"author", "of an imported one, by its own word"}, {"reason", "that was given"},
+			{"statements", "how many"}, {"vulnerability", "of the first"}, {"status", "of the first"}}},
+		{VEXRefused, Audit, "A proposed statement about flaws was refused.", []Field{
+			{"id", "of the proposal, vexp_..."}, {"reason", "why"}}},
 		{FindingOpened, Domain, "Advisories newly affect an artifact. The event's digest is the artifact's.", []Field{
 			{"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "its number"}, {"advisories", "the first of them"}, {"count", "of all"},
 			{"malicious", "one is about a package that is itself the attack"}}},

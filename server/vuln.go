@@ -37,7 +37,7 @@ func (s *Server) openVulnerabilities() error {
 		return err
 	}
 	s.reg.MustRegister(feed.NewAges(feeds, exploits.Ages))
-	statements := vex.NewStore(vex.Options{DB: s.db, Sign: s.signSource, Site: s.public})
+	statements := vex.NewStore(vex.Options{DB: s.db, Sign: s.signSource, Site: s.public, SecondPerson: s.cfg.Vuln.SecondPerson})
 	s.vulnerabilities = api.Vulnerabilities{Statements: statements, Feeds: feeds, Exploits: exploits, Findings: findings, Canaries: canaries, Upstreams: upstreams, MaxAge: s.cfg.Vuln.MaxAge, Tiers: s.cfg.Vuln.Tiers, Temp: temp}
 	return nil
 }

@@ -16,7 +16,7 @@ import (
 
 func (a *app) vexCommand() *cobra.Command {
 	cmd := group("vex", "Statements about whether flaws concern artifacts",
-		a.vexListCommand(), a.vexShowCommand(), a.vexAttestCommand(), a.vexImportCommand(), a.vexExportCommand(), a.vexWithdrawCommand())
+		a.vexListCommand(), a.vexShowCommand(), a.vexAttestCommand(), a.vexImportCommand(), a.vexExportCommand(), a.vexWithdrawCommand(), a.vexProposalsCommand(), a.vexApproveCommand(), a.vexRefuseCommand())
 	cmd.Example = "  assay vex list\n  assay vex import vendor.openvex.json --reason 'vendor advisory 2024-17'\n  assay vex export > site.openvex.json"
 	return cmd
 }
@@ -31,12 +31,15 @@ func vexTable(w io.Writer, all []vex.Entry) {
 		if !e.Withdrawn.IsZero() {
 			until = "withdrawn " + stamp(e.Withdrawn)
 		}
+		id := e.ID[:min(len(e.ID), 16)]
+		if e.Proposed {
+			id, until = e.ID, "waits for another person: assay vex approve"
+		}
 		for i, s := range e.Statements {
 			if i == 20 {
 				fmt.Fprintf(w, "\tand %d more\n", len(e.Statements)-i)
 				break
 			}
-			id := e.ID[:min(len(e.ID), 16)]
 			what := string(s.Status)
 			if s.Justification != "" {
 				what += ": " + s.Justification
@@ -48,6 +51,9 @@ func vexTable(w io.Writer, all []vex.Entry) {
 			by := e.Actor
 			if e.Source == vex.Import {
 				by += " for " + dash(e.Author)
+			}
+			if e.ApprovedBy != "" {
+				by += ", approved by " + e.ApprovedBy
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", line(id), line(s.Vulnerabilities[0]), line(what), line(strings.Join(s.Products, " ")), line(dash(components)), line(by), stamp(e.Created), until)
 		}

@@ -41,7 +41,7 @@ CREATE TABLE vex_document (
 	withdrawn_reason TEXT NOT NULL,
 	changed   BIGINT NOT NULL
 );
-CREATE INDEX vex_document_changed ON vex_document (changed);`}}
+CREATE INDEX vex_document_changed ON vex_document (changed);`, proposals}}
 
 // The sources of a document.
 const (
@@ -51,10 +51,12 @@ const (
 
 // Entry is a document that the site stands by.
 type Entry struct {
-	ID              string      `json:"id"`               // vex_...
-	Source          string      `json:"source"`           // triage, import
-	Author          string      `json:"author,omitempty"` // of an imported one, by its own word
-	Actor           string      `json:"actor"`            // who had the site state it
+	ID              string      `json:"id"`                    // vex_...
+	Source          string      `json:"source"`                // triage, import
+	Author          string      `json:"author,omitempty"`      // of an imported one, by its own word
+	Actor           string      `json:"actor"`                 // who had the site state it
+	ApprovedBy      string      `json:"approved_by,omitempty"` // the second person, where two are wanted
+	Proposed        bool        `json:"proposed,omitzero"`     // it waits for another person, and counts for nothing; the id is the proposal's
 	Reason          string      `json:"reason"`
 	Statements      []Statement `json:"statements"`
 	Created         time.Time   `json:"created"`
@@ -76,6 +78,8 @@ type Options struct {
 	// gives the bundle.
 	Sign func(ctx context.Context, st *attestation.Statement) ([]byte, error)
 	Site string // public URL, the author of the site's documents
+	// SecondPerson has what takes findings away wait for another person.
+	SecondPerson bool
 }
 
 // Store keeps what the site states. It is safe for concurrent use.
@@ -99,25 +103,45 @@ type Request struct {
 	Actor      string
 	Reason     string    // 3 to 1,000 bytes
 	Until      time.Time // zero: no end
+	Person     string    // who the actor is, for the rule of two persons; "": nobody
 }
 
-// State signs the statements as the site's and puts them in force.
-func (s *Store) State(ctx context.Context, q Request) (*Entry, error) {
+// check says what is wrong with a request.
+func (s *Store) check(q Request) error {
 	now := s.o.DB.Now()
 	if n := len(strings.TrimSpace(q.Reason)); n < 3 || n > 1000 {
-		return nil, fault.Newf(fault.Invalid, "reason: want 3 to 1,000 bytes")
+		return fault.Newf(fault.Invalid, "reason: want 3 to 1,000 bytes")
 	}
 	if !q.Until.IsZero() && !q.Until.After(now) {
-		return nil, fault.Newf(fault.Invalid, "until %s is over already", q.Until.UTC().Format(time.RFC3339))
+		return fault.Newf(fault.Invalid, "until %s is over already", q.Until.UTC().Format(time.RFC3339))
 	}
 	if len(q.Statements) == 0 || len(q.Statements) > maxStatements {
-		return nil, fault.Newf(fault.Invalid, "%d statements: want 1 to %d", len(q.Statements), maxStatements)
+		return fault.Newf(fault.Invalid, "%d statements: want 1 to %d", len(q.Statements), maxStatements)
 	}
 	for i := range q.Statements {
 		if err := q.Statements[i].Check(); err != nil {
-			return nil, err
+			return err
 		}
 	}
+	return nil
+}
+
+// State signs the statements as the site's and puts them in force. Where two
+// persons are wanted for them it is fault.Denied: see [Store.Propose].
+func (s *Store) State(ctx context.Context, q Request) (*Entry, error) {
+	if s.NeedsSecond(q.Statements) {
+		return nil, fault.Newf(fault.Denied, "two persons are wanted for what takes a finding away (vuln.second_person): it is proposed, and another approves")
+	}
+	return s.put(ctx, q, "", func(*store.Tx, string) error { return nil })
+}
+
+// put puts statements in force; also does what belongs to it in the same
+// transaction.
+func (s *Store) put(ctx context.Context, q Request, approvedBy string, also func(tx *store.Tx, id string) error) (*Entry, error) {
+	if err := s.check(q); err != nil {
+		return nil, err
+	}
+	now := s.o.DB.Now()
 	q.Statements = slices.Clone(q.Statements)
 	for i := range q.Statements { // what is signed ends when the entry does
 		q.Statements[i].Until = q.Statements[i].Ends(q.Until)
@@ -143,23 +167,33 @@ func (s *Store) State(ctx context.Context, q Request) (*Entry, error) {
 	}
 	e := &Entry{
 		ID: "vex_" + strings.TrimPrefix(string(artifact.SHA256Of(bundle)), "sha256:"), Source: q.Source, Author: excerpt.Line(q.Author, 200, '?'), Actor: q.Actor, Reason: excerpt.Text(q.Reason, 1000),
-		Statements: q.Statements, Created: now, Until: q.Until,
+		Statements: q.Statements, Created: now, Until: q.Until, ApprovedBy: approvedBy,
 	}
-	return e, s.o.DB.Update(ctx, func(tx *store.Tx) error {
+	err = s.o.DB.Update(ctx, func(tx *store.Tx) error {
+		if err := also(tx, e.ID); err != nil {
+			return err
+		}
 		until := int64(0)
 		if !e.Until.IsZero() {
 			until = store.Micros(e.Until)
 		}
-		if _, err := tx.Exec(ctx, `INSERT INTO vex_document (id, source, author, actor, reason, statements, bundle, created, until, withdrawn, withdrawn_by, withdrawn_reason, changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '', '', ?)`,
-			e.ID, e.Source, e.Author, e.Actor, e.Reason, string(text), bundle, store.Micros(now), until, store.Micros(tx.Now())); err != nil {
+		if _, err := tx.Exec(ctx, `INSERT INTO vex_document (id, source, author, actor, reason, statements, bundle, created, until, withdrawn, withdrawn_by, withdrawn_reason, changed, approved_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '', '', ?, ?)`,
+			e.ID, e.Source, e.Author, e.Actor, e.Reason, string(text), bundle, store.Micros(now), until, store.Micros(tx.Now()), e.ApprovedBy); err != nil {
 			return err
 		}
 		body := map[string]any{"id": e.ID, "source": e.Source, "author": e.Author, "reason": e.Reason, "statements": len(e.Statements), "vulnerability": e.Statements[0].Vulnerabilities[0], "status": e.Statements[0].Status}
 		if until != 0 {
 			body["until"] = e.Until.UTC().Format(time.RFC3339)
 		}
+		if e.ApprovedBy != "" {
+			body["approved_by"] = e.ApprovedBy
+		}
 		return event.Append(ctx, tx, event.Event{Kind: event.VEXStated, Actor: e.Actor, TraceID: event.TraceFrom(ctx), Body: body})
 	})
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
 // Withdraw takes a document back; it stays on record.
@@ -187,13 +221,13 @@ func (s *Store) Withdraw(ctx context.Context, id, actor, reason string) (*Entry,
 	return s.Get(ctx, id)
 }
 
-const columns = `id, source, author, actor, reason, statements, created, until, withdrawn, withdrawn_by, withdrawn_reason`
+const columns = `id, source, author, actor, reason, statements, created, until, withdrawn, withdrawn_by, withdrawn_reason, approved_by`
 
 func scan(row func(...any) error) (*Entry, error) {
 	var e Entry
 	var text string
 	var created, until, withdrawn int64
-	if err := row(&e.ID, &e.Source, &e.Author, &e.Actor, &e.Reason, &text, &created, &until, &withdrawn, &e.WithdrawnBy, &e.WithdrawnReason); err != nil {
+	if err := row(&e.ID, &e.Source, &e.Author, &e.Actor, &e.Reason, &text, &created, &until, &withdrawn, &e.WithdrawnBy, &e.WithdrawnReason, &e.ApprovedBy); err != nil {
 		return nil, err
 	}
 	if err := json.Unmarshal([]byte(text), &e.Statements); err != nil {
@@ -362,8 +396,11 @@ func (b *Book) Of(sub Subject, f Flaw, now time.Time) *Stated {
 		return nil
 	}
 	author := best.e.Actor
+	if best.e.ApprovedBy != "" {
+		author += ", approved by " + best.e.ApprovedBy
+	}
 	if best.e.Source != Triage && best.e.Author != "" {
-		author = best.e.Author + ", taken over by " + best.e.Actor
+		author = best.e.Author + ", taken over by " + author
 	}
 	return &Stated{best.e.ID, author, best.st.Status, best.st.Justification, best.st.Impact, best.st.Ends(best.e.Until)}
 }
