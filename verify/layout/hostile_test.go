@@ -84,11 +84,12 @@ func TestThreat_Layout_Nested(t *testing.T) {
 	wide := layoutOf([]in_toto.Step{step("a", 1, nil, nil, people...), step("b", 1, nil, nil, people...)}, people...)
 	c := chain{layout: sign(t, wide, false, owner), owner: owner, links: map[string][]byte{}}
 	body := sign(t, wide, false, people...)
+	done := map[string][]byte{"a": sign(t, link("a", nil, files("app=1")), false, people[0]), "b": sign(t, link("b", nil, files("app=1")), false, people[0])}
 	var fill func(dir string, depth int)
 	fill = func(dir string, depth int) {
 		for _, name := range []string{"a", "b"} {
 			if depth == 3 {
-				c.links[dir+name+".x.link"] = sign(t, link(name, nil, files("app=1")), false, people[0])
+				c.links[dir+name+".x.link"] = done[name]
 				continue
 			}
 			c.links[dir+name+".x.link"] = body
