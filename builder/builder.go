@@ -31,7 +31,7 @@ type Options struct {
 	Command   []string // argv; its first word is looked up in PATH
 	Dir       string   // where it runs; "" is the current folder
 	Materials []string // files, folders or patterns (internal/glob) that go in; none means the source commit alone
-	Products  []string // files or patterns that come out; each file must be new or changed
+	Products  []string // files or patterns that come out; each file must be new or changed. None: what the build makes in its folder is found
 	Env       []string // names of environment variables that may be recorded
 	Tools     []string // programs to record beside those that the command line and the folder tell of
 	Environ   []string // the build's whole environment; nil: our own without what lets it sign as us
@@ -128,7 +128,7 @@ func Build(ctx context.Context, o Options) (*Run, error) {
 	case end.code != 0:
 		return run, run.fail(FailedExit, "the build failed: %s ended with exit code %d", o.Command[0], end.code)
 	}
-	return run, run.collect(o.Materials)
+	return run, run.collect(ctx, o.Materials)
 }
 
 // prepare settles everything that can be settled before the build.
@@ -167,12 +167,21 @@ func prepare(ctx context.Context, o *Options) (*Run, error) {
 	if run.Materials, err = hashTrees(dir, o.Materials, run.products); err != nil {
 		return nil, fmt.Errorf("materials: %w", err)
 	}
-	run.before, err = run.products.stamps(dir)
+	if len(o.Products) == 0 {
+		run.before, err = snapshot(dir)
+	} else {
+		run.before, err = run.products.stamps(dir)
+	}
 	return run, err
 }
 
 // collect hashes what came out and looks at what went in once more.
-func (r *Run) collect(materials []string) error {
+func (r *Run) collect(ctx context.Context, materials []string) error {
+	if r.products.none() {
+		if err := r.discover(ctx); err != nil {
+			return err
+		}
+	}
 	// A material that changed while the build ran is not what the build read.
 	after, err := hashTrees(r.dir, materials, r.products)
 	if d := firstDifference(r.Materials, after); err != nil || d != "" {

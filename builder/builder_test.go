@@ -319,3 +319,59 @@ func TestImageRefuses(t *testing.T) {
 		t.Errorf("a product that changed after the build: %v, want tampered", err)
 	}
 }
+
+// TestBuildFindsProducts: where none is named, products are what the build made
+// in its folder and git does not track.
+func TestBuildFindsProducts(t *testing.T) {
+	for name, c := range map[string]struct {
+		script string
+		want   []string
+		err    string
+	}{
+		"new ones":        {"mkdir -p dist && cp main.c app && cp main.c dist/b && cp main.c x.o && mkdir -p node_modules && cp main.c node_modules/y", []string{"app", "dist/b"}, ""},
+		"written again":   {"echo new > old && touch kept.c && echo changed >> main.c", []string{"old"}, ""},
+		"nothing":         {"true", nil, "made no new file"},
+		"only sources":    {"echo x >> main.c", nil, "made no new file"},
+		"there before":    {"cat old > /dev/null", nil, "made no new file"},
+		"too many":        {"i=0; while [ $i -lt 70 ]; do echo $i > f$i; i=$((i+1)); done", nil, "more than 64 files"},
+		"a failed build":  {"echo half > app; exit 3", nil, "exit code 3"},
+		"names with junk": {`printf x > 'a b,c'`, []string{"a b,c"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := repository(t, map[string]string{"main.c": "int main;", "kept.c": "x", ".gitignore": "/app\n/old\n"})
+			write(t, dir, "old", "from before")
+			o := sh(dir, c.script)
+			if name == "names with junk" {
+				o.Materials = []string{"."} // what is a product is none, named or found
+			}
+			run, err := Build(t.Context(), o)
+			if c.err == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got []string
+				for _, f := range run.Products {
+					got = append(got, f.Name)
+				}
+				if d := cmp.Diff(c.want, got); d != "" {
+					t.Error(d)
+				}
+				if len(o.Materials) > 0 && len(run.Materials) != 4 {
+					t.Errorf("materials %v", run.Materials)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Fatalf("%v, want %q", err, c.err)
+			}
+			switch {
+			case name == "a failed build":
+				if len(run.Failure.Files) != 1 || run.Failure.Files[0].Name != "app" {
+					t.Errorf("what it left: %v", run.Failure.Files)
+				}
+			case !errors.Is(err, fault.Invalid) || run.Failure != nil:
+				t.Errorf("%v of a build that went well: %+v", err, run.Failure)
+			}
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package builder
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -49,6 +50,9 @@ func (r *Run) fail(reason, format string, args ...any) error {
 func (r *Run) left() []File {
 	var out []File
 	found, err := r.products.find(r.dir)
+	if err == nil && r.products.none() {
+		found, err = r.made(context.Background()) // the build's own context may be over
+	}
 	if err != nil {
 		return nil
 	}

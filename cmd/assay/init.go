@@ -47,7 +47,15 @@ applies once, so that the jobs are let in and their images allowed.`,
     --image assay.example/org/app --materials . --products app -- make app
   assay init ci gitlab --stdout --image assay.example/group/app --products app -- make app`,
 		ValidArgs: pipeline.Systems(),
-		Args:      cobra.MinimumNArgs(2),
+		Args: func(_ *cobra.Command, args []string) error {
+			switch len(args) {
+			case 0:
+				return usagef("for which CI system? Want one of %s", strings.Join(pipeline.Systems(), ", "))
+			case 1:
+				return usagef("what builds it? Name the command after --, for example: assay init ci %s --image HOST/REPOSITORY --products app -- make app", clean(args[0]))
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.System = pipeline.System(args[0])
 			if !slices.Contains(pipeline.Systems(), args[0]) {

@@ -37,7 +37,7 @@ var optionalEvidence = []string{"link", "sbom", "runner"}
 func (a *app) runCommand() *cobra.Command {
 	var f runFlags
 	cmd := &cobra.Command{
-		Use:                   "run --products FILE|GLOB … [--materials PATH|GLOB …] [--trace] [--image REF] [--push REF] [flags] -- COMMAND [ARG …]",
+		Use:                   "run [--products FILE|GLOB …] [--materials PATH|GLOB …] [--trace] [--image REF] [--push REF] [flags] -- COMMAND [ARG …]",
 		DisableFlagsInUseLine: true,
 		Short:                 "Wrap a build and attest what it made",
 		Long: `Run a build command, record what went in and what came out, and sign what is
@@ -51,13 +51,20 @@ the build's standard output goes to standard error. The build's exit code is
 kept. A build that fails is recorded as failed, and nothing it made is attested
 as good.
 
+Without --products they are found: the files that are new or changed in the build's
+folder, less what git tracks and what compilers leave for their next run (*.o,
+node_modules and the like), at most 64. Name them where more is known: a product
+that is named and not made is a failed build.
+
 With --image the products become an OCI image, with --push an OCI artifact of
 files; both are pushed and attested by referrers.
 
 Keyless signing takes the token of the CI system: GitHub Actions by itself,
 GitLab by id_tokens named SIGSTORE_ID_TOKEN, Kubernetes by projected tokens
 (ASSAY_TOKEN_DIR). The build itself does not get these.`,
-		Example: `  assay run --data ./data --subject ci@example.com \
+		Example: `  assay run -- make
+
+  assay run --data ./data --subject ci@example.com \
     --materials main.go --products bin/app --image 127.0.0.1:8484/team/app:v1 \
     -- go build -o bin/app .
 
@@ -81,7 +88,7 @@ GitLab by id_tokens named SIGSTORE_ID_TOKEN, Kubernetes by projected tokens
 	fl := cmd.Flags()
 	fl.StringVarP(&f.build.Dir, "dir", "C", "", "run the build in this folder")
 	fl.StringSliceVar(&f.build.Materials, "materials", nil, "files, folders or patterns (*, **) that the build reads")
-	fl.StringSliceVar(&f.build.Products, "products", nil, "files or patterns that the build makes, relative to its folder")
+	fl.StringSliceVar(&f.build.Products, "products", nil, "files or patterns that the build makes, relative to its folder (default: files that it makes there and git does not track)")
 	fl.StringSliceVar(&f.build.Env, "env", nil, "environment variables to record by name; never a secret")
 	fl.StringSliceVar(&f.build.Tools, "tool", nil, "programs to record with version and digest, beside those that the command and the folder name")
 	fl.BoolVar(&f.build.Trace, "trace", false, "watch what the build opens, runs and connects to (Linux, no root)")
@@ -100,9 +107,6 @@ GitLab by id_tokens named SIGSTORE_ID_TOKEN, Kubernetes by projected tokens
 
 // settle reads the flags that can be wrong.
 func (f *runFlags) settle() (err error) {
-	if len(f.build.Products) == 0 {
-		return usagef("want --products FILE: what does the build make?")
-	}
 	if len(f.build.Toolchain) > 0 && !f.build.Trace {
 		return usagef("--toolchain is for --trace")
 	}
