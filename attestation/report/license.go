@@ -48,12 +48,18 @@ func (l *Licenses) validate() error {
 	return nil
 }
 
-// readLicenses reads go-licenses' CSV (PACKAGE,URL,LICENSE), and JSON as
-// license-checker (npm), pip-licenses and cargo-license write it.
+// readLicenses reads go-licenses' CSV (PACKAGE,URL,LICENSE), JSON as
+// license-checker (npm), pip-licenses and cargo-license write it, and the licences
+// in a bill of materials (CycloneDX or SPDX 2 in JSON).
 func readLicenses(doc []byte, h *head) (any, error) {
 	t := licenseTally{counts: map[string]int{}, example: map[string]string{}}
 	var err error
-	switch b := bytes.TrimSpace(doc); {
+	b := bytes.TrimSpace(doc)
+	bom, isBOM := isBOM(b)
+	switch {
+	case isBOM:
+		h.Format, h.Report.MediaType = bom, "application/json"
+		err = t.bom(b)
 	case bytes.HasPrefix(b, []byte("{")):
 		h.Format, h.Report.MediaType = "license-checker", "application/json"
 		err = t.checker(b)
@@ -130,7 +136,7 @@ func (t *licenseTally) checker(b []byte) error {
 		Licenses json.RawMessage `json:"licenses"`
 	}
 	if err := unmarshal(b, &in); err != nil {
-		return err
+		return fault.Newf(fault.Invalid, `want {"NAME@VERSION": {"licenses": …}} as license-checker writes it, a list of packages with their licences, go-licenses' CSV, or a bill of materials: %w`, err)
 	}
 	names := make([]string, 0, len(in))
 	for name := range in {

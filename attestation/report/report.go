@@ -14,6 +14,7 @@ package report
 
 import (
 	"cmp"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -281,10 +282,13 @@ func clean(s string, most int) string {
 // members that it may have.
 func unmarshal(b []byte, v any) error {
 	if err := strictjson.Unmarshal(b, v, strictjson.WithMaxBytes(MaxDocument), strictjson.WithMaxDepth(64)); err != nil {
-		return fault.Newf(fault.Invalid, "%w", err)
+		// What it is read into is nothing that its writer knows.
+		return fault.Newf(fault.Invalid, "%s", goType.ReplaceAllString(err.Error(), ""))
 	}
 	return nil
 }
+
+var goType = regexp.MustCompile(` into Go (struct \{[^}]*\}|map\[[^ ]*|[^ :]+)`)
 
 // counted is a tally of words, in the order of their counts.
 func counted(in map[string]int) []string {
