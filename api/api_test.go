@@ -162,6 +162,7 @@ func (s *site) fill(st client.Status) {
 	}
 	s.ids["/api/v1/bom/token/{token}"] = uploaded.Token
 	s.ids["/api/v1/vulnerabilities/{id}/artifacts"] = "GHSA-jfh8-c2jp-5v3q/artifacts"
+	s.ids["/api/v1/advisories/{id}"] = "GHSA-jfh8-c2jp-5v3q"
 	s.ids["/api/v1/keys/{role}/rotate"] = "audit/rotate"
 	var stated []vex.Entry
 	for range 2 {
@@ -367,6 +368,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"post /api/v1/registry/scrub": "operator", "get /api/v1/feeds": "viewer", "get /api/v1/feeds/upstreams": "viewer", "put /api/v1/feeds/upstreams": "admin", "delete /api/v1/feeds/upstreams": "admin",
 		"post /api/v1/feeds/upstreams/sync": "operator", "post /api/v1/feeds/accept": "admin", "get /api/v1/canaries": "viewer", "put /api/v1/canaries": "operator", "delete /api/v1/canaries": "admin",
 		"get /api/v1/feeds/operations": "viewer", "post /api/v1/feeds": "operator", "get /api/v1/findings": "viewer", "post /api/v1/scan": "viewer", "get /api/v1/exploits": "viewer", "post /api/v1/exploits": "operator",
+		"get /api/v1/advisories/{id}":                "viewer",
 		"get /api/v1/vulnerabilities/{id}/artifacts": "viewer", "post /api/v1/registry/gc": "operator",
 		"get /api/v1/retention": "operator", "post /api/v1/retention": "operator",
 		"get /api/v1/holds": "auditor", "post /api/v1/holds": "operator", "delete /api/v1/holds/{hold}": "admin", "post /api/v1/registry/quarantine": "operator", "post /api/v1/registry/release": "operator", "post /api/v1/registry/revoke": "operator",

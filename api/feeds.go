@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"os"
@@ -61,6 +62,7 @@ func (a *API) feedRoutes() []Route {
 			Query: []Param{{"digest", "subject, sha256:…"}, {"repository", "by whose grants it is read"}, {"at", "as it stood at this time, RFC 3339"}}, Out: client.Findings{}, Status: 200, handle: a.findings},
 		{Method: "POST", Path: "/api/v1/scan", Summary: "What advisories say about components that are not stored; nothing is kept of the question", Action: identity.ActReadEvidence,
 			In: client.ScanRequest{}, Out: client.Findings{}, Status: 200, handle: a.scan},
+		{Method: "GET", Path: "/api/v1/advisories/{id}", Summary: "The advisories in force about a flaw, by any of its names", Action: identity.ActReadEvidence, Out: client.List[client.AdvisoryRecord]{}, Status: 200, handle: a.advisory},
 		{Method: "GET", Path: "/api/v1/vulnerabilities/{id}/artifacts", Summary: "Artifacts that hold what an advisory affects, by any of its names", Action: identity.ActReadEvidence,
 			Query: []Param{{"limit", "at most 1000"}}, Out: client.List[client.AffectedSubject]{}, Status: 200, handle: a.affected},
 	}
@@ -277,6 +279,36 @@ func (a *API) scan(w http.ResponseWriter, r *http.Request) {
 
 // affected searches all artifacts, so that it is for those who may read all
 // evidence.
+func (a *API) advisory(w http.ResponseWriter, r *http.Request) {
+	out, err := func() (out client.List[client.AdvisoryRecord], err error) {
+		out.Items = []client.AdvisoryRecord{}
+		if err := a.allow(r, identity.ActReadEvidence, identity.ResourceEvidence, ""); err != nil {
+			return out, err
+		}
+		id := r.PathValue("id")
+		records, err := a.o.Vulnerabilities.Feeds.ByAlias(r.Context(), id)
+		if err == nil && len(records) == 0 {
+			err = fault.Newf(fault.NotFound, "no feed in force knows of %.80q", id)
+		}
+		if err != nil {
+			return out, err
+		}
+		for _, one := range records {
+			b, err := json.Marshal(one.Advisory)
+			if err != nil {
+				return out, err
+			}
+			out.Items = append(out.Items, client.AdvisoryRecord{Feed: one.Name, Ecosystem: one.Ecosystem, Record: b})
+		}
+		return out, nil
+	}()
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	WriteJSON(w, http.StatusOK, out)
+}
+
 func (a *API) affected(w http.ResponseWriter, r *http.Request) {
 	err := a.allow(r, identity.ActReadEvidence, identity.ResourceEvidence, "")
 	most := 0

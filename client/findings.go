@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"slices"
@@ -10,6 +11,19 @@ import (
 
 	"assay/artifact"
 )
+
+// AdvisoryRecord is an advisory of a feed in force: GET /api/v1/advisories/{id}.
+type AdvisoryRecord struct {
+	Feed      string          `json:"feed"`
+	Ecosystem string          `json:"ecosystem,omitempty"` // of the feed
+	Record    json.RawMessage `json:"record"`              // in OSV's schema, as far as it is kept
+}
+
+// Advisory gives the advisories in force about a flaw, by any of its names.
+func (c *Client) Advisory(ctx context.Context, id string) (*List[AdvisoryRecord], error) {
+	var out List[AdvisoryRecord]
+	return &out, c.call(ctx, http.MethodGet, "/api/v1/advisories/"+url.PathEscape(id), nil, nil, &out)
+}
 
 // Expose enters for how long a finding was open at a time.
 func (f *Finding) Expose(now time.Time) {

@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -106,6 +108,81 @@ func TestAgreesWithGovulncheck(t *testing.T) {
 	if r := run(t, cleanEnv("PATH="+dir), assayBin(t), "scan", "--data", data, "--reachability", source); r.code != 2 || !strings.Contains(r.stderr, "go install golang.org/x/vuln/cmd/govulncheck") {
 		t.Errorf("without govulncheck: %d %s", r.code, r.stderr)
 	}
+}
+
+// TestReachabilityCounts: what a program does not call is found out with the
+// advisories of a server, stated by whoever looked, and counts where a policy names
+// them, and for nothing where it does not.
+func TestReachabilityCounts(t *testing.T) {
+	feeds := vectors.Shared(t, "osv")
+	dir := shortTemp(t)
+	source, program := filepath.Join(dir, "app"), filepath.Join(dir, "app.bin")
+	if err := errors.Join(os.MkdirAll(source, 0o700), os.WriteFile(filepath.Join(source, "main.go"), []byte(oldGo), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	env := cleanEnv("GOFLAGS=-mod=mod", "GOWORK=off", "CGO_ENABLED=0", "GOTOOLCHAIN=local")
+	for _, args := range [][]string{
+		{"mod", "init", "example.com/app"}, {"get", "golang.org/x/text@v0.3.5", "golang.org/x/net@v0.0.0-20210405180319-a5a99cb37ef4"}, {"build", "-o", program, "."},
+	} {
+		if r := runIn(t, source, env, "go", args...); r.code != 0 {
+			t.Fatalf("go %v: %s", args, r.stderr)
+		}
+	}
+	s := up(t)
+	s.assay("feed", "import", filepath.Join(feeds, "Go", "all.zip"))
+	s.assay("sbom", program, "--attest", "--subject", "ci@example.com")
+	r := run(t, s.environ(), assayBin(t), "scan", "--reachability", "-o", "openvex", program)
+	var doc struct {
+		Statements []struct {
+			Vulnerability struct{ Name string }
+			Status        string
+			Justification string
+		}
+	}
+	if err := json.Unmarshal([]byte(r.stdout), &doc); err != nil || r.code > 2 {
+		t.Fatalf("%d %v\n%s", r.code, err, r.stderr)
+	}
+	uncalled, called := 0, 0
+	for _, st := range doc.Statements {
+		switch st.Status {
+		case "not_affected":
+			uncalled++
+		case "affected":
+			called++
+		}
+	}
+	if uncalled < 3 || called == 0 {
+		t.Fatalf("%d not called, %d called: %s", uncalled, called, r.stdout)
+	}
+	stated := filepath.Join(dir, "reach.openvex.json")
+	if err := os.WriteFile(stated, []byte(r.stdout), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	found := func(named string) func() string {
+		s.apply(`apiVersion: assay/v1
+kind: Policy
+metadata: {name: flaws}
+spec:
+  requirements:
+    vulnerabilities:
+      deny: [low]
+      accept: [kev, epss, component, sbom-incomplete, feed-missing]
+      vex: {identities: [{issuer: "` + s.Services.OIDC + `", subject: ` + named + `@example.com}]}
+`)
+		return func() string {
+			r := run(t, s.environ(), assayBin(t), "verify", program)
+			return r.stdout + r.stderr
+		}
+	}
+	denied := func(v string) bool {
+		return strings.Contains(v, "nobody rates it") && !strings.Contains(v, "by attested statements")
+	}
+	within(t, "before anything is stated", found("looker"), denied)
+	s.assay("vex", "attest", "--document", stated, "--subject", "looker@example.com", program)
+	within(t, "what is not called counts no more", found("looker"), func(v string) bool {
+		return strings.Contains(v, fmt.Sprintf("%d by attested statements", uncalled)) && strings.Contains(v, "not_affected by looker@example.com")
+	})
+	within(t, "who stated it is not named", found("nobody"), denied)
 }
 
 func scanned(t *testing.T, args ...string) []client.Finding {

@@ -33,7 +33,7 @@ type Vulnerability struct {
 	Relation  string         `json:"relation"`             // direct, transitive, or unknown
 	Via       string         `json:"via,omitempty"`        // the component that brings a transitive one
 	Fixed     string         `json:"fixed,omitempty"`      // least version that mends it; absent: none is named
-	Reachable string         `json:"reachable,omitempty"`  // yes, no, or absent: nobody looked
+	Reachable string         `json:"reachable,omitempty"`  // no: the site states that its code is not there or not called; absent: nobody does
 	FirstSeen string         `json:"first_seen,omitempty"` // since when it is known here that this artifact is concerned, RFC 3339
 	Statement *VulnStatement `json:"statement,omitempty"`  // by which its state is not the advisories'
 	Attested  []AttestedVEX  `json:"attested,omitempty"`   // what signers whom the policy names say of it, the newest of each

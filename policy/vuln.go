@@ -18,7 +18,6 @@ type VulnerabilityRequirement struct {
 	IgnoreUnfixed bool            `yaml:"ignoreUnfixed,omitempty" json:"ignoreUnfixed,omitzero"` // what no version mends does not deny; known exploited ones do
 	Grace         Duration        `yaml:"grace,omitempty" json:"grace,omitempty"`                // what is known here for a shorter time does not deny yet; known exploited ones do
 	Accept        []string        `yaml:"accept,omitempty" json:"accept,omitempty"`              // what may be unknown; see Unknowns
-	Unreachable   string          `yaml:"unreachable,omitempty" json:"unreachable,omitempty"`    // "ignore": what was shown not to be called does not deny
 	Identities    []IdentityMatch `yaml:"identities,omitempty" json:"identities,omitempty"`      // whose bill of materials counts; absent: any that verified
 	Signers       string          `yaml:"signers,omitempty" json:"signers,omitempty"`            // "delegated", in place of identities
 	VEX           *VEXRequirement `yaml:"vex,omitempty" json:"vex,omitempty"`                    // whose attested statements about flaws count; absent: nobody's
@@ -34,7 +33,6 @@ type vulnRule struct {
 	kev           bool
 	epss          *float64
 	ignoreUnfixed bool
-	unreachable   bool
 	grace         time.Duration
 	accept        []string
 	ids           []*identity
@@ -72,12 +70,6 @@ func (r *VulnerabilityRequirement) compile() (*vulnRule, error) {
 			return nil, fault.Newf(fault.Invalid, "accept %.40q: want %s", a, strings.Join(Unknowns(), ", "))
 		}
 	}
-	switch r.Unreachable {
-	case "", "ignore":
-		out.unreachable = r.Unreachable != ""
-	default:
-		return nil, fault.Newf(fault.Invalid, "unreachable %.40q: want ignore", r.Unreachable)
-	}
 	if r.VEX != nil {
 		var err error
 		if out.vex, err = r.VEX.compile(); err != nil {
@@ -114,9 +106,6 @@ func (r *vulnRule) text() string {
 	}
 	if r.grace > 0 {
 		s += "; for " + r.grace.String() + " after it is known"
-	}
-	if r.unreachable {
-		s += "; what is not called is let pass"
 	}
 	if r.vex != nil {
 		s += "; statements by " + identitiesText(r.vex.ids) + " count"
@@ -192,7 +181,7 @@ func (r *vulnRule) denies(v *Vulnerability, now time.Time) (why string, until ti
 	if r.kev && v.KEV != "" {
 		return "known to be exploited", time.Time{}
 	}
-	if r.unreachable && v.Reachable == "no" || r.ignoreUnfixed && v.Fixed == "" {
+	if r.ignoreUnfixed && v.Fixed == "" {
 		return "", time.Time{}
 	}
 	rated := r.least != "" && slices.Index(severities, v.Severity) >= slices.Index(severities, r.least)

@@ -64,8 +64,6 @@ func TestVulnerabilities(t *testing.T) {
 		"kev":                     {gate, one(Vulnerability{Severity: "low", KEV: "2026-01-01"}), Deny, "known to be exploited"},
 		"unfixed":                 {`{deny: [high], ignoreUnfixed: true}`, one(Vulnerability{Severity: "critical"}), Allow, ""},
 		"unfixed, exploited":      {`{deny: [high, kev], ignoreUnfixed: true}`, one(Vulnerability{Severity: "critical", KEV: "2026-01-01"}), Deny, "exploited"},
-		"unreachable":             {`{deny: [high], unreachable: ignore}`, one(Vulnerability{Severity: "critical", Reachable: "no"}), Allow, ""},
-		"nobody looked":           {`{deny: [high], unreachable: ignore}`, one(Vulnerability{Severity: "critical"}), Deny, "critical"},
 		"malicious, stated away":  {`{deny: [high]}`, one(Vulnerability{Severity: "unknown", Malicious: true, State: "not_affected"}), Deny, "malicious"},
 		"malicious, low":          {`{deny: [kev], ignoreUnfixed: true}`, one(Vulnerability{Severity: "unknown", Malicious: true}), Deny, "malicious"},
 		"in grace":                {`{deny: [high], grace: 7d}`, one(Vulnerability{Severity: "critical", FirstSeen: "2026-04-28T00:00:00Z"}), Allow, ""},
@@ -102,15 +100,14 @@ func TestVulnerabilities(t *testing.T) {
 
 func TestVulnerabilityWords(t *testing.T) {
 	for spec, want := range map[string]string{
-		`{deny: []}`:                          "deny names nothing",
-		`{deny: [hihg]}`:                      "want critical",
-		`{deny: [high, low]}`:                 "two severities",
-		`{deny: ["epss>2"]}`:                  "probability",
-		`{deny: [high], accept: [anything]}`:  "want sbom-incomplete",
-		`{deny: [high], unreachable: yes-do}`: "want ignore",
-		`{deny: [high], identities: []}`:      "bill of materials",
-		`{deny: [high], ignoreUnfixd: true}`:  "ignoreUnfixd",
-		`{deny: [high], grace: "-1h"}`:        "duration",
+		`{deny: []}`:                         "deny names nothing",
+		`{deny: [hihg]}`:                     "want critical",
+		`{deny: [high, low]}`:                "two severities",
+		`{deny: ["epss>2"]}`:                 "probability",
+		`{deny: [high], accept: [anything]}`: "want sbom-incomplete",
+		`{deny: [high], identities: []}`:     "bill of materials",
+		`{deny: [high], ignoreUnfixd: true}`: "ignoreUnfixd",
+		`{deny: [high], grace: "-1h"}`:       "duration",
 	} {
 		_, err := ParseRequirements([]byte("apiVersion: assay/v1\nkind: Policy\nmetadata: {name: p}\nspec:\n  requirements:\n    vulnerabilities: " + spec + "\n"))
 		if err == nil || !strings.Contains(err.Error(), want) {

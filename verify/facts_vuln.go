@@ -68,6 +68,9 @@ func (g *gathering) enterVulnerabilities(ctx context.Context, src FlawSource, no
 			if !s.Until.IsZero() {
 				all[i].Statement.Until = s.Until.UTC().Format(time.RFC3339)
 			}
+			if s.Status == vex.NotAffected && vex.Uncalled(s.Justification) {
+				all[i].Reachable = "no"
+			}
 			if s.Status != vex.Affected {
 				all[i].State = string(s.Status)
 			}

@@ -44,6 +44,8 @@ type gateFlags struct {
 const (
 	formatSARIF  = "sarif"
 	formatGitHub = "github"
+	// formatOpenVEX is what govulncheck found not to be called, as statements.
+	formatOpenVEX = "openvex"
 )
 
 func (a *app) scanCommand() *cobra.Command {
@@ -77,17 +79,17 @@ predicate (v0.2), with what is not known: a scan's statement, whoever reads it.
 	fl := c.Flags()
 	fl.StringSliceVar(&f.failOn, "fail-on", []string{"low"}, "what fails: the least severity (critical, high, medium, low, none), kev, epss>0.5, and unknown for what is not known")
 	fl.BoolVar(&f.fixed, "ignore-unfixed", false, "leave out what no version mends")
-	fl.BoolVar(&f.reach, "reachability", false, "with --data: have govulncheck say which flaws of Go modules TARGET's code comes to")
+	fl.BoolVar(&f.reach, "reachability", false, "have govulncheck say which flaws of Go modules TARGET's code comes to")
 	fl.BoolVar(&f.called, "ignore-uncalled", false, "with --reachability: leave out what is known not to be called")
 	fl.DurationVar(&f.maxAge, "max-age", 48*time.Hour, "with --data and no server: how old a feed may be")
-	fl.StringVarP(&f.format, "output", "o", "", "table, json, yaml, sarif or github (default table)")
+	fl.StringVarP(&f.format, "output", "o", "", "table, json, yaml, sarif, github, or with --reachability openvex (default table)")
 	fl.StringVar(&f.scan.platform, "platform", "", "of an index: OS/ARCHITECTURE[/VARIANT] (default linux and this machine's)")
 	fl.StringVar(&f.scan.name, "name", "", "of standard input: what it would be called as a file")
 	fl.BoolVar(&f.scan.attest, "attest", false, "sign the result about the digest of TARGET, whatever it is")
 	c.Flags().StringVar(&f.attestType, "attest-type", "vulns", "with --attest: vulns (in-toto's predicate) or vuln (cosign's)")
 	f.scan.sign.register(c)
 	complete(c, "attest-type", "vulns", "vuln")
-	complete(c, "output", "table", "json", "yaml", formatSARIF, formatGitHub)
+	complete(c, "output", "table", "json", "yaml", formatSARIF, formatGitHub, formatOpenVEX)
 	complete(c, "fail-on", "critical", "high", "medium", "low", "kev", "epss>0.5", "unknown")
 	return c
 }
@@ -165,8 +167,12 @@ func (a *app) gate(ctx context.Context, f *gateFlags, text string) error {
 			a.output = "table"
 		}
 	case formatSARIF, formatGitHub:
+	case formatOpenVEX:
+		if !f.reach {
+			return usagef("--output openvex states what is not called: it goes with --reachability")
+		}
 	default:
-		return usagef("--output %q: want table, json, yaml, sarif or github", clean(f.format))
+		return usagef("--output %q: want table, json, yaml, sarif, github or openvex", clean(f.format))
 	}
 	if _, err := f.attestURI(); err != nil {
 		return err
@@ -193,7 +199,7 @@ func (a *app) gate(ctx context.Context, f *gateFlags, text string) error {
 		return usagef("--ignore-uncalled goes with --reachability: without it nobody knows what is called")
 	}
 	if f.reach {
-		if err := a.reachability(ctx, text, got); err != nil {
+		if err := a.reachability(ctx, f, text, got); err != nil {
 			return err
 		}
 	}
@@ -213,6 +219,8 @@ func (a *app) gate(ctx context.Context, f *gateFlags, text string) error {
 		err = writeSARIF(a.stdout, text, got)
 	case formatGitHub:
 		writeAnnotations(a.stdout, text, got)
+	case formatOpenVEX:
+		err = writeReach(a.stdout, d, got, started)
 	default:
 		err = a.print(got, func(w io.Writer) { tableOfFindings(w, got, limit.fails) })
 	}

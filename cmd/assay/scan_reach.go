@@ -15,32 +15,13 @@ import (
 
 // reachability has govulncheck say which of the findings about Go modules the
 // target's code comes to.
-func (a *app) reachability(ctx context.Context, target string, got *client.Findings) error {
+func (a *app) reachability(ctx context.Context, f *gateFlags, target string, got *client.Findings) error {
 	if _, err := os.Stat(target); err != nil {
 		return usagef("--reachability looks into a folder with Go source, or into a Go program: %q is none", clean(target))
 	}
-	if !a.noServer() {
-		return usagef("--reachability needs the advisories' own symbols: want --data DIR of a folder on which no server runs (assay feed import --data DIR PATH)")
-	}
-	feeds, _, done, err := a.localFeeds(ctx, false)
+	all, err := a.goAdvisories(ctx, f, got)
 	if err != nil {
 		return err
-	}
-	defer done()
-	var all []*vuln.Advisory
-	for _, i := range got.Items {
-		for _, r := range i.Records {
-			if !strings.HasPrefix(i.Component, "pkg:golang/") || slices.ContainsFunc(all, func(a *vuln.Advisory) bool { return a.ID == r.ID }) {
-				continue
-			}
-			records, err := feeds.Get(ctx, r.ID)
-			if err != nil && !errors.Is(err, fault.NotFound) {
-				return err
-			}
-			for _, one := range records {
-				all = append(all, one.Advisory)
-			}
-		}
 	}
 	if len(all) == 0 {
 		return nil
@@ -61,6 +42,59 @@ func (a *app) reachability(ctx context.Context, target string, got *client.Findi
 		}
 	}
 	return nil
+}
+
+// goAdvisories are the records by which flaws of Go modules were found, with the
+// symbols that they name: of the data folder, or of the server.
+func (a *app) goAdvisories(ctx context.Context, f *gateFlags, got *client.Findings) (all []*vuln.Advisory, err error) {
+	var ids []string
+	for _, i := range got.Items {
+		for _, r := range i.Records {
+			if strings.HasPrefix(i.Component, "pkg:golang/") && !slices.Contains(ids, r.ID) {
+				ids = append(ids, r.ID)
+			}
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	if a.noServer() {
+		feeds, _, done, err := a.localFeeds(ctx, false)
+		if err != nil {
+			return nil, err
+		}
+		defer done()
+		for _, id := range ids {
+			records, err := feeds.Get(ctx, id)
+			if err != nil && !errors.Is(err, fault.NotFound) {
+				return nil, err
+			}
+			for _, one := range records {
+				all = append(all, one.Advisory)
+			}
+		}
+		return all, nil
+	}
+	s, err := a.connect(ctx, f.scan.sign.subject, "", true)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		records, err := s.api().Advisory(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		for _, one := range records.Items {
+			record, err := vuln.ParseAdvisory(one.Record)
+			if err != nil {
+				return nil, err
+			}
+			if record.ID == id { // the answer also holds those that name it as theirs
+				all = append(all, record)
+			}
+		}
+	}
+	return all, nil
 }
 
 // unreached says that a finding is known not to be called.

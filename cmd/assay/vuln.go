@@ -17,7 +17,7 @@ func (a *app) vulnCommand() *cobra.Command {
 		Short:   "What advisories affect, by the stored bills of materials",
 		Example: "  assay vuln list 127.0.0.1:8484/team/app:v1\n  assay vuln where CVE-2021-44228",
 	}
-	cmd.AddCommand(a.vulnListCommand(), a.vulnWhereCommand(), a.vulnDiffCommand(), a.vulnRiskCommand(), a.fixFirstCommand(), a.vulnTriageCommand(), a.vulnCostCommand())
+	cmd.AddCommand(a.vulnListCommand(), a.vulnShowCommand(), a.vulnWhereCommand(), a.vulnDiffCommand(), a.vulnRiskCommand(), a.fixFirstCommand(), a.vulnTriageCommand(), a.vulnCostCommand())
 	return cmd
 }
 

@@ -47,6 +47,12 @@ var Justifications = []string{
 	"vulnerable_code_cannot_be_controlled_by_adversary", "inline_mitigations_already_exist",
 }
 
+// Uncalled says of a justification that the flaw's code is not in the product, or
+// that nothing comes to it.
+func Uncalled(justification string) bool {
+	return justification == Justifications[1] || justification == Justifications[2]
+}
+
 // Statement is one word about flaws of products.
 type Statement struct {
 	Vulnerabilities []string `json:"vulnerabilities"`         // names and aliases of one flaw
