@@ -163,10 +163,7 @@ func (e estate) fill(ctx context.Context, path, issuer string) error {
 			return err
 		}
 	}
-	return db.Update(ctx, func(tx *store.Tx) error {
-		_, err := tx.Exec(ctx, `ANALYZE`)
-		return err
-	})
+	return nil
 }
 
 // artifact adds one with its tag, state, decision, evidence and bill of materials

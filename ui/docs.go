@@ -46,7 +46,7 @@ func firstHeading(text string) string {
 }
 
 func runbookPage(c *visit) (*Page, error) {
-	name := c.r.PathValue("name")
+	name := strings.TrimSuffix(c.r.PathValue("name"), ".md")
 	b, err := fs.ReadFile(docs.Files, name+".md")
 	if err != nil && fs.ValidPath(name) {
 		b, err = fs.ReadFile(docs.Files, "runbooks/"+name+".md")

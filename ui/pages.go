@@ -16,6 +16,7 @@ func (u *UI) pages() map[string]page {
 		"slo":                         sloPage,
 		"runbooks":                    runbooksPage,
 		"runbooks/{name...}":          runbookPage,
+		"docs/{name...}":              runbookPage,
 		"slo/{id}":                    indicatorPage,
 		"alerts":                      alertsPage,
 		"alerts/{id}":                 alertPage,

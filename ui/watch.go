@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -73,6 +74,7 @@ type Alert struct {
 	Summary            string
 	Service, Team      string
 	Release            string
+	Group              string // of alerts that are dealt with at once
 	Count              int
 	State              string // active, acknowledged, silenced, resolved
 	Since              time.Time
@@ -302,6 +304,10 @@ func alertsPage(c *visit) (*Page, error) {
 	if err != nil {
 		s.Problem = err.Error()
 	} else {
+		if group := c.query("group"); group != "" {
+			list = slices.DeleteFunc(list, func(a Alert) bool { return a.Group != group })
+			p.Lead = "Those of group " + clip(group, 60) + "."
+		}
 		s.Table = alertTable(list)
 	}
 	p.Sections = []Section{s}
