@@ -40,9 +40,11 @@ type LocalOptions struct {
 	Engine   Engine
 	Registry Registry
 	Policies func() *policy.Set
-	Host     func() string // the registry's name in references
-	Hosts    []string      // further names under which nodes know it
-	Clock    clock.Clock
+	// Placed enters into a scope whose an artifact is; nil: nothing is known of it.
+	Placed func(ctx context.Context, subject policy.Subject, scope policy.Scope) (policy.Scope, error)
+	Host   func() string // the registry's name in references
+	Hosts  []string      // further names under which nodes know it
+	Clock  clock.Clock
 }
 
 // Local judges in the server itself: decisions are looked up, and made when there
@@ -119,6 +121,11 @@ func (l *Local) judge(ctx context.Context, repository string, d artifact.Digest,
 	}
 	t := verify.Target{Digest: d, Kind: policy.Image, MediaType: mediaType, Repository: repository}
 	scope := place.Scope(repository)
+	if l.o.Placed != nil {
+		if scope, err = l.o.Placed(ctx, t.Subject(), scope); err != nil {
+			return &Answer{Digest: d}, undecided(err)
+		}
+	}
 	p := l.o.Policies().For(t.Subject(), scope)
 	dec, err := l.o.Engine.Current(ctx, d, scope.ID)
 	if err != nil && !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.Undecided) {

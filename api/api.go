@@ -27,6 +27,7 @@ import (
 	"assay/internal/fault"
 	"assay/inventory"
 	"assay/inventory/supply"
+	"assay/policy"
 	"assay/registry/collect"
 	"assay/registry/gate"
 	"assay/registry/integrity"
@@ -66,7 +67,9 @@ type Options struct {
 	Root        func() *trust.Root     // the site's own trusted root
 	TUFRoot     func() ([]byte, error) // the first root.json
 	Resolve     func(ctx context.Context, p identity.Principal, repository, tag string) (Resolved, error)
-	Desired     func() *config.Desired          // what is in force
+	Desired     func() *config.Desired // what is in force
+	// Placed enters into a scope whose an artifact is; nil: nothing is known of it.
+	Placed      func(ctx context.Context, subject policy.Subject, scope policy.Scope) (policy.Scope, error)
 	Check       func(*config.Desired) error     // before an apply: could it be put in force?
 	Reload      func(ctx context.Context) error // after an apply
 	Site        []identity.IssuerConfig         // issuers of the configuration file

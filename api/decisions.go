@@ -62,6 +62,12 @@ func (a *API) verify(w http.ResponseWriter, r *http.Request) {
 		t = verify.Target{Digest: got.Digest, Kind: policy.Image, MediaType: got.MediaType, Repository: q.Repository}
 	}
 	scope := policy.Scope{ID: scopeID(q.Scope, q.Environment, q.Repository), Environment: q.Environment}
+	if a.o.Placed != nil {
+		if scope, err = a.o.Placed(ctx, t.Subject(), scope); err != nil {
+			a.fail(w, r, err)
+			return
+		}
+	}
 	d, err := a.o.Engine.Decide(ctx, t, scope, a.o.Desired().Policies.For(t.Subject(), scope))
 	if err != nil {
 		a.fail(w, r, err)

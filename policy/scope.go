@@ -182,6 +182,14 @@ func NoPolicy() *Policy {
 	return &Policy{name: "none", mode: Enforce, scope: &selector{}, hash: hex.EncodeToString(sum[:])}
 }
 
+// ByService says whether a policy selects by team, service or tier, so that scopes
+// need them.
+func (s *Set) ByService() bool {
+	return s != nil && slices.ContainsFunc(s.policies, func(p *Policy) bool {
+		return p.scope != nil && (p.scope.others[3] != nil || p.scope.others[4] != nil || p.scope.others[5] != nil)
+	})
+}
+
 func scopeText(sc Scope) string {
 	var parts []string
 	for _, kv := range [...][2]string{{"environment", sc.Environment}, {"cluster", sc.Cluster}, {"namespace", sc.Namespace}, {"team", sc.Team}, {"service", sc.Service}, {"tier", sc.Tier}} {

@@ -11,7 +11,7 @@ import (
 func (s *Server) openGate() (err error) {
 	s.gate, err = gate.New(gate.Options{
 		DB: s.db, Access: s.access, Judge: s.engine, Evidence: s.evidence, Events: s.events,
-		Revocations: s.revokedDigests, Await: s.awaitMatch, Clock: s.clock, Logger: s.log, Registerer: s.reg,
+		Revocations: s.revokedDigests, Await: s.awaitMatch, Placed: s.placedIn, Clock: s.clock, Logger: s.log, Registerer: s.reg,
 	})
 	return err
 }

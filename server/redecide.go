@@ -83,7 +83,11 @@ func (s *Server) redecideSome(ctx context.Context, tried map[decisionName]decide
 		}
 		tried[name] = decidedAt{epoch, now, d.Stirred}
 		n++
-		if _, err := s.engine.Decide(ctx, targetOf(&d.Subject), d.Scope, s.desired.Load().Policies.For(d.Subject, d.Scope)); err != nil {
+		scope, err := s.placed(ctx, d.Subject, d.Scope)
+		if err == nil {
+			_, err = s.engine.Decide(ctx, targetOf(&d.Subject), scope, s.desired.Load().Policies.For(d.Subject, scope))
+		}
+		if err != nil {
 			s.log.Warn("a decision that is due could not be made again; it is tried later", "digest", d.Subject.Digest, "scope", d.Scope.ID, "error", err)
 			continue
 		}

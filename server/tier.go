@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"assay/artifact"
@@ -75,6 +76,41 @@ func (f serviceFacts) Service(ctx context.Context, subject policy.Subject) (out 
 	return out, within, err
 }
 
+// placed enters into a scope whose an artifact is now, where policies select by
+// that: its team, the most critical of its services, and its tier.
+func (s *Server) placed(ctx context.Context, subject policy.Subject, scope policy.Scope) (out policy.Scope, err error) {
+	if d := s.desired.Load(); d == nil || !d.Policies.ByService() {
+		scope.Team, scope.Service, scope.Tier = "", "", ""
+		return scope, nil
+	}
+	err = s.db.View(ctx, func(tx *store.Tx) (err error) {
+		out, err = s.placedIn(ctx, tx, subject, scope)
+		return err
+	})
+	return out, err
+}
+
+func (s *Server) placedIn(ctx context.Context, tx *store.Tx, subject policy.Subject, scope policy.Scope) (policy.Scope, error) {
+	scope.Team, scope.Service, scope.Tier = "", "", "" // what was, when it was decided before
+	d := s.desired.Load()
+	if d == nil || s.tiers == nil || !d.Policies.ByService() {
+		return scope, nil
+	}
+	repository := subject.Repository
+	if subject.Registry != "" {
+		repository = ""
+	}
+	st, err := s.tiers.Of(ctx, tx, subject.Digest, repository)
+	if err != nil {
+		return scope, err
+	}
+	scope.Team, scope.Tier = st.Team, strconv.Itoa(st.Tier)
+	if len(st.Services) > 0 {
+		scope.Service = st.Services[0]
+	}
+	return scope, nil
+}
+
 // followTiers has decisions made again whose artifacts became more or less
 // critical: when the catalogue changed, and when something began or ceased to run
 // in production.
@@ -102,6 +138,9 @@ func (s *Server) stirServices(ctx context.Context) error {
 		changed, err := tier.Mark(ctx, tx, tier.MarkCatalogue, now)
 		if err != nil || !changed {
 			return err
+		}
+		if s.desired.Load().Policies.ByService() {
+			return s.engine.StirAll(ctx, tx) // another policy may apply
 		}
 		return s.engine.StirServices(ctx, tx)
 	})

@@ -90,6 +90,12 @@ func (e *Engine) StirServices(ctx context.Context, tx *store.Tx) error {
 	return err
 }
 
+// StirAll has all decisions made again.
+func (e *Engine) StirAll(ctx context.Context, tx *store.Tx) error {
+	_, err := tx.Exec(ctx, `UPDATE current_decision SET stirred = stirred + 1`)
+	return err
+}
+
 // StirThese has the decisions about digests made again that a query gives: its
 // text, of one column, is the caller's own.
 func (e *Engine) StirThese(ctx context.Context, tx *store.Tx, query string, args ...any) error {

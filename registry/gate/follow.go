@@ -54,10 +54,15 @@ func (g *Gate) await(ctx context.Context, repository string, d artifact.Digest) 
 		return
 	}
 	s := g.Repository(repository)
-	if !gated(&s) || !g.policyFor(target(repository, d, "", s.Profile), scopeOf(repository, &s)).WantsVulnerabilities() {
+	if !gated(&s) {
 		return
 	}
-	if err := g.o.Await(ctx, repository, d); err != nil {
+	t := target(repository, d, "", s.Profile)
+	sc, err := g.placed(ctx, nil, t, &s)
+	if err == nil && g.policyFor(t, sc).WantsVulnerabilities() {
+		err = g.o.Await(ctx, repository, d)
+	}
+	if err != nil {
 		g.o.Logger.WarnContext(ctx, "the match of what was pushed was not waited for; it stays as it is until it is matched", "repository", repository, "digest", string(d), "error", err)
 	}
 }

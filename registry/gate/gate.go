@@ -95,6 +95,10 @@ type Options struct {
 	// when evidence was pushed, and a policy looks at flaws.
 	Await func(ctx context.Context, repository string, digest artifact.Digest) error
 
+	// Placed enters into a scope whose an artifact is, where policies select by
+	// that; nil: nothing is known of it.
+	Placed func(ctx context.Context, tx *store.Tx, subject policy.Subject, scope policy.Scope) (policy.Scope, error)
+
 	Clock      clock.Clock           // nil: clock.System
 	Logger     *slog.Logger          // nil: discard
 	Registerer prometheus.Registerer // nil: no metrics
@@ -168,6 +172,23 @@ func scopeOf(repository string, s *config.RepositorySpec) policy.Scope {
 		id += "/" + s.Environment
 	}
 	return policy.Scope{ID: id + "@" + repository, Environment: s.Environment}
+}
+
+// placed is scopeOf with whose the target is.
+func (g *Gate) placed(ctx context.Context, tx *store.Tx, t verify.Target, s *config.RepositorySpec) (sc policy.Scope, err error) {
+	sc = scopeOf(t.Repository, s)
+	switch {
+	case g.o.Placed == nil:
+		return sc, nil
+	case tx != nil:
+		return g.o.Placed(ctx, tx, t.Subject(), sc)
+	}
+	base := sc
+	err = g.db.View(ctx, func(tx *store.Tx) (err error) {
+		sc, err = g.o.Placed(ctx, tx, t.Subject(), base)
+		return err
+	})
+	return sc, err
 }
 
 // policyFor is the policy that applies, which is the denying one where none

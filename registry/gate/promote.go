@@ -49,8 +49,11 @@ func (g *Gate) settle(ctx context.Context, r *row, why string) error {
 	if !gated(&s) {
 		return g.opened(ctx, r, &s)
 	}
-	sc := scopeOf(r.repository, &s)
 	t := target(r.repository, r.digest, r.mediaType, s.Profile)
+	sc, err := g.placed(ctx, nil, t, &s)
+	if err != nil {
+		return err
+	}
 	pol := g.policyFor(t, sc)
 	if r.state == Staged && g.o.Evidence != nil && pol.Mode() == policy.Enforce {
 		// Nothing is known of most that was just pushed, which is no news.

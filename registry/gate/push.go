@@ -29,8 +29,11 @@ func (g *Gate) Prepare(ctx context.Context, p *registry.Push) error {
 	if !gated(&s) || carrier(p) {
 		return nil
 	}
-	sc := scopeOf(p.Repository, &s)
 	t := target(p.Repository, p.Digest, p.MediaType, s.Profile)
+	sc, err := g.placed(ctx, nil, t, &s)
+	if err != nil {
+		return err
+	}
 	pol := g.policyFor(t, sc)
 	if s.Mode == config.ModeStaged && g.o.Evidence != nil && pol.Mode() == policy.Enforce {
 		known, more, err := g.o.Evidence.Evidence(ctx, p.Digest)
@@ -150,7 +153,12 @@ func (g *Gate) stage(ctx context.Context, tx *store.Tx, p *registry.Push, s *con
 // stands; nil: neither.
 func (g *Gate) decided(ctx context.Context, tx *store.Tx, p *registry.Push, r *row, s *config.RepositorySpec) (*verify.Decision, error) {
 	if draft, ok := p.Prepared.(*verify.Draft); ok {
-		pol := g.policyFor(target(r.repository, r.digest, r.mediaType, s.Profile), scopeOf(r.repository, s))
+		t := target(r.repository, r.digest, r.mediaType, s.Profile)
+		sc, err := g.placed(ctx, tx, t, s)
+		if err != nil {
+			return nil, err
+		}
+		pol := g.policyFor(t, sc)
 		if draft.Decision().PolicyHash == pol.Hash() {
 			stored, err := draft.Store(ctx, tx)
 			if err != nil || stored {
@@ -165,7 +173,11 @@ func (g *Gate) decided(ctx context.Context, tx *store.Tx, p *registry.Push, r *r
 // policy that applies now and the trust that is in force, and not past its end;
 // nil: none.
 func (g *Gate) standing(ctx context.Context, tx *store.Tx, r *row, s *config.RepositorySpec) (*verify.Decision, error) {
-	sc := scopeOf(r.repository, s)
+	t := target(r.repository, r.digest, r.mediaType, s.Profile)
+	sc, err := g.placed(ctx, tx, t, s)
+	if err != nil {
+		return nil, err
+	}
 	d, err := verify.Standing(ctx, tx, r.digest, sc.ID)
 	if errors.Is(err, fault.NotFound) {
 		return nil, nil //nolint:nilnil // none is an answer
@@ -177,7 +189,7 @@ func (g *Gate) standing(ctx context.Context, tx *store.Tx, r *row, s *config.Rep
 	if epoch, err := trust.Epoch(ctx, tx); err != nil || d.TrustEpoch < epoch {
 		return nil, err
 	}
-	pol := g.policyFor(target(r.repository, r.digest, r.mediaType, s.Profile), sc)
+	pol := g.policyFor(t, sc)
 	if d.PolicyHash != pol.Hash() || !tx.Now().Before(d.ValidUntil) {
 		return nil, nil //nolint:nilnil // what stands is of another time
 	}

@@ -122,11 +122,14 @@ func (g *Gate) Status(ctx context.Context, repository, tag string, d artifact.Di
 }
 
 func (g *Gate) trail(ctx context.Context, st *ManifestStatus, s *config.RepositorySpec, mediaType string) error {
-	sc := scopeOf(st.Repository, s)
 	t := target(st.Repository, st.Digest, mediaType, s.Profile)
+	sc, err := g.placed(ctx, nil, t, s)
+	if err != nil {
+		return err
+	}
 	pol := g.policyFor(t, sc)
 	var d *verify.Decision
-	err := g.db.View(ctx, func(tx *store.Tx) (err error) {
+	err = g.db.View(ctx, func(tx *store.Tx) (err error) {
 		d, err = verify.Standing(ctx, tx, st.Digest, sc.ID)
 		return err
 	})
