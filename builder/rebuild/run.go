@@ -27,10 +27,13 @@ type Options struct {
 	Repo      string   // a git repository on this machine to clone, in place of the source's address
 	Pass      []string // names of variables that the build gets from this machine, such as GOPROXY
 	Originals []string // files that were built the first time, to tell what differs; found by their digests
-	Stdout    io.Writer
-	Stderr    io.Writer
-	Clock     clock.Clock
-	Keep      string // leave the source and the products in this new folder; "" removes them
+	// Find gives the path of such a file where Originals have it not; "" or nil:
+	// there is none. It is asked only for what differs.
+	Find   func(artifact.Digest) string
+	Stdout io.Writer
+	Stderr io.Writer
+	Clock  clock.Clock
+	Keep   string // leave the source and the products in this new folder; "" removes them
 }
 
 // Run checks the source out, runs the plan's command in a clean folder with a
@@ -232,6 +235,9 @@ func (r *Rebuild) product(o *Options, dir string, e Expected, run *builder.Run) 
 		original, err := originalOf(o.Originals, e.Digest)
 		if err != nil {
 			return err
+		}
+		if original == "" && o.Find != nil {
+			original = o.Find(e.Digest)
 		}
 		if original == "" {
 			p.Differences = []Difference{{What: "bytes", Name: "the first build's file is not at hand: its digest differs, and in what is unknown"}}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"assay/artifact"
 	"assay/attestation"
 	"assay/builder/rebuild"
 	"assay/evidence"
@@ -112,8 +113,14 @@ func (a *app) rebuild(ctx context.Context, f *rebuildFlags, text string) error {
 	if t.file != "" {
 		f.originals = append(f.originals, t.file)
 	}
+	var find func(artifact.Digest) string
+	if t.image != nil {
+		var done func()
+		find, done = s.originalIn(ctx, t.image.WithDigest(t.digest))
+		defer done()
+	}
 	r, err := rebuild.Run(ctx, rebuild.Options{
-		Plan: plan, Repo: f.repo, Pass: f.pass, Originals: f.originals, Stdout: a.stderr, Stderr: a.stderr, Keep: f.keep,
+		Plan: plan, Repo: f.repo, Pass: f.pass, Originals: f.originals, Find: find, Stdout: a.stderr, Stderr: a.stderr, Keep: f.keep,
 	})
 	if err != nil {
 		return undecided(err)
