@@ -1,10 +1,14 @@
 package policy
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"assay/internal/strictjson"
 )
 
 // VEXFact is a statement about flaws (OpenVEX) that somebody whom the policy names
@@ -36,6 +40,7 @@ type VEXRequirement struct {
 type vexRule struct {
 	ids    []*identity
 	maxAge time.Duration
+	of     string // the signers as they are written
 }
 
 func (r *VEXRequirement) compile() (*vexRule, error) {
@@ -43,7 +48,11 @@ func (r *VEXRequirement) compile() (*vexRule, error) {
 	if err != nil {
 		return nil, fmt.Errorf("vex: a statement counts by who signed it: %w", err)
 	}
-	return &vexRule{ids, time.Duration(r.MaxAge)}, nil
+	of, err := strictjson.Canonical(map[string]any{"identities": r.Identities, "signers": r.Signers})
+	if err != nil {
+		return nil, fmt.Errorf("vex: %w", err)
+	}
+	return &vexRule{ids, time.Duration(r.MaxAge), string(of)}, nil
 }
 
 // CountsVEX says whether the policy names who signed evidence as one whose
@@ -54,10 +63,21 @@ func (p *Policy) CountsVEX(e *Evidence) bool {
 	})
 }
 
-// WantsVEX says whether the policy names anybody whose statements about flaws
-// count.
-func (p *Policy) WantsVEX() bool {
-	return slices.ContainsFunc(p.units, func(u *unit) bool { return u.reqs != nil && u.reqs.vuln != nil && u.reqs.vuln.vex != nil })
+// VEXOf stands for the signers whose statements about flaws the policy's rules
+// count; "": nobody's.
+func (p *Policy) VEXOf() string {
+	var all []string
+	for _, u := range p.units {
+		if u.reqs != nil && u.reqs.vuln != nil && u.reqs.vuln.vex != nil {
+			all = append(all, u.reqs.vuln.vex.of)
+		}
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	slices.Sort(all)
+	sum := sha256.Sum256([]byte(strings.Join(slices.Compact(all), "\n")))
+	return "vex_" + hex.EncodeToString(sum[:])
 }
 
 // counted are the statements that count for a rule, by their attestation.
@@ -75,7 +95,7 @@ func (r *vexRule) counted(f *Vulnerabilities, q *quality, now time.Time) counted
 	if r.maxAge > 0 && (mine.maxAge == 0 || r.maxAge < mine.maxAge) {
 		mine.maxAge = r.maxAge
 	}
-	out.r = &vexRule{r.ids, mine.maxAge}
+	out.r = &vexRule{r.ids, mine.maxAge, r.of}
 	for i := range f.VEX {
 		e := &f.VEX[i].Evidence
 		if matchAny(r.ids, e) && mine.unusable(e, now) == "" {

@@ -17,6 +17,7 @@ type Vulnerabilities struct {
 	Findings       []Vulnerability `json:"findings"`                 // the worst first, at most 100
 	More           []FindingGroup  `json:"more,omitempty"`           // all others, counted by what decides about them
 	VEX            []VEXFact       `json:"vex,omitempty"`            // attested statements about findings, by signers whom the policy names
+	VEXOf          string          `json:"vex_of,omitempty"`         // stands for the signers that the policy named; absent: none
 }
 
 // Vulnerability is one flaw of one component.

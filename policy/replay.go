@@ -12,6 +12,13 @@ func (p *Policy) Lacks(f *Facts) []string {
 	var out []string
 	if p.WantsVulnerabilities() && f.Vulnerabilities == nil {
 		out = append(out, "vulnerabilities")
+	} else if of := p.VEXOf(); of != "" && f.Vulnerabilities.VEXOf != of {
+		out = append(out, "vulnerabilities.vex")
+	}
+	for _, c := range p.Components() {
+		if !slices.ContainsFunc(f.Components, func(o ComponentsFact) bool { return o.ID == c.ID }) && !slices.Contains(out, "components") {
+			out = append(out, "components")
+		}
 	}
 	for i := range f.Attestations {
 		a := &f.Attestations[i]

@@ -73,7 +73,7 @@ func (g *gathering) keepVEX(c *collected, e policy.Evidence, component artifact.
 // says nothing about. Whether a rule of the policy counts their signer is judged
 // with it: facts hold what any of its rules may ask.
 func (g *gathering) enterVEX(ctx context.Context, src FlawSource, f *policy.Vulnerabilities, found []finding.Finding, all []policy.Vulnerability, now time.Time) error {
-	if !g.policy.WantsVEX() || len(all) == 0 {
+	if f.VEXOf = g.policy.VEXOf(); f.VEXOf == "" || len(all) == 0 {
 		return nil
 	}
 	if err := g.componentVEX(ctx, src); err != nil {
