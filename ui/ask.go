@@ -20,6 +20,7 @@ type asker struct {
 	ctx context.Context
 	api func(w http.ResponseWriter, r *http.Request, p identity.Principal)
 	who identity.Principal
+	had map[string][]byte // answers of this visit: parts of a page ask the same
 }
 
 // problem is what the API answered instead.
@@ -107,17 +108,16 @@ func (a *asker) raw(path string, pairs ...string) ([]byte, error) {
 			q.Set(pairs[i], pairs[i+1])
 		}
 	}
-	return a.do(http.MethodGet, path, q, "", nil)
-}
-
-func (a *asker) post(out any, path string, in any) error {
-	body, err := json.Marshal(in)
-	if err != nil {
-		return err
+	key := path + "?" + q.Encode()
+	if b, ok := a.had[key]; ok {
+		return b, nil
 	}
-	b, err := a.do(http.MethodPost, path, nil, "application/json", body)
-	if err != nil || out == nil {
-		return err
+	b, err := a.do(http.MethodGet, path, q, "", nil)
+	if err == nil {
+		if a.had == nil {
+			a.had = map[string][]byte{}
+		}
+		a.had[key] = b
 	}
-	return json.Unmarshal(b, out)
+	return b, err
 }

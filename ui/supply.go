@@ -182,11 +182,11 @@ func estatePage(c *visit) (*Page, error) {
 	}
 	findings := &Table{Columns: columns("Rule", "Where", "Name", "What"), Empty: "No rule found anything."}
 	for _, f := range inv.Findings[:min(len(inv.Findings), 200)] {
-		findings.Rows = append(findings.Rows, []Cell{{Text: string(f.Rule), Mark: Warn}, clipped(f.Scope, 60), clipped(f.Name, 80), clipped(f.Text, 200)})
+		findings.Rows = append(findings.Rows, []Cell{{Text: f.Rule, Mark: Warn}, clipped(f.Scope, 60), clipped(f.Name, 80), clipped(f.Text, 200)})
 	}
 	missing := &Table{Columns: columns("Where", "Part", "Why"), Empty: "The forge told everything."}
 	for _, u := range inv.Unknown[:min(len(inv.Unknown), 200)] {
-		missing.Rows = append(missing.Rows, []Cell{clipped(u.Scope, 60), {Text: string(u.Part), Mark: Unknown}, clipped(u.Why, 200)})
+		missing.Rows = append(missing.Rows, []Cell{clipped(u.Scope, 60), {Text: u.Part, Mark: Unknown}, clipped(u.Why, 200)})
 	}
 	items := &Table{Columns: columns("Where", "Kind", "Name", "Value", "Since", "Age#"), Empty: "Nothing was found."}
 	most := 300

@@ -210,7 +210,7 @@ func (g *Gate) Repositories(ctx context.Context, after string, limit int, sees f
 					return err
 				}
 				spec := g.rules.Load().Repositories.For(name)
-				l.Mode, l.Profile = string(spec.Mode), string(spec.Profile)
+				l.Mode, l.Profile = string(spec.Mode), spec.Profile
 				if out = append(out, l); len(out) == limit {
 					next = name
 					return nil
