@@ -121,7 +121,7 @@ func (r *sourceRule) evaluate(ev *evaluation, provenance *provenanceRule, q *qua
 		}
 	}
 	if len(commits) == 0 || unnamed {
-		ev.add(Check{Name: "source", Status: Fail, Expected: "provenance that names the commit", Found: "none that counts and names one", Mend: "assay run -- COMMAND  # in the repository"})
+		ev.add(Check{Name: "source", Status: Fail, Expected: "provenance that names the commit", Found: "none that counts and names one", Mend: "assay run -- COMMAND  # in a clone whose remote origin is the repository"})
 		return
 	}
 	for _, c := range commits {

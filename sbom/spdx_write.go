@@ -150,11 +150,11 @@ func (w *writer) spdxFile(c *Component, item func()) error {
 }
 
 // namespace is the document's ID as a URI, which SPDX demands.
-func (d *Header) namespace() string {
-	if strings.Contains(d.ID, ":") {
-		return d.ID
+func (h *Header) namespace() string {
+	if strings.Contains(h.ID, ":") {
+		return h.ID
 	}
-	return "https://assay.invalid/spdx/" + url.PathEscape(or(d.ID, or(d.Name, "unnamed")))
+	return "https://assay.invalid/spdx/" + url.PathEscape(or(h.ID, or(h.Name, "unnamed")))
 }
 
 func (w *writer) spdxPackage(c *Component) {

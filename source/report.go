@@ -177,7 +177,7 @@ func (w *walk) settle(ctx context.Context) error {
 			return err
 		}
 		if !in {
-			return fault.Newf(fault.Invalid, "range begins at %s, which is not in %s: what lies between would be judged by nobody; begin at a commit of the branch", w.out.Base, w.out.Branch)
+			return fault.Newf(fault.Invalid, "range begins at %s, which is not in %s as it is known here (%s; git fetch brings the newest): what lies between would be judged by nobody; begin at a commit of the branch", w.out.Base, w.out.Branch, w.protected)
 		}
 	case !w.out.Merged:
 		w.out.Base = w.protected
