@@ -76,7 +76,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 		work["findings"] = (&finding.Follower{Matcher: s.vulnerabilities.Findings, Events: s.events, Logger: s.log, Lanes: s.tiers}).Run
 		work["feeds"] = s.vulnerabilities.Upstreams.Run
 		work["canaries"] = (&canary.Follower{Canaries: s.vulnerabilities.Canaries, Events: s.events, Logger: s.log}).Run
-		work["malware"] = (&malware.Follower{DB: s.db, Events: s.events, Quarantine: s.quarantine, Logger: s.log}).Run
+		work["malware"] = (&malware.Follower{DB: s.db, Events: s.events, Quarantine: s.quarantine, HasSay: hasSay, Logger: s.log}).Run
 		work["sboms"] = (&sbom.Follower{Store: s.sboms, Events: s.events, Evidence: s.evidence, Logger: s.log, Lanes: s.tiers, Readers: s.cfg.Vuln.Tiers.Readers}).Run
 		work["tiers"] = s.followTiers
 	}

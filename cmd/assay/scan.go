@@ -212,7 +212,7 @@ func (a *app) gate(ctx context.Context, f *gateFlags, text string) error {
 		got.Items = slices.DeleteFunc(got.Items, unreached)
 	}
 	if f.fixed {
-		got.Items = slices.DeleteFunc(got.Items, func(i client.Finding) bool { return i.Fixed == "" && !i.Malicious })
+		got.Items = slices.DeleteFunc(got.Items, func(i client.Finding) bool { return i.Fixed == "" && !i.Malicious && (!limit.kev || i.KEV == "") })
 	}
 	switch f.format {
 	case formatSARIF:
