@@ -20,6 +20,9 @@ func (p *Policy) Lacks(f *Facts) []string {
 			out = append(out, "components")
 		}
 	}
+	if f.Service == nil && slices.ContainsFunc(p.units, func(u *unit) bool { return u.reqs != nil && u.reqs.service != nil }) {
+		out = append(out, "service")
+	}
 	for i := range f.Attestations {
 		a := &f.Attestations[i]
 		for _, path := range p.paths[a.PredicateType] {
