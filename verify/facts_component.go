@@ -58,7 +58,7 @@ func (g *gathering) componentsFact(ctx context.Context, ask *policy.Components, 
 	for _, r := range held.Incomplete[:min(len(held.Incomplete), maxReasons)] {
 		f.Incomplete = append(f.Incomplete, clip(r, 200))
 	}
-	t := &componentTally{ask: ask, f: f, counts: map[string]bool{}, overlays: map[string]bool{}, licenses: map[string]*policy.ComponentLicense{}}
+	t := &componentTally{ask: ask, f: f, counts: map[string]bool{}, overlays: map[string]bool{}, parsed: map[string]licenseParts{}, seen: map[string]bool{}, licenses: map[string]*policy.ComponentLicense{}}
 	var overlays []string
 	for i := range g.facts.Attestations {
 		a := &g.facts.Attestations[i]
@@ -105,6 +105,8 @@ type componentTally struct {
 	f        *policy.ComponentsFact
 	counts   map[string]bool // attestations whose signers' word counts
 	overlays map[string]bool // those of them that are overlays
+	parsed   map[string]licenseParts
+	seen     map[string]bool // parts of the component at hand
 	ages     []policy.ComponentAge
 	licenses map[string]*policy.ComponentLicense
 	worst    *policy.ComponentLicense // one that is not taken; others are counted there when there are too many
@@ -146,6 +148,30 @@ func (t *componentTally) young() {
 	t.ages = t.ages[:min(len(t.ages), maxYoungest)]
 }
 
+// licenseParts is an expression that was read: most components share a few.
+type licenseParts struct {
+	parts []string
+	known []bool
+	whole bool // all of them are known
+}
+
+func (t *componentTally) parts(text string) licenseParts {
+	if p, is := t.parsed[text]; is {
+		return p
+	}
+	var p licenseParts
+	p.parts, p.known = sbom.LicenseParts(text)
+	p.whole = !slices.Contains(p.known, false)
+	for i, part := range p.parts {
+		p.known[i] = p.known[i] && len(part) <= maxExpression
+		p.parts[i] = clip(part, maxExpression)
+	}
+	if len(t.parsed) < maxDifferent {
+		t.parsed[text] = p
+	}
+	return p
+}
+
 // license enters under what a component stands: all that anybody says must hold,
 // and it is known when somebody says it whose word counts. What a document says in
 // words that are no licence, an overlay may say better.
@@ -153,16 +179,15 @@ func (t *componentTally) license(c *sbom.HeldComponent) {
 	told, better := false, false
 	for _, l := range c.Licenses {
 		told = told || t.ask.Any || t.counts[l.Attestation]
-		_, known := sbom.LicenseParts(l.Value)
-		better = better || t.overlays[l.Attestation] && !slices.Contains(known, false)
+		better = better || t.overlays[l.Attestation] && t.parts(l.Value).whole
 	}
-	seen := map[string]bool{}
+	clear(t.seen)
 	for _, l := range c.Licenses {
-		parts, known := sbom.LicenseParts(l.Value)
-		for i, p := range parts {
-			if !seen[p] && (known[i] || !better) {
-				seen[p] = true
-				t.expression(clip(p, maxExpression), known[i] && len(p) <= maxExpression, c.Key)
+		p := t.parts(l.Value)
+		for i, part := range p.parts {
+			if (p.known[i] || !better) && !t.seen[part] {
+				t.seen[part] = true
+				t.expression(part, p.known[i], c.Key)
 			}
 		}
 	}
