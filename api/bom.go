@@ -123,12 +123,13 @@ func (a *API) postBOM(w http.ResponseWriter, r *http.Request) {
 // to say, by its name: autoCreate adds nothing to that.
 func (a *API) takeBOM(w http.ResponseWriter, r *http.Request, u client.BOMUpload, document []byte, err error) {
 	out := client.BOMToken{}
-	if denied := a.allow(r, identity.ActWriteEvidence, identity.ResourceEvidence, u.ProjectName); denied != nil {
+	numbered := u.ProjectName == "" && u.Project != "" && !identity.FromContext(r.Context()).IsAnonymous()
+	if denied := a.allow(r, identity.ActWriteEvidence, identity.ResourceEvidence, u.ProjectName); denied != nil && !numbered {
 		err = denied // whatever else is wrong is not a stranger's to know
 	}
 	switch {
 	case err != nil:
-	case u.ProjectName == "" && u.Project != "":
+	case numbered:
 		err = fault.Newf(fault.Invalid, "project %.40q: projects are known by projectName and projectVersion here, not by Dependency-Track's own numbers", u.Project)
 	case u.ProjectName == "":
 		err = fault.Newf(fault.Invalid, "want projectName")

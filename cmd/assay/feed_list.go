@@ -48,6 +48,8 @@ With --data DIR on which no server runs, those of that folder.`,
 // feedState is what a feed is good for.
 func feedState(f client.Feed) string {
 	switch {
+	case f.Operation == 0 && f.Records == 0 && f.Problem != "":
+		return "failed" // nothing is in force, and what came was not taken
 	case f.Operation == 0 && f.Records == 0:
 		return "missing"
 	case f.Blocked != "":

@@ -371,6 +371,9 @@ func (b *Book) draft(ctx context.Context, digest artifact.Digest, c cause) (*Tic
 		t.Detail.Mend = []string{"assay registry status " + c.repository + "@" + string(digest) + "  # says what is missing"}
 	}
 	t.Reason = excerpt.Text(t.Reason, 1000)
+	if !strings.HasPrefix(c.name, "gate:") {
+		return t, nil // what is quarantined or revoked no upgrade of others mends
+	}
 	got, err := b.o.Risk.FixFirst(ctx, "", digest, maxUpgrades)
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"assay/event"
 	"assay/internal/fault"
@@ -272,6 +273,23 @@ func TestThreat_Feed_FindsLessThanHalf(t *testing.T) {
 		if op, err := s.bring(all(fewer(30))...); !errors.Is(err, fault.Conflict) || op.State != feed.Blocked || !strings.Contains(op.Problem, "1,000 components") {
 			t.Errorf("three quarters gone: %s %q, %v", op.State, op.Problem, err)
 		}
+		age := func(days int64) {
+			t.Helper()
+			if err := db.Update(t.Context(), func(tx *store.Tx) error {
+				n, err := tx.Exec(t.Context(), `UPDATE canary_density SET at = ?`, store.Micros(tx.Now())-days*24*time.Hour.Microseconds())
+				if n != 1 {
+					t.Errorf("%d samples, want the one", n)
+				}
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		age(29)
+		if op, err := s.bring(all(fewer(30))...); !errors.Is(err, fault.Conflict) || op.State != feed.Blocked {
+			t.Errorf("against what was found 29 days ago: %s, %v", op.State, err)
+		}
+		age(1)
 		// The same flaws under other names are no drop.
 		var renamed []string
 		for i := range packages {
@@ -282,6 +300,10 @@ func TestThreat_Feed_FindsLessThanHalf(t *testing.T) {
 		}
 		if _, err := s.bring(renamed...); err != nil {
 			t.Errorf("renamed: %v", err)
+		}
+		age(31)
+		if _, err := s.bring(all(fewer(30))...); err != nil {
+			t.Errorf("against nothing, since what was found is 31 days ago: %v", err)
 		}
 	})
 }
