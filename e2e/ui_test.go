@@ -37,6 +37,7 @@ type looked struct {
 	Bytes      int      `json:"bytes"`
 	Pwned      string   `json:"pwned"`
 	Wide       bool     `json:"wide"`
+	Keys       bool     `json:"keys"`
 	Scripts    int      `json:"scripts"`
 	Violations []struct {
 		ID    string   `json:"id"`
@@ -190,7 +191,10 @@ func TestUI(t *testing.T) {
 	if ran != nil {
 		t.Fatalf("%v\n%s", ran, trouble.String())
 	}
-	if want := 2 * (len(pages) + 1); len(seen) != want {
+	if !seen["light keyboard"].Keys || !seen["dark keyboard"].Keys {
+		t.Error("the keyboard does not lead to the search, to a page, and along its rows")
+	}
+	if want := 2 * (len(pages) + 2); len(seen) != want {
 		t.Errorf("%d pages were looked at, want %d", len(seen), want)
 	}
 	for page, words := range map[string][]string{

@@ -63,12 +63,22 @@ async function visit(browser, want, scheme) {
       ...marks,
     });
   };
-  const name = (at) => at.replace(/^\/ui\/?/, "").replace(/[^a-z0-9]+/gi, "-").slice(0, 60) || "overview";
+  const name = (at) => at.replace(/^\/ui\/?/, "").replace(/[^a-z0-9]+/gi, "-").slice(0, 100) || "overview";
 
   await look("/ui/login", "login");
   await page.fill("input[name=token]", want.token);
   await Promise.all([page.waitForURL((u) => !u.pathname.endsWith("/login")), page.click("main button")]);
   for (const at of want.pages) await look(at, name(at));
+  // By the keyboard alone: to the search, out of it, to a page, along its rows.
+  await page.goto(want.base + "/ui/runbooks", { waitUntil: "load" });
+  await page.keyboard.press("/");
+  const search = await page.evaluate(() => document.activeElement.id === "q");
+  await page.keyboard.press("Escape");
+  await page.keyboard.press("g");
+  await Promise.all([page.waitForURL((u) => u.pathname === "/ui/artifacts"), page.keyboard.press("a")]);
+  await page.keyboard.press("j");
+  const row = await page.evaluate(() => document.activeElement.closest("tbody tr") !== null);
+  say({ page: "keyboard", scheme, status: 200, title: "keyboard", pwned: "undefined", scripts: 1, keys: search && row });
   await context.close();
 }
 
