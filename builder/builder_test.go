@@ -335,6 +335,7 @@ func TestBuildFindsProducts(t *testing.T) {
 		"there before":    {"cat old > /dev/null", nil, "made no new file"},
 		"too many":        {"i=0; while [ $i -lt 70 ]; do echo $i > f$i; i=$((i+1)); done", nil, "more than 64 files"},
 		"a failed build":  {"echo half > app; exit 3", nil, "exit code 3"},
+		"a server's data": {"mkdir -p data/run && echo > data/run/admin.sock && echo > data/assay.db && echo > app", []string{"app"}, ""},
 		"names with junk": {`printf x > 'a b,c'`, []string{"a b,c"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -42,6 +42,13 @@ func snapshot(dir string) (map[string]os.FileInfo, error) {
 	return out, err
 }
 
+// isSite says whether a folder is the data of a server, which writes there while
+// the build runs: "assay up" makes it where one stands.
+func isSite(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, "run", "admin.sock"))
+	return err == nil
+}
+
 // eachFile visits what could be a product.
 func eachFile(dir string, visit func(rel string, d fs.DirEntry) error) error {
 	return filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
@@ -50,7 +57,7 @@ func eachFile(dir string, visit func(rel string, d fs.DirEntry) error) error {
 			return nil // gone meanwhile
 		case err != nil:
 			return err
-		case d.IsDir() && p != dir && slices.Contains(intermediateFolders, d.Name()):
+		case d.IsDir() && p != dir && (slices.Contains(intermediateFolders, d.Name()) || isSite(p)):
 			return filepath.SkipDir
 		case !d.Type().IsRegular(), slices.Contains(intermediateSuffixes, filepath.Ext(d.Name())):
 			return nil

@@ -49,6 +49,8 @@ func keptFile(r io.Reader) (io.ReadSeeker, func(), error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("keep what is read: %w", err)
 	}
+	// Its name goes at once where a file may be removed that is open.
+	_ = os.Remove(f.Name())
 	done := func() { f.Close(); os.Remove(f.Name()) }
 	n, err := io.Copy(f, io.LimitReader(r, maxSBOM+1))
 	if err == nil && n > maxSBOM {
