@@ -2,6 +2,7 @@ package admission
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -27,6 +28,7 @@ type body struct {
 	Mode      string   `json:"mode"`
 	Restart   bool     `json:"restart,omitzero"` // it ran already
 	Reason    string   `json:"reason,omitzero"`
+	Cause     string   `json:"cause,omitzero"` // infrastructure: there was no answer
 }
 
 // record tells of every image that was asked about, once for each reference.
@@ -71,6 +73,9 @@ func (h *Webhook) record(ctx context.Context, q *Request, verdicts []verdictOn, 
 		}
 		if kind != event.AdmissionAllowed {
 			b.Reason = excerpt.Text(v.text(q.Namespace), 1000)
+			if v.answer == nil && noAnswer(v.err) {
+				b.Cause = "infrastructure"
+			}
 		}
 		h.met.images.WithLabelValues(v.outcome(lenient)).Inc()
 		at[v.image.Reference] = len(list)
@@ -92,6 +97,17 @@ func (h *Webhook) record(ctx context.Context, q *Request, verdicts []verdictOn, 
 		return fault.Newf(fault.Unavailable, "the answer cannot be recorded, so it is none: %w", err)
 	}
 	return nil
+}
+
+// noAnswer says whether an image was refused because nothing could answer, rather
+// than by what is known of it.
+func noAnswer(err error) bool {
+	for _, k := range []*fault.Kind{fault.Undecided, fault.Unavailable, fault.Internal, fault.NoSpace} {
+		if errors.Is(err, k) {
+			return true
+		}
+	}
+	return errors.Is(err, context.DeadlineExceeded)
 }
 
 const (

@@ -5,6 +5,7 @@ import (
 
 	"assay/event"
 	"assay/inventory"
+	"assay/slo"
 )
 
 // The rules that no single event tells.
@@ -22,73 +23,73 @@ var rules = []Rule{
 	// Active compromise.
 	{ID: "malware", Severity: Page, High: true, Title: "An artifact holds a malicious package",
 		Why:     "A feed says that a package in it is itself the attack. It is quarantined where a registry is here to do that.",
-		Command: "assay inventory --digest {digest}", kinds: []event.Kind{event.MalwareFound},
+		Command: "assay inventory workloads --digest {digest}", kinds: []event.Kind{event.MalwareFound},
 		match: always("advisory", "component")},
 	{ID: "revoked-artifact-served", Severity: Page, High: true, Title: "An artifact that was pulled is revoked",
 		Why:     "It was handed out before it was revoked, and may run.",
-		Command: "assay inventory --digest {digest}", kinds: []event.Kind{event.ArtifactRevoked},
+		Command: "assay inventory workloads --digest {digest}", kinds: []event.Kind{event.ArtifactRevoked},
 		match: func(_ *event.Event, b body) (found, bool) {
 			n := b.number("pulls")
 			return found{summary: fmt.Sprintf("%s; pulled %d times before", b.text("reason"), n)}, n > 0
 		}},
 	{ID: "unauthorized-pulls", Severity: Page, High: true, Title: "Pulls were served whose right proved invalid",
 		Why:     "Credentials that were revoked with an earlier date, or an artifact, had been used.",
-		Command: "assay audit export --kind artifact.pulled", kinds: []event.Kind{event.PullUnauthorized},
+		Command: "assay audit unauthorized", kinds: []event.Kind{event.PullUnauthorized},
 		match: func(_ *event.Event, b body) (found, bool) {
 			return found{about: b.text("revocation"), summary: fmt.Sprintf("%d pulls since %s: %s", b.number("count"), b.text("since"), b.words("credential", "identity", "reason"))}, true
 		}},
 	// Key misuse.
 	{ID: "key-misuse", Severity: Page, High: true, Title: "One of our identities signed what our log does not hold",
 		Why:     "A signature of ours that no build of ours made: its key or its issuer may be in other hands.",
-		Command: "assay revoke --help", kinds: []event.Kind{event.SignerUnlogged},
+		Command: "assay revocations list", kinds: []event.Kind{event.SignerUnlogged},
 		match: always("identity", "issuer", "repository")},
 	// Tampering: at once, never after several.
 	{ID: "tampering", Severity: Page, High: true, Title: "Stored bytes are not what they were",
 		Why:     "A blob, an event, the log or the database was changed from outside, or the disk fails.",
-		Command: "assay verify store", kinds: []event.Kind{event.StoreTampered}, resolves: []event.Kind{event.StoreRepaired},
+		Command: "assay registry scrub", kinds: []event.Kind{event.StoreTampered}, resolves: []event.Kind{event.StoreRepaired},
 		match: until([]string{"what", "name"}, "what", "name", "found")},
 	{ID: "upstream-mismatch", Severity: Page, High: true, Title: "An upstream served other content than its digest says",
 		Why:     "Nothing of it was kept. Somebody on the way, or at the upstream, gives out other bytes.",
-		Command: "assay get {digest}", kinds: []event.Kind{event.UpstreamMismatch},
+		Command: "assay registry pulls {digest}", kinds: []event.Kind{event.UpstreamMismatch},
 		match: always("repository", "upstream", "found")},
 	{ID: "bundle-refused", Severity: Page, Title: "A file of another site was refused",
 		Why:     "It did not verify; nothing of it is visible.",
-		Command: "assay transfer --help", kinds: []event.Kind{event.BundleRefused},
+		Command: "assay bundle list", kinds: []event.Kind{event.BundleRefused},
 		match: func(_ *event.Event, b body) (found, bool) {
 			return found{about: b.text("origin"), summary: b.words("origin", "code", "reason")}, true
 		}},
 	// Production attestation failing.
 	{ID: "production-denied", Severity: Page, High: true, Title: "What runs may not run",
 		Why:     "By evidence, policy, a revocation or a new finding since it was admitted, or it was never decided about. A page in production, else a ticket.",
-		Command: "assay explain {digest}", kinds: []event.Kind{event.WorkloadDenied}, resolves: []event.Kind{event.WorkloadAllowed, event.WorkloadStopped},
+		Command: "assay verify {digest}", kinds: []event.Kind{event.WorkloadDenied}, resolves: []event.Kind{event.WorkloadAllowed, event.WorkloadStopped},
 		match: until([]string{"namespace", "kind", "name", "container"}, "namespace", "name", "reason"), severity: inProduction},
 	{ID: "production-drifted", Severity: Page, High: true, Title: "Another digest runs than the one that was admitted",
 		Why:     "The image was changed after it was decided about.",
-		Command: "assay inventory --digest {digest}", kinds: []event.Kind{event.WorkloadDrifted}, resolves: []event.Kind{event.WorkloadAllowed, event.WorkloadStopped},
+		Command: "assay inventory workloads --digest {digest}", kinds: []event.Kind{event.WorkloadDrifted}, resolves: []event.Kind{event.WorkloadAllowed, event.WorkloadStopped},
 		match: until([]string{"namespace", "kind", "name", "container"}, "namespace", "name", "reason"), severity: inProduction},
 	// Policy bypass.
 	{ID: "break-glass", Severity: Page, High: true, Title: "Somebody took the break-glass rights",
 		Why:     "The administrator's rights were taken over the admin socket, past all roles.",
-		Command: "assay audit export --kind glass.broken", kinds: []event.Kind{event.BreakGlass},
+		Command: "assay audit query --kind glass.broken", kinds: []event.Kind{event.BreakGlass},
 		match: func(_ *event.Event, b body) (found, bool) {
 			return found{about: b.text("subject"), summary: b.words("subject", "reason")}, true
 		}},
 	{ID: "source-rewritten", Severity: Page, High: true, Title: "The history of a protected branch, or a tag, was rewritten",
 		Why:     "What was reviewed there is no longer what stands there.",
-		Command: "assay source --help", kinds: []event.Kind{event.SourceForcePushed, event.SourceTagMoved},
+		Command: "assay source compare", kinds: []event.Kind{event.SourceForcePushed, event.SourceTagMoved},
 		match: func(_ *event.Event, b body) (found, bool) {
 			return found{about: b.words("repository", "ref"), anywhere: true, summary: b.words("repository", "ref", "before", "after")}, true
 		}},
 	// Webhook gone.
 	{ID: "admission-guard", Severity: Page, High: true, Title: "A cluster's admission webhook is gone or says something else",
 		Why:     "Nothing is refused there while it is.",
-		Command: "assay cluster --help", kinds: []event.Kind{event.ClusterGuardChanged}, resolves: []event.Kind{event.ClusterGuardChanged},
+		Command: "assay cluster status", kinds: []event.Kind{event.ClusterGuardChanged}, resolves: []event.Kind{event.ClusterGuardChanged},
 		match: func(e *event.Event, b body) (found, bool) {
 			key := e.Cluster + " " + b.words("kind", "name")
 			return found{about: key, cause: key, anywhere: true, summary: b.words("kind", "name", "what")}, b.text("what") != "back"
 		}},
 	// Judged here, over many events.
-	{ID: RuleOutage, Severity: Page, High: true, Title: "No verification comes to an answer", Why: "For two minutes questions came and none was answered: new deployments are refused.", Command: "assay status"},
+	{ID: RuleOutage, Severity: Page, High: true, Title: "No verification comes to an answer", Why: "For two minutes questions came and none was answered: new deployments are refused.", Command: "assay doctor"},
 	{ID: RuleFastBurn, Severity: Page, Title: "An objective burns its budget fast", Why: "At this rate the budget of a month is gone in two to five days.", Command: "assay slo status"},
 	{ID: RuleUnderFire, Severity: Page, Title: "Three high-severity events of one service in 15 minutes", Why: "Together they may be one attack.", Command: "assay alert list --service {about}"},
 	{ID: RuleSlowBurn, Severity: Ticket, Title: "An objective burns its budget slowly", Why: "At this rate the budget of the month will not last.", Command: "assay slo status"},
@@ -110,7 +111,7 @@ var rules = []Rule{
 		}},
 	{ID: "sbom-refused", Severity: Ticket, Title: "A signed bill of materials could not be read",
 		Why:     "It counts as absent: its artifact is not searched and not matched.",
-		Command: "assay sbom validate FILE", kinds: []event.Kind{event.SBOMRefused}, resolves: []event.Kind{event.SBOMIndexed},
+		Command: "assay sbom list {digest}", kinds: []event.Kind{event.SBOMRefused}, resolves: []event.Kind{event.SBOMIndexed},
 		match: until(nil, "reason")},
 	{ID: "evidence-missing", Severity: Ticket, Title: "Evidence that a contract expects is missing",
 		Why:     "The contract's time is over.",
@@ -118,10 +119,10 @@ var rules = []Rule{
 		match: until([]string{"repository", "contract"}, "repository", "contract")},
 	{ID: "quarantined", Severity: Ticket, High: true, Title: "An artifact is quarantined",
 		Why:     "It is served to nobody until it is released.",
-		Command: "assay explain {digest}", kinds: []event.Kind{event.ArtifactQuarantined}, resolves: []event.Kind{event.ArtifactReleased},
+		Command: "assay verify {digest}", kinds: []event.Kind{event.ArtifactQuarantined}, resolves: []event.Kind{event.ArtifactReleased},
 		match: until(nil, "reason")},
 	{ID: "gate-holds", Severity: Ticket, Title: "The gate holds an artifact back", Why: "Its owner is told, once for each artifact and cause.",
-		Command: "assay explain {digest}", kinds: []event.Kind{event.TicketOpened}, resolves: []event.Kind{event.TicketClosed},
+		Command: "assay verify {digest}", kinds: []event.Kind{event.TicketOpened}, resolves: []event.Kind{event.TicketClosed},
 		match: until([]string{"ticket"}, "repository", "reason")},
 	{ID: "build-anomaly", Severity: Ticket, High: true, Title: "A build was not as earlier builds of its source",
 		Why:     "A worker or a workflow may be in other hands.",
@@ -130,15 +131,15 @@ var rules = []Rule{
 			return found{about: b.words("what", "name"), summary: b.words("source", "what", "name", "after")}, true
 		}},
 	{ID: "forge-drifted", Severity: Ticket, Title: "A forge is not as its baseline says", Why: "Runners, secrets or protections changed.",
-		Command: "assay inventory supply --help", kinds: []event.Kind{event.InventoryDrifted}, resolves: []event.Kind{event.InventoryAccepted},
+		Command: "assay inventory drift", kinds: []event.Kind{event.InventoryDrifted}, resolves: []event.Kind{event.InventoryAccepted},
 		match: until([]string{"estate"}, "url", "first")},
 	{ID: "source-unreviewed", Severity: Ticket, High: true, Title: "A protected branch moved to what was not reviewed", Why: "Builds of it have no two-person review.",
-		Command: "assay source --help", kinds: []event.Kind{event.SourceUnreviewed},
+		Command: "assay source compare", kinds: []event.Kind{event.SourceUnreviewed},
 		match: func(_ *event.Event, b body) (found, bool) {
 			return found{about: b.words("repository", "ref"), anywhere: true, summary: b.words("repository", "ref", "reason")}, true
 		}},
 	{ID: "source-protection", Severity: Ticket, Title: "A branch's protection, or its pipelines, changed", Why: "Somebody changed what guards the source.",
-		Command: "assay source --help", kinds: []event.Kind{event.SourceProtectionChanged, event.SourceWorkflowChanged},
+		Command: "assay source compare", kinds: []event.Kind{event.SourceProtectionChanged, event.SourceWorkflowChanged},
 		match: func(_ *event.Event, b body) (found, bool) {
 			return found{about: b.words("repository", "ref"), anywhere: true, summary: b.words("repository", "ref")}, true
 		}},
@@ -152,7 +153,7 @@ var rules = []Rule{
 	{ID: "canary-failed", Severity: Ticket, High: true, Title: "What is known to be vulnerable comes out clean", Why: "The feed's operation is not used.",
 		Command: "assay canary list", kinds: []event.Kind{event.CanaryFailed}, resolves: []event.Kind{event.FeedImported}, match: feed},
 	{ID: "log-unwitnessed", Severity: Ticket, High: true, Title: "The log's checkpoints lack their witnesses", Why: "A fork would be seen late.",
-		Command: "assay log status", kinds: []event.Kind{event.LogUnwitnessed}, resolves: []event.Kind{event.LogWitnessed}, match: until(nil, "outage")},
+		Command: "assay log monitor", kinds: []event.Kind{event.LogUnwitnessed}, resolves: []event.Kind{event.LogWitnessed}, match: until(nil, "outage")},
 	{ID: "key-expiring", Severity: Ticket, High: true, Title: "A key, its certificate or the TUF root ends soon", Why: "Nothing has followed yet.",
 		Command: "assay keys list", kinds: []event.Kind{event.KeyExpiring, event.TrustRootExpiring}, resolves: []event.Kind{event.KeyRotated, event.TrustRootImported},
 		match: until([]string{"role"}, "role", "name", "expires")},
@@ -162,11 +163,11 @@ var rules = []Rule{
 			return found{about: b.text("hook"), anywhere: true, summary: b.words("hook", "reason")}, true
 		}},
 	{ID: "restore", Severity: Ticket, Title: "A restored log was let go on", Why: "Somebody accepted what a restore lost.",
-		Command: "assay backup --help", kinds: []event.Kind{event.RestoreReconciled}, match: always("how", "reason")},
+		Command: "assay doctor", kinds: []event.Kind{event.RestoreReconciled}, match: always("how", "reason")},
 	{ID: "admission-failing", Severity: Ticket, Title: "Admissions fail for want of an answer", Why: "Images are refused, or let in, because nothing could decide in time.", Several: 5,
-		Command: "assay status", kinds: []event.Kind{event.AdmissionDenied, event.AdmissionWarned},
+		Command: "assay doctor", kinds: []event.Kind{event.AdmissionDenied, event.AdmissionWarned},
 		match: func(e *event.Event, b body) (found, bool) {
-			return found{about: e.Cluster, anywhere: true, summary: b.words("namespace", "object", "reason")}, b.text("basis") == "unavailable"
+			return found{about: e.Cluster, anywhere: true, summary: b.words("namespace", "object", "reason")}, b.text("cause") == slo.CauseInfrastructure
 		}},
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -64,6 +65,7 @@ type Store struct {
 	wake    chan struct{}
 	metrics *metrics
 	conns   connections
+	pruned  time.Time // by Tend
 }
 
 // New makes a store over a database that was migrated with [Migrations].
@@ -203,17 +205,33 @@ func (s *Silence) mayHoldPages() bool {
 	return s.Severity != Ticket
 }
 
-// Unhush ends a silence before its time.
-func (s *Store) Unhush(ctx context.Context, id, by string) error {
-	return s.o.DB.Update(ctx, func(tx *store.Tx) error {
-		n, err := tx.Exec(ctx, `UPDATE alert_silence SET ended = ?, ended_by = ? WHERE id = ? AND ended = 0 AND expires > ?`, tx.Now(), by, id, tx.Now())
+// Unhush ends a silence before its time; fault.NotFound where none is in force.
+func (s *Store) Unhush(ctx context.Context, id, by string) (out Silence, err error) {
+	err = s.o.DB.Update(ctx, func(tx *store.Tx) error {
+		now := tx.Now()
+		all, err := s.silences(ctx, tx, now, false)
 		if err != nil {
 			return err
 		}
-		if n == 0 {
+		i := slices.IndexFunc(all, func(x Silence) bool { return x.ID == id })
+		if i < 0 {
 			return fault.Newf(fault.NotFound, "no silence in force is %.80q: see assay alert silences", id)
+		}
+		out = all[i]
+		out.Ended, out.EndedBy = now, by
+		if _, err := tx.Exec(ctx, `UPDATE alert_silence SET ended = ?, ended_by = ? WHERE id = ?`, now, by, id); err != nil {
+			return err
 		}
 		tx.OnCommit(s.nudge)
 		return event.Append(ctx, tx, event.Event{Kind: event.AlertSilenceEnded, Actor: by, Body: map[string]any{"id": id}})
 	})
+	return out, err
+}
+
+// Receivers are those in force.
+func (s *Store) Receivers() []*Receiver {
+	if s.o.Receivers == nil {
+		return nil
+	}
+	return s.o.Receivers()
 }

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"assay/alert"
 	"assay/builder/runner/baseline"
 	"assay/client"
 	"assay/config"
@@ -34,6 +35,7 @@ import (
 	"assay/registry/retention"
 	"assay/registry/ticket"
 	"assay/sbom"
+	"assay/slo"
 	"assay/source/forge"
 	"assay/store"
 	"assay/tlog"
@@ -89,6 +91,8 @@ type Options struct {
 	Admission       AdmissionSite
 	Risk            *risk.Scorer
 	Tickets         *ticket.Book
+	Indicators      *slo.Store
+	Alerts          *alert.Store
 	SiteServices    []inventory.Spec // of the configuration file
 }
 
@@ -103,7 +107,7 @@ type API struct {
 // New makes the API.
 func New(o Options) *API {
 	a := &API{o: o, mux: http.NewServeMux(), replays: make(chan struct{}, 1)}
-	a.routes = slices.Concat(a.table(), a.accessRoutes(), a.auditRoutes(), a.trustRoutes(), a.bundleRoutes())
+	a.routes = slices.Concat(a.table(), a.accessRoutes(), a.auditRoutes(), a.trustRoutes(), a.bundleRoutes(), a.watchRoutes())
 	methods := map[string][]string{}
 	for _, r := range a.routes {
 		a.mux.HandleFunc(r.Method+" "+r.Path, a.strictQuery(r))

@@ -36,6 +36,7 @@ var update = flag.Bool("update", false, "write openapi.json anew")
 
 // site is a running server, with something of everything in it.
 type site struct {
+	alert  string // one that was opened
 	t      *testing.T
 	url    string
 	issuer string
@@ -182,6 +183,7 @@ func (s *site) fill(st client.Status) {
 	s.built()
 	s.contracted()
 	s.stocked()
+	s.watched()
 	_, _, doc := s.do("GET", "/api/v1/openapi.json", "", nil, nil)
 	if err := json.Unmarshal(doc, &s.doc); err != nil {
 		s.t.Fatal(err)
@@ -298,6 +300,9 @@ func (s *site) request(method, path string) (query string, header map[string]str
 	if query, header, body, ok := s.gateRequest(method, path); ok {
 		return query, header, body
 	}
+	if query, header, body, ok := s.watchRequest(method, path); ok {
+		return query, header, body
+	}
 	if query, header, body, ok := s.bundleRequest(method, path); ok {
 		return query, header, body
 	}
@@ -379,6 +384,9 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"get /api/v1/runners/anomalies": "viewer", "post /api/v1/runners/accept": "approver",
 		"get /api/v1/supply/scans": "viewer", "post /api/v1/supply/scans": "signer", "get /api/v1/supply/scans/{id}": "viewer", "get /api/v1/supply/scans/{id}/inventory": "viewer", "post /api/v1/supply/accept": "approver",
 		"post /api/v1/trust/roots": "admin", "delete /api/v1/trust/roots/{name}": "admin", "post /api/v1/trust/delegations": "admin",
+		"get /api/v1/slo/indicators": "viewer", "get /api/v1/slo/series": "viewer", "get /api/v1/slo/items": "viewer", "get /api/v1/slo/status": "viewer",
+		"get /api/v1/alerts": "viewer", "get /api/v1/alert-rules": "viewer", "get /api/v1/alerts/{id}": "viewer", "get /api/v1/notices": "auditor", "post /api/v1/alerts/{id}/ack": "operator", "post /api/v1/alerts/{id}/resolve": "operator",
+		"get /api/v1/silences": "viewer", "post /api/v1/silences": "operator", "delete /api/v1/silences/{id}": "operator", "get /api/v1/receivers": "auditor", "post /api/v1/receivers/test": "operator",
 		"get /api/v1/tickets": "viewer", "get /api/v1/tickets/{id}": "viewer", "get /api/v1/risk": "viewer", "get /api/v1/vulnerabilities/cost": "viewer", "get /api/v1/vulnerabilities/missed": "viewer", "get /api/v1/risk/artifact": "viewer", "get /api/v1/risk/services": "viewer", "get /api/v1/risk/upgrades": "viewer", "get /api/v1/inventory/services": "viewer", "get /api/v1/inventory/services/{name}": "viewer", "get /api/v1/inventory/clusters": "viewer", "get /api/v1/inventory/workloads": "viewer", "post /api/v1/inventory/report": "deployer",
 		"post /api/v1/admission/judge": "deployer", "get /api/v1/admission/bundle": "deployer", "post /api/v1/admission/records": "deployer",
 		"post /api/v1/inventory/guards": "deployer", "get /api/v1/inventory/running": "viewer",
@@ -458,7 +466,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 						t.Errorf("what is not there, asked by a stranger: %d, want 403 as for what is", status)
 					}
 					asks := "viewer"
-					if role == "signer" || role == "approver" { // who only reads may not write what is there, either
+					if role == "signer" || role == "approver" || role == "operator" { // who only reads may not write what is there, either
 						asks = role
 					}
 					if status, _, _ := s.do(verb, gone, s.tokens[asks], nil, nil); status != 404 {

@@ -6,12 +6,14 @@ import (
 	"regexp"
 	"sort"
 
+	"assay/alert"
 	"assay/evidence/contract"
 	"assay/identity"
 	"assay/internal/fault"
 	"assay/internal/strictyaml"
 	"assay/inventory"
 	"assay/policy"
+	"assay/slo"
 	"assay/source/forge"
 	"assay/verify"
 	"assay/webhook"
@@ -29,10 +31,10 @@ const (
 
 // Kinds lists the kinds of document.
 func Kinds() []string {
-	return []string{KindContract, KindGrant, KindIssuer, KindPolicy, KindRepository, KindRetention, KindServices, KindSource, KindTeam, KindWebhook}
+	return []string{KindContract, KindGrant, KindIssuer, KindObjectives, KindPolicy, KindReceiver, KindRepository, KindRetention, KindServices, KindSource, KindTeam, KindWebhook}
 }
 
-const kindNames = KindContract + ", " + KindGrant + ", " + KindIssuer + ", " + KindPolicy + ", " + KindRepository + ", " + KindRetention + ", " + KindServices + ", " + KindSource + ", " + KindTeam + " or " + KindWebhook
+const kindNames = KindContract + ", " + KindGrant + ", " + KindIssuer + ", " + KindObjectives + ", " + KindPolicy + ", " + KindReceiver + ", " + KindRepository + ", " + KindRetention + ", " + KindServices + ", " + KindSource + ", " + KindTeam + " or " + KindWebhook
 
 // Document is one document of `assay apply`, checked.
 type Document struct {
@@ -50,6 +52,8 @@ type Document struct {
 	Contract   *contract.Contract     // of KindContract
 	Retention  *RetentionSpec         // of KindRetention
 	Services   *inventory.Spec        // of KindServices
+	Objectives *slo.Spec              // of KindObjectives
+	Receiver   *alert.Spec            // of KindReceiver
 }
 
 type metadata struct {
@@ -158,6 +162,9 @@ func parseDocument(p strictyaml.Document) (d Document, err error) {
 		}
 		d.Name, d.Webhook = e.Metadata.Name, &e.Spec
 		return d, e.Spec.Validate()
+	case KindObjectives, KindReceiver:
+		err := parseWatch(p, &d)
+		return d, err
 	case KindContract:
 		e, err := decode[contract.Spec](p, d.Kind)
 		if err != nil {
@@ -206,6 +213,10 @@ type Desired struct {
 	Repositories *Repositories
 	// Webhooks are told of what happens.
 	Webhooks []*webhook.Hook
+	// Objectives are what the site wants of its indicators.
+	Objectives *slo.Objectives
+	// Receivers are told of alerts.
+	Receivers []*alert.Receiver
 	// Sources are repositories whose forges tell of their commits.
 	Sources []*forge.Source
 	// Contracts say what evidence is owed.
@@ -254,6 +265,9 @@ func Compile(docs []Document, site []identity.IssuerConfig, services ...inventor
 	}
 	d.Retention = retentionRules(docs)
 	if d.Webhooks, err = hooks(docs); err != nil {
+		return nil, err
+	}
+	if err = watchOf(docs, d); err != nil {
 		return nil, err
 	}
 	if d.Contracts, err = contractsOf(docs); err != nil {

@@ -185,7 +185,7 @@ func admissionFields(reason string) []Field {
 	return []Field{
 		{"namespace", "of the Pod"}, {"object", "its kind and name, where it has one yet"}, {"operation", "CREATE or UPDATE, with the subresource"}, {"image", "as the Pod has it"},
 		{"used", "by which containers and volumes"}, {"decision", "decision, dec_..."}, {"basis", "decision, index (as part of one that is allowed) or bundle (offline)"}, {"mode", "audit, warn or enforce"},
-		{"restart", "it runs there already, and may start again"}, {"reason", reason},
+		{"restart", "it runs there already, and may start again"}, {"reason", reason}, {"cause", "infrastructure: nothing could answer"},
 	}
 }
 

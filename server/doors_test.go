@@ -163,6 +163,7 @@ func TestThreat_MetricsLogs_LabelValues(t *testing.T) {
 		"service": set("registry", "token", "fulcio", "rekor", "ct", "oidc", "tuf", "tsa", "api", "admin", "operations", "other"),
 		"method":  set("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"),
 		"tier":    set("1", "2", "3", "4"),
+		"window":  set("5m", "30m", "1h", "2h", "6h", "1d", "3d"),
 		"code":    set("1xx", "2xx", "3xx", "4xx", "5xx"),
 	}
 	count := func() int {

@@ -97,6 +97,7 @@ type parts struct {
 	registry        *registry.Registry
 	gateway         *gateway.Gateway
 	admission       admissionDoor
+	watch           watch
 	integrity       *integrity.Checker
 	collector       *collect.Collector
 	legal           *retention.Holds
@@ -429,7 +430,9 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 	if err := s.openForges(); err != nil {
 		return err
 	}
+	s.openWatch()
 	s.api = api.New(api.Options{
+		Indicators: s.watch.slo, Alerts: s.watch.alerts,
 		Ledger: s.ledger, Supply: supply.NewStore(s.db),
 		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Vulnerabilities: s.vulnerabilities, Inventory: s.inventory, SiteServices: s.services, Admission: &admissionSite{s: s}, Integrity: s.integrity, Collector: s.collector, Holds: s.legal, Retention: s.retention, Runners: s.runners, Webhooks: s.webhooks, Forges: s.forges, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
 		Risk: s.risk, Tickets: s.tickets,

@@ -71,6 +71,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 		work["contracts"] = s.ledger.Run
 		work["webhooks"] = s.webhooks.Run
 		work["forges"] = s.forges.Run
+		s.watchWork(work)
 		s.clusterWork(work)
 		work["runners"] = (&baseline.Follower{Store: s.runners, Events: s.events, Logger: s.log}).Run
 		work["findings"] = (&finding.Follower{Matcher: s.vulnerabilities.Findings, Events: s.events, Logger: s.log, Lanes: s.tiers}).Run

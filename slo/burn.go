@@ -101,12 +101,24 @@ func (s *Store) status(ctx context.Context, tx *store.Tx, o Objective, goals *Ob
 	key := seriesKey{o.Indicator, "", ""}
 	read := func(at time.Time, w time.Duration) (counts, error) {
 		c, err := s.window(ctx, tx, key, at, w)
-		if err != nil || o.Indicator != FailedVerifications || goals.Budget.Outages != "exclude" {
+		if err != nil || o.Indicator != FailedVerifications {
 			return c, err
 		}
-		infra, err := s.window(ctx, tx, seriesKey{o.Indicator, "cause", CauseInfrastructure}, at, w)
-		c.bad = max(0, c.bad-infra.bad)
-		return c, err
+		if goals.Budget.Outages == "exclude" {
+			infra, err := s.window(ctx, tx, seriesKey{o.Indicator, "cause", CauseInfrastructure}, at, w)
+			if err != nil {
+				return c, err
+			}
+			c.bad = max(0, c.bad-infra.bad)
+		}
+		if goals.Budget.FalsePositives == "exclude" {
+			back, err := s.window(ctx, tx, seriesKey{o.Indicator, "cause", causeTakenBack}, at, w)
+			if err != nil {
+				return c, err
+			}
+			c.bad = max(0, c.bad-back.bad)
+		}
+		return c, nil
 	}
 	c, err := read(at, o.Window)
 	if err != nil {

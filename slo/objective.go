@@ -250,3 +250,19 @@ func (o *Objectives) set(id ID, s ObjectiveSpec) {
 		x.MinBad = s.MinBad
 	}
 }
+
+// Want is what the objective wants, in words.
+func (s *Status) Want() string {
+	o := &s.Objective
+	switch s.Definition.Unit {
+	case Ratio:
+		return fmt.Sprintf("at least %.4g %%", 100*o.Target)
+	case Seconds:
+		return "within " + o.Within.String() + " on average"
+	case Count:
+		return fmt.Sprintf("at most %d", o.AtMost)
+	case Score:
+		return fmt.Sprintf("at least %.0f", o.AtLeast)
+	}
+	return "falling"
+}

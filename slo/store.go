@@ -49,7 +49,8 @@ type Retention struct {
 // Store keeps what was counted. It is safe for many goroutines.
 type Store struct {
 	o    Options
-	last Health // what the last look of this process found
+	last Health // what the last look of this process found; Run's alone
+	lost int64
 }
 
 // New makes a store over a database that was migrated with [Migrations].

@@ -108,7 +108,7 @@ unmodified cosign, and ask with "assay verify".`,
 		a.doctorCommand(),
 		a.backupCommand(),
 		a.restoreCommand(),
-		a.webhookCommand(),
+		a.webhookCommand(), a.sloCommand(), a.alertCommand(),
 		a.feedCommand(), a.canaryCommand(),
 	)
 	add("access",
