@@ -73,8 +73,9 @@ type dtrackReport struct {
 	Components int      `json:"decided_findings"`
 	Statements int      `json:"statements"`
 	VEX        string   `json:"vex,omitempty"`
-	Adopted    int      `json:"adopted"`   // statements that the site states now and did not before
-	Withdrawn  int      `json:"withdrawn"` // documents that they took the place of
+	Adopted    int      `json:"adopted"`            // statements that the site states now and did not before
+	Withdrawn  int      `json:"withdrawn"`          // documents that they took the place of
+	Proposed   int      `json:"proposed,omitempty"` // statements that wait for another person
 	NotTaken   []string `json:"not_taken_over"`
 	Failed     []string `json:"failed"`
 }
@@ -256,6 +257,9 @@ func tableOfMove(w io.Writer, r *dtrackReport) {
 	}
 	if r.Adopted+r.Withdrawn > 0 {
 		fmt.Fprintf(w, "adopted\t%d statements; %d documents taken back\n", r.Adopted, r.Withdrawn)
+	}
+	if r.Proposed > 0 {
+		fmt.Fprintf(w, "proposed\t%d statements, which another person approves: assay vex proposals\n", r.Proposed)
 	}
 	if r.VEX != "" {
 		fmt.Fprintf(w, "statements\t%s, to read and then to sign\n", line(r.VEX))

@@ -77,6 +77,10 @@ func (a *adoption) project(ctx context.Context, host string, p dtrack.Project, s
 		if err := a.s.api().ImportVEX(ctx, text, a.reason, a.until, &e); err != nil {
 			return fmt.Errorf("state its decisions: %w", err)
 		}
+		if e.Proposed { // what stands, stands until another person approves
+			r.Proposed += len(statements)
+			return nil
+		}
 		r.Adopted += len(statements)
 	}
 	return a.withdraw(ctx, before, r)
