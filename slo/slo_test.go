@@ -1,0 +1,95 @@
+package slo
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"assay/event"
+	"assay/store"
+	"assay/store/storetest"
+)
+
+func newStore(t testing.TB, d store.Dialect, now *time.Time) *Store {
+	t.Helper()
+	db := storetest.Open(t, d, store.WithClock(func() time.Time { return *now }))
+	if err := db.Migrate(t.Context(), event.Migrations, Migrations); err != nil {
+		t.Fatal(err)
+	}
+	return New(Options{DB: db, Clock: func() time.Time { return *now }})
+}
+
+func (s *Store) must(t testing.TB, samples []Sample) {
+	t.Helper()
+	if err := s.o.DB.Update(t.Context(), func(tx *store.Tx) error { return s.Add(t.Context(), tx, samples, true) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestUnknownIsNotGood(t *testing.T) {
+	for _, d := range []store.Dialect{store.SQLite, store.PostgreSQL} {
+		now := time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC)
+		s := newStore(t, d, &now)
+		s.must(t, []Sample{
+			{Indicator: SBOMAvailability, At: now, Place: Place{Service: "a"}, Good: 6},
+			{Indicator: SBOMAvailability, At: now.Add(-26 * time.Hour), Place: Place{Service: "b"}, Bad: 1, Unknown: 3},
+		})
+		got, err := s.Indicators(t.Context(), Query{IDs: []ID{SBOMAvailability}, Window: 48 * time.Hour, By: ByService})
+		if err != nil || len(got) != 1 {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		if i := got[0]; i.Value != 0.6 || i.Denominator != 10 || i.Unknown != 3 || len(i.By) != 2 || i.By[0].Value != "b" {
+			t.Errorf("%s: %+v", d, i)
+		}
+		got, err = s.Indicators(t.Context(), Query{IDs: []ID{SBOMAvailability}, Window: time.Hour})
+		if err != nil || got[0].Value != 1 || got[0].Denominator != 6 {
+			t.Errorf("%s: %+v, %v", d, got, err)
+		}
+	}
+}
+
+// What somebody names makes no rows without bound.
+func TestThreat_MetricsLogs_IndicatorsStayBounded(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC)
+	s := newStore(t, store.SQLite, &now)
+	var x []Sample
+	for i := range MaxValues + 300 {
+		x = append(x, Sample{Indicator: SignedPushes, At: now, Place: Place{Release: fmt.Sprintf("r\x00\x1b%d%s", i, strings.Repeat("x", 1000))}, Good: 1})
+	}
+	s.must(t, x)
+	got, err := s.Indicators(t.Context(), Query{IDs: []ID{SignedPushes}, By: ByRelease, Limit: 10_000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(got[0].By); n != MaxValues+1 || got[0].Denominator != MaxValues+300 {
+		t.Errorf("%d parts of %v, want %d of %d", n, got[0].Denominator, MaxValues+1, MaxValues+300)
+	}
+	for _, p := range got[0].By {
+		if len(p.Value) > maxText || strings.ContainsAny(p.Value, "\x00\x1b") {
+			t.Fatalf("part %q", p.Value)
+		}
+	}
+}
+
+// The figure: 12 indicators over 30 days in 5 windows within 100 ms.
+func BenchmarkWindows(b *testing.B) {
+	now := time.Date(2026, 3, 31, 12, 30, 0, 0, time.UTC)
+	s := newStore(b, store.SQLite, &now)
+	for _, d := range definitions[:12] {
+		var x []Sample
+		for m := range 30 * 24 * 60 {
+			x = append(x, Sample{Indicator: d.ID, At: now.Add(-time.Duration(m) * time.Minute), Good: 99, Bad: 1})
+		}
+		if err := s.o.DB.Update(b.Context(), func(tx *store.Tx) error { return s.Add(b.Context(), tx, x, false) }); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		for _, w := range []time.Duration{5 * time.Minute, time.Hour, 6 * time.Hour, 72 * time.Hour, DefaultWindow} {
+			if _, err := s.Indicators(b.Context(), Query{Window: w}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
