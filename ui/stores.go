@@ -135,13 +135,15 @@ func (s *Stores) Objectives(ctx context.Context) (out []Objective, err error) {
 		}
 		if st.State != slo.NoData {
 			o.Budget = st.Budget
-			if st.Definition.Unit == slo.Ratio && st.Indicator.Known {
-				o.Value = st.Indicator.Value
+			if st.Indicator.Known {
+				o.Value, o.Share, o.Unit = st.Indicator.Value, st.Definition.Unit == slo.Ratio, unitOf(st.Definition.Unit)
 			}
 		}
 		switch st.State {
-		case slo.Fast, slo.Exhausted:
+		case slo.Fast:
 			o.State = "page"
+		case slo.Exhausted:
+			o.State = "missed"
 		case slo.Slow:
 			o.State = "ticket"
 		case slo.NoData:

@@ -54,9 +54,11 @@ type Objective struct {
 	Name, Indicator, Service string
 	Target                   string
 	Value                    float64 // NaN: unknown
+	Share                    bool    // Value is 0 to 1, shown in percent
+	Unit                     string  // of what is no share
 	Budget                   float64 // what is left, 0 to 1; below 0: overspent; NaN: unknown
 	Burn                     []Burn
-	State                    string // ok, ticket, page, unknown
+	State                    string // ok, ticket, page, missed, unknown
 	Window                   string
 	Runbook                  string
 }
@@ -209,8 +211,10 @@ func (c *visit) objectives() Section {
 		o := &list[i]
 		value, budget := unknown("nothing was measured"), unknown("nothing was measured")
 		if !math.IsNaN(o.Value) {
-			value = number(100*o.Value, 2)
-			value.Text += " %"
+			value = Cell{Text: strings.TrimSpace(strconv.FormatFloat(o.Value, 'g', 4, 64) + " " + o.Unit), Value: o.Value}
+			if o.Share {
+				value.Text = strconv.FormatFloat(100*o.Value, 'f', 2, 64) + " %"
+			}
 		}
 		if !math.IsNaN(o.Budget) {
 			budget = Cell{Text: strconv.FormatFloat(100*o.Budget, 'f', 1, 64) + " %", Value: o.Budget}
@@ -225,7 +229,7 @@ func (c *visit) objectives() Section {
 		}
 		state := mark(Good, o.State)
 		switch o.State {
-		case "page":
+		case "page", "missed":
 			state.Mark = Bad
 		case "ticket":
 			state.Mark = Warn
