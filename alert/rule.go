@@ -92,12 +92,6 @@ func (b body) number(name string) int64 {
 	return n
 }
 
-func (b body) is(name string) bool {
-	var v bool
-	_ = json.Unmarshal(b[name], &v)
-	return v
-}
-
 func (b body) words(names ...string) string {
 	var out []string
 	for _, n := range names {
