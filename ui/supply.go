@@ -198,7 +198,7 @@ func estatePage(c *visit) (*Page, error) {
 		if i.Since != nil {
 			old = age(c.u.o.Clock().Sub(*i.Since))
 		}
-		items.Rows = append(items.Rows, []Cell{clipped(i.Scope, 60), text(string(i.Kind)), clipped(i.Name, 80), orNone(clip(i.Value, 80)), whenPtr(i.Since), old})
+		items.Rows = append(items.Rows, []Cell{clipped(i.Scope, 60), text(i.Kind), clipped(i.Name, 80), orNone(clip(i.Value, 80)), whenPtr(i.Since), old})
 	}
 	note := ""
 	if n := len(inv.Items); n > most {
