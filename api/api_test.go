@@ -36,7 +36,6 @@ var update = flag.Bool("update", false, "write openapi.json anew")
 
 // site is a running server, with something of everything in it.
 type site struct {
-	alert  string // one that was opened
 	t      *testing.T
 	url    string
 	issuer string
