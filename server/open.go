@@ -218,7 +218,7 @@ func (s *Server) openAuthorities(ctx context.Context, keys *keyring.Folder) erro
 		return err
 	}
 	if s.credentials, err = credential.Open(ctx, credential.Options{
-		DB: s.db, Clock: s.clock, Logger: s.log, MaxLife: s.cfg.Identity.RobotMaxLife, Local: s.local.URL, Changed: s.regrant,
+		DB: s.db, Clock: s.clock, Logger: s.log, MaxLife: s.cfg.Identity.RobotMaxLife, Local: s.local.URL, Changed: s.regrant, Settle: s.flushRecords,
 	}); err != nil {
 		return err
 	}

@@ -328,6 +328,9 @@ func (s *Server) putRevocations(ctx context.Context, by string, b []byte, added 
 		return err
 	}
 	a.Version, a.LogIndex = next.List.Version, next.LogIndex()
+	if err := s.flushRecords(ctx); err != nil { // pulls that prove wrong are counted with it
+		return err
+	}
 	err = s.db.Update(ctx, func(tx *store.Tx) error {
 		epoch, err := trust.PutDocument(ctx, tx, trust.Document{Kind: trust.DocRevocations, Version: next.List.Version, Body: b})
 		if err != nil {

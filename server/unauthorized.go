@@ -11,6 +11,15 @@ import (
 	"assay/trust/revocation"
 )
 
+// flushRecords brings the records of pulls that wait in the journal into the
+// database, where they are counted.
+func (s *Server) flushRecords(ctx context.Context) error {
+	if s.journal == nil {
+		return nil
+	}
+	return s.journal.Flush(ctx)
+}
+
 // tellServed tells of pulls that were served although their digest was, as is
 // known only now, not right any more then.
 func tellServed(ctx context.Context, tx *store.Tx, by string, version int64, added []revocation.Entry) error {

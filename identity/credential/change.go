@@ -195,6 +195,12 @@ func (s *Store) Revoke(ctx context.Context, r Revocation, actor string) (*Revoca
 	if err := r.validate(s.now()); err != nil {
 		return nil, err
 	}
+	if s.o.Settle != nil {
+		// What is on record elsewhere counts too.
+		if err := s.o.Settle(ctx); err != nil {
+			return nil, err
+		}
+	}
 	var b [12]byte
 	_, _ = rand.Read(b[:]) // never fails
 	r.ID, r.Actor = "rev_"+hex.EncodeToString(b[:]), actor

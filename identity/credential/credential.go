@@ -72,6 +72,9 @@ type Options struct {
 	// Changed is called after what is in force has changed: the grants of
 	// [Store.Grants] are others now. It must not call the store's writers.
 	Changed func()
+	// Settle brings records of pulls that are not in the database yet there, before
+	// a revocation counts those that it makes unauthorised; nil: all are.
+	Settle func(ctx context.Context) error
 }
 
 const defaultMaxLife = 90 * 24 * time.Hour
