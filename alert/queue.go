@@ -46,21 +46,8 @@ func (s *Store) queueResolved(ctx context.Context, tx *store.Tx, group string) e
 	if _, err := tx.Exec(ctx, `DELETE FROM alert_delivery WHERE grp = ? AND taken = 0 AND given_up = 0 AND attempts = 0`, group); err != nil {
 		return err
 	}
-	rows, err := tx.Query(ctx, `SELECT DISTINCT receiver FROM alert_delivery WHERE grp = ? AND occasion <> ?`, group, OccasionResolved)
+	told, err := store.Values[string](ctx, tx, `SELECT DISTINCT receiver FROM alert_delivery WHERE grp = ? AND occasion <> ?`, group, OccasionResolved)
 	if err != nil {
-		return err
-	}
-	var told []string
-	for rows.Next() {
-		var name string
-		if err := rows.Scan(&name); err != nil {
-			rows.Close()
-			return err
-		}
-		told = append(told, name)
-	}
-	rows.Close()
-	if err := rows.Err(); err != nil {
 		return err
 	}
 	for _, name := range told {

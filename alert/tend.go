@@ -201,21 +201,8 @@ func (s *Store) escalate(ctx context.Context) error {
 // unsilenced tells of alerts whose silence ended while they were open.
 func (s *Store) unsilenced(ctx context.Context) error {
 	return s.o.DB.Update(ctx, func(tx *store.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT MIN(id) FROM alert a WHERE open = 1 AND NOT EXISTS (SELECT 1 FROM alert_told t WHERE t.grp = a.grp AND t.rule = a.rule) GROUP BY grp, rule`)
+		ids, err := store.Values[string](ctx, tx, `SELECT MIN(id) FROM alert a WHERE open = 1 AND NOT EXISTS (SELECT 1 FROM alert_told t WHERE t.grp = a.grp AND t.rule = a.rule) GROUP BY grp, rule`)
 		if err != nil {
-			return err
-		}
-		var ids []string
-		for rows.Next() {
-			var id string
-			if err := rows.Scan(&id); err != nil {
-				rows.Close()
-				return err
-			}
-			ids = append(ids, id)
-		}
-		rows.Close()
-		if err := rows.Err(); err != nil {
 			return err
 		}
 		for _, id := range ids {

@@ -106,19 +106,9 @@ func (s *Sealer) fill(ctx context.Context) (bool, error) {
 	var seqs []int64
 	err := s.db.View(ctx, func(tx *store.Tx) error {
 		seqs = nil
-		rows, err := tx.Query(ctx, `SELECT seq FROM event WHERE repository IS NULL ORDER BY seq LIMIT ?`, fillAtOnce)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = rows.Close() }()
-		for rows.Next() {
-			var n int64
-			if err := rows.Scan(&n); err != nil {
-				return err
-			}
-			seqs = append(seqs, n)
-		}
-		return rows.Err()
+		var err error
+		seqs, err = store.Values[int64](ctx, tx, `SELECT seq FROM event WHERE repository IS NULL ORDER BY seq LIMIT ?`, fillAtOnce)
+		return err
 	})
 	if err != nil || len(seqs) == 0 {
 		return false, err

@@ -199,20 +199,10 @@ func (s *Store) Backfill(ctx context.Context, limit int) (n int, err error) {
 	var ids []string
 	if err := s.db.View(ctx, func(tx *store.Tx) error {
 		ids = nil
-		rows, err := tx.Query(ctx, `SELECT id FROM evidence_bundle WHERE serial IS NULL
+		var err error
+		ids, err = store.Values[string](ctx, tx, `SELECT id FROM evidence_bundle WHERE serial IS NULL
 			UNION SELECT id FROM evidence_bundle WHERE built IS NULL AND builder <> '' ORDER BY id LIMIT ?`, limit)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var id string
-			if err := rows.Scan(&id); err != nil {
-				return err
-			}
-			ids = append(ids, id)
-		}
-		return rows.Err()
+		return err
 	}); err != nil {
 		return 0, err
 	}

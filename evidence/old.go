@@ -47,19 +47,7 @@ func OldBundles(ctx context.Context, tx *store.Tx, before time.Time, after Old, 
 }
 
 func subjectsOf(ctx context.Context, tx *store.Tx, id string) (out []artifact.Digest, err error) {
-	rows, err := tx.Query(ctx, `SELECT subject FROM evidence_subject WHERE id = ?`, id)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = rows.Close() }()
-	for rows.Next() {
-		var d artifact.Digest
-		if err := rows.Scan(&d); err != nil {
-			return nil, err
-		}
-		out = append(out, d)
-	}
-	return out, rows.Err()
+	return store.Values[artifact.Digest](ctx, tx, `SELECT subject FROM evidence_subject WHERE id = ?`, id)
 }
 
 // Drop takes a bundle out of the store. Its entry in the transparency log stays,

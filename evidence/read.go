@@ -239,19 +239,9 @@ func (s *Store) References(ctx context.Context, fn func(artifact.Digest) error) 
 		var ids []string
 		err := s.db.View(ctx, func(tx *store.Tx) error {
 			ids = ids[:0]
-			rows, err := tx.Query(ctx, `SELECT id FROM evidence_bundle WHERE content IS NULL AND id > ? ORDER BY id LIMIT 1000`, after)
-			if err != nil {
-				return err
-			}
-			defer rows.Close()
-			for rows.Next() {
-				var id string
-				if err := rows.Scan(&id); err != nil {
-					return err
-				}
-				ids = append(ids, id)
-			}
-			return rows.Err()
+			var err error
+			ids, err = store.Values[string](ctx, tx, `SELECT id FROM evidence_bundle WHERE content IS NULL AND id > ? ORDER BY id LIMIT 1000`, after)
+			return err
 		})
 		if err != nil {
 			return fmt.Errorf("blobs of evidence: %w", err)

@@ -235,11 +235,11 @@ func (r *Registry) mount(q *request, d artifact.Digest, from string) (bool, erro
 // source (OCI Distribution 1.1, "Mounting a blob from another repository").
 func holders(ctx context.Context, tx *store.Tx, d artifact.Digest) ([]string, error) {
 	const some = 32
-	names, err := selectStrings(ctx, tx, `SELECT DISTINCT repository FROM registry_reference WHERE child = ? AND kind = ? LIMIT ?`, string(d), refBlob, some)
+	names, err := store.Values[string](ctx, tx, `SELECT DISTINCT repository FROM registry_reference WHERE child = ? AND kind = ? LIMIT ?`, string(d), refBlob, some)
 	if err != nil {
 		return nil, err
 	}
-	more, err := selectStrings(ctx, tx, `SELECT DISTINCT repository FROM registry_upload WHERE digest = ? LIMIT ?`, string(d), some)
+	more, err := store.Values[string](ctx, tx, `SELECT DISTINCT repository FROM registry_upload WHERE digest = ? LIMIT ?`, string(d), some)
 	return append(names, more...), err
 }
 

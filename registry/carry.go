@@ -25,7 +25,7 @@ type Holding struct {
 
 // Names lists all repositories. It asks nobody's rights.
 func Names(ctx context.Context, tx *store.Tx) ([]string, error) {
-	return selectStrings(ctx, tx, `SELECT name FROM registry_repository ORDER BY name`)
+	return store.Values[string](ctx, tx, `SELECT name FROM registry_repository ORDER BY name`)
 }
 
 // Holdings gives what a repository shows to everybody who may pull there: not

@@ -111,7 +111,7 @@ func Needs(ctx context.Context, tx *store.Tx, since time.Time, digests []artifac
 	return inChunks(list, func(chunk []any) error {
 		in := `(` + marks(len(chunk)) + `)`
 		args := append(append(append(append([]any{}, chunk...), chunk...), refBlob), chunk...)
-		found, err := selectStrings(ctx, tx, `SELECT digest FROM registry_manifest WHERE digest IN `+in+`
+		found, err := store.Values[string](ctx, tx, `SELECT digest FROM registry_manifest WHERE digest IN `+in+`
 			UNION SELECT child FROM registry_reference WHERE child IN `+in+` AND kind = ?
 			UNION SELECT digest FROM registry_upload WHERE digest IN `+in+` AND uploaded_at > ?`, append(args, since)...)
 		for _, d := range found {

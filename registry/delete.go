@@ -116,7 +116,7 @@ func (r *Registry) dropManifest(ctx context.Context, tx *store.Tx, q *request, d
 	if _, err := DropHeld(ctx, tx, name, d); err != nil {
 		return err
 	}
-	tags, err := selectStrings(ctx, tx, `SELECT tag FROM registry_tag WHERE repository = ? AND digest = ?`, name, string(d))
+	tags, err := store.Values[string](ctx, tx, `SELECT tag FROM registry_tag WHERE repository = ? AND digest = ?`, name, string(d))
 	if err != nil {
 		return err
 	}

@@ -123,7 +123,7 @@ func attachedTo(ctx context.Context, tx *store.Tx, repository string, d, subject
 		return about, nil
 	}
 	// Carrier tags begin with "sha256-", and a dot is what follows a dash.
-	tags, err := selectStrings(ctx, tx, `SELECT tag FROM registry_tag WHERE repository = ? AND digest = ?
+	tags, err := store.Values[string](ctx, tx, `SELECT tag FROM registry_tag WHERE repository = ? AND digest = ?
 		UNION SELECT tag FROM registry_tag_history WHERE repository = ? AND tag >= 'sha256-' AND tag < 'sha256.' AND to_digest = ?`,
 		repository, string(d), repository, string(d))
 	for _, t := range tags {
@@ -152,7 +152,7 @@ func noteRemoval(ctx context.Context, tx *store.Tx, q *request, d artifact.Diges
 		q.route.name, string(d), removedSubject, at); err != nil {
 		return err
 	}
-	children, err := selectStrings(ctx, tx, `SELECT child FROM registry_reference WHERE repository = ? AND manifest = ? AND kind = ?`,
+	children, err := store.Values[string](ctx, tx, `SELECT child FROM registry_reference WHERE repository = ? AND manifest = ? AND kind = ?`,
 		q.route.name, string(d), refManifest)
 	if err != nil {
 		return err
@@ -225,7 +225,7 @@ func (r *Registry) followPart(ctx context.Context, tx *store.Tx, q *request, d a
 
 // holds says whether a tag or an index of a repository names a manifest.
 func (r *Registry) holds(ctx context.Context, tx *store.Tx, repository string, d artifact.Digest) (bool, error) {
-	found, err := selectStrings(ctx, tx, `SELECT tag FROM registry_tag WHERE repository = ? AND digest = ?
+	found, err := store.Values[string](ctx, tx, `SELECT tag FROM registry_tag WHERE repository = ? AND digest = ?
 		UNION ALL SELECT tag FROM registry_tag_held WHERE repository = ? AND digest = ?
 		UNION ALL SELECT manifest FROM registry_reference WHERE child = ? AND kind = ? AND repository = ? LIMIT 1`,
 		repository, string(d), repository, string(d), string(d), refManifest, repository)
@@ -251,7 +251,7 @@ func (r *Registry) followSubject(ctx context.Context, tx *store.Tx, q *request, 
 		return nil, false, err
 	}
 	const some = 64
-	referrers, err := selectStrings(ctx, tx, `SELECT m.digest FROM registry_manifest m WHERE m.repository = ? AND m.subject = ? AND m.evidence <> ?
+	referrers, err := store.Values[string](ctx, tx, `SELECT m.digest FROM registry_manifest m WHERE m.repository = ? AND m.subject = ? AND m.evidence <> ?
 		AND NOT EXISTS (SELECT 1 FROM registry_tag t WHERE t.repository = m.repository AND t.digest = m.digest)
 		AND NOT EXISTS (SELECT 1 FROM registry_tag_held h WHERE h.repository = m.repository AND h.digest = m.digest)
 		AND NOT EXISTS (SELECT 1 FROM registry_reference p WHERE p.child = m.digest AND p.kind = ? AND p.repository = m.repository)

@@ -104,7 +104,7 @@ func (r *Registry) manifestOf(ctx context.Context, tx *store.Tx, repository stri
 // holdersOf gives the manifests of a repository that hold a blob, for memory as
 // it was when it had seq.
 func (r *Registry) holdersOf(ctx context.Context, tx *store.Tx, repository string, d artifact.Digest, seq int64) (holderSet, error) {
-	found, err := selectStrings(ctx, tx, `SELECT manifest FROM registry_reference WHERE child = ? AND kind = ? AND repository = ? LIMIT ?`,
+	found, err := store.Values[string](ctx, tx, `SELECT manifest FROM registry_reference WHERE child = ? AND kind = ? AND repository = ? LIMIT ?`,
 		string(d), refBlob, repository, maxHolders+1)
 	if err != nil {
 		return holderSet{}, err

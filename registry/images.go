@@ -74,7 +74,7 @@ func Images(ctx context.Context, tx *store.Tx, repository string, only artifact.
 // HasAny says whether a repository holds one of the digests as a manifest.
 func HasAny(ctx context.Context, tx *store.Tx, digests []artifact.Digest) (bool, error) {
 	for _, d := range digests {
-		found, err := selectStrings(ctx, tx, `SELECT digest FROM registry_manifest WHERE digest = ? LIMIT 1`, string(d))
+		found, err := store.Values[string](ctx, tx, `SELECT digest FROM registry_manifest WHERE digest = ? LIMIT 1`, string(d))
 		if err != nil || len(found) > 0 {
 			return len(found) > 0, err
 		}

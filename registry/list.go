@@ -182,7 +182,7 @@ func (r *Registry) pullable(ctx context.Context, tx *store.Tx, who identity.Prin
 	names = []string{}
 	const step = 1000
 	for last := p.last; p.n > 0; {
-		batch, err := selectStrings(ctx, tx, `SELECT name FROM registry_repository WHERE name > ? ORDER BY name LIMIT ?`, last, step)
+		batch, err := store.Values[string](ctx, tx, `SELECT name FROM registry_repository WHERE name > ? ORDER BY name LIMIT ?`, last, step)
 		if err != nil {
 			return nil, false, err
 		}

@@ -60,7 +60,7 @@ func mergeTags(ctx context.Context, tx *store.Tx, name string, here []string, mo
 // knownTags are the tags of a repository from one to another, in the order of
 // bytes, that are set here or wait for evidence.
 func knownTags(ctx context.Context, tx *store.Tx, name, from, to string) (map[string]bool, error) {
-	list, err := selectStrings(ctx, tx, `SELECT tag FROM registry_tag WHERE repository = ? AND tag >= ? AND tag <= ?
+	list, err := store.Values[string](ctx, tx, `SELECT tag FROM registry_tag WHERE repository = ? AND tag >= ? AND tag <= ?
 		UNION SELECT tag FROM registry_tag_held WHERE repository = ? AND tag >= ? AND tag <= ?`, name, from, to, name, from, to)
 	known := make(map[string]bool, len(list))
 	for _, tag := range list {

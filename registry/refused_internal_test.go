@@ -31,7 +31,7 @@ func refusedFixture(t *testing.T) (*refusedLogins, *store.DB) {
 func pending(t *testing.T, db *store.DB) (out []loginBody) {
 	t.Helper()
 	err := db.View(t.Context(), func(tx *store.Tx) error {
-		bodies, err := selectStrings(t.Context(), tx, `SELECT body FROM event_pending`)
+		bodies, err := store.Values[string](t.Context(), tx, `SELECT body FROM event_pending`)
 		out = nil
 		for _, b := range bodies {
 			var l loginBody

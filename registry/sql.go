@@ -221,24 +221,6 @@ func digestsOf(list []descriptor) []any {
 
 func marks(n int) string { return strings.Repeat("?, ", n-1) + "?" }
 
-// selectStrings collects the first column of a query.
-func selectStrings(ctx context.Context, tx *store.Tx, q string, args ...any) ([]string, error) {
-	rows, err := tx.Query(ctx, q, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = rows.Close() }()
-	var out []string
-	for rows.Next() {
-		var s string
-		if err := rows.Scan(&s); err != nil {
-			return nil, err
-		}
-		out = append(out, s)
-	}
-	return out, rows.Err()
-}
-
 // insertUpload makes a blob its uploader's. It is [sweep.ErrTaken] while the
 // blob's bytes are being deleted.
 func insertUpload(ctx context.Context, tx *store.Tx, repository string, d artifact.Digest, owner string) error {

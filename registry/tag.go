@@ -103,7 +103,7 @@ func dropHeld(ctx context.Context, tx *store.Tx, repository, tag string, upTo in
 // DropHeld gives up what is held for a manifest, and says for which tags: it
 // was deleted, or waited for too long.
 func DropHeld(ctx context.Context, tx *store.Tx, repository string, d artifact.Digest) ([]string, error) {
-	return selectStrings(ctx, tx, `DELETE FROM registry_tag_held WHERE repository = ? AND digest = ? RETURNING tag`, repository, string(d))
+	return store.Values[string](ctx, tx, `DELETE FROM registry_tag_held WHERE repository = ? AND digest = ? RETURNING tag`, repository, string(d))
 }
 
 // move is one move of a tag, to be noted.
@@ -340,7 +340,7 @@ func carries(ctx context.Context, tx *store.Tx, repository, tag string, from art
 // HasOwnTag says whether a tag names a manifest, or waits for it, that is not
 // one of those by which evidence is found.
 func HasOwnTag(ctx context.Context, tx *store.Tx, repository string, d artifact.Digest) (bool, error) {
-	tags, err := selectStrings(ctx, tx, `SELECT tag FROM registry_tag WHERE repository = ? AND digest = ?
+	tags, err := store.Values[string](ctx, tx, `SELECT tag FROM registry_tag WHERE repository = ? AND digest = ?
 		UNION SELECT tag FROM registry_tag_held WHERE repository = ? AND digest = ?`, repository, string(d), repository, string(d))
 	return slices.ContainsFunc(tags, func(tag string) bool { return !IsCarrierTag(tag) }), err
 }
@@ -364,7 +364,7 @@ func CarriedBy(ctx context.Context, tx *store.Tx, repository string, d, subject 
 	if subject != "" && evidence == mereEvidence {
 		return subject, nil
 	}
-	tags, err := selectStrings(ctx, tx, `SELECT tag FROM registry_tag WHERE repository = ? AND digest = ? ORDER BY tag`, repository, string(d))
+	tags, err := store.Values[string](ctx, tx, `SELECT tag FROM registry_tag WHERE repository = ? AND digest = ? ORDER BY tag`, repository, string(d))
 	if err != nil {
 		return "", err
 	}

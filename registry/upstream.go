@@ -297,7 +297,7 @@ func (r *Registry) bringBlob(q *request, d artifact.Digest) error {
 		if seen, err := r.visibleBlob(ctx, tx, &q.caller, name, d); err != nil || seen {
 			return err
 		}
-		holding, err := selectStrings(ctx, tx, `SELECT manifest FROM registry_reference WHERE child = ? AND kind = ? AND repository = ?`,
+		holding, err := store.Values[string](ctx, tx, `SELECT manifest FROM registry_reference WHERE child = ? AND kind = ? AND repository = ?`,
 			string(d), refRemote, name)
 		if err != nil {
 			return err

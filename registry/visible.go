@@ -98,7 +98,7 @@ func (r *Registry) invisibleBlobs(ctx context.Context, tx *store.Tx, c *caller, 
 	}
 	err := inChunks(digests, func(chunk []any) error {
 		args := append([]any{repository, c.owner(), r.youngSince(tx)}, chunk...)
-		found, err := selectStrings(ctx, tx, `SELECT digest FROM registry_upload
+		found, err := store.Values[string](ctx, tx, `SELECT digest FROM registry_upload
 			WHERE repository = ? AND uploader = ? AND uploaded_at > ? AND digest IN (`+marks(len(chunk))+`)`, args...)
 		for _, d := range found {
 			delete(missing, d)
@@ -124,7 +124,7 @@ func (r *Registry) invisibleBlobs(ctx context.Context, tx *store.Tx, c *caller, 
 func (r *Registry) throughManifests(ctx context.Context, tx *store.Tx, c *caller, repository string, chunk []any, missing map[string]bool) error {
 	args := append(append([]any{}, chunk...), refBlob, repository)
 	if r.vis == nil {
-		found, err := selectStrings(ctx, tx, `SELECT DISTINCT child FROM registry_reference
+		found, err := store.Values[string](ctx, tx, `SELECT DISTINCT child FROM registry_reference
 			WHERE child IN (`+marks(len(chunk))+`) AND kind = ? AND repository = ?`, args...)
 		for _, d := range found {
 			delete(missing, d)

@@ -199,19 +199,7 @@ func componentsAdded(ctx context.Context, tx *store.Tx, subject artifact.Digest,
 	q := `SELECT DISTINCT c.id FROM sbom_document d JOIN sbom_occurrence o ON o.document = d.id JOIN sbom_component c ON c.id = o.component
 		WHERE d.subject = ? AND d.state = 1 AND c.id > ? AND EXISTS (SELECT 1 FROM ` + addedJoin + by + `) ORDER BY c.id LIMIT ?`
 	all := append([]any{string(subject), from}, args...)
-	rows, err := tx.Query(ctx, q, append(all, limit)...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id int64
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		ids = append(ids, id)
-	}
-	return ids, rows.Err()
+	return store.Values[int64](ctx, tx, q, append(all, limit)...)
 }
 
 // addedTo reads what overlays about a subject add to components of it.

@@ -56,19 +56,9 @@ func (s *Store) Upload(ctx context.Context, u Upload) (token string, ix Indexed,
 	var before []int64
 	err = s.db.Update(ctx, func(tx *store.Tx) error {
 		before = nil
-		rows, err := tx.Query(ctx, `SELECT id FROM sbom_document WHERE subject = ? AND id <> ? AND state <> ?`, string(from.Subject), ix.ID, stateReading)
+		var err error
+		before, err = store.Values[int64](ctx, tx, `SELECT id FROM sbom_document WHERE subject = ? AND id <> ? AND state <> ?`, string(from.Subject), ix.ID, stateReading)
 		if err != nil {
-			return err
-		}
-		for rows.Next() {
-			var id int64
-			if err := rows.Scan(&id); err != nil {
-				rows.Close()
-				return err
-			}
-			before = append(before, id)
-		}
-		if err := rows.Err(); err != nil {
 			return err
 		}
 		for _, id := range before {

@@ -129,20 +129,8 @@ func (g *gathering) enterRevocations(now time.Time) {
 // AllowedIn lists the scopes in which a digest is allowed by its last decision,
 // at most 100.
 func AllowedIn(ctx context.Context, tx *store.Tx, digest artifact.Digest) (scopes []string, err error) {
-	rows, err := tx.Query(ctx, `SELECT c.scope_id FROM current_decision c JOIN decision d ON d.id = c.decision_id
+	return store.Values[string](ctx, tx, `SELECT c.scope_id FROM current_decision c JOIN decision d ON d.id = c.decision_id
 		WHERE c.digest = ? AND d.verdict = ? ORDER BY c.scope_id LIMIT 100`, string(digest), string(policy.Allow))
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var s string
-		if err := rows.Scan(&s); err != nil {
-			return nil, err
-		}
-		scopes = append(scopes, s)
-	}
-	return scopes, rows.Err()
 }
 
 // Hasten ends the decisions about a digest now, so that they come first among

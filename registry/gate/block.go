@@ -144,7 +144,7 @@ func (b *blocks) look(ctx context.Context, tx *store.Tx, now time.Time) (*blockS
 		return nil, err
 	}
 	if set == nil || set.generation != generation {
-		list, err := selectDigests(ctx, tx, `SELECT DISTINCT digest FROM gate_block`)
+		list, err := store.Values[artifact.Digest](ctx, tx, `SELECT DISTINCT digest FROM gate_block`)
 		if err != nil {
 			return nil, err
 		}
@@ -385,7 +385,7 @@ type followed struct {
 // root, no longer does.
 func (g *Gate) liftRevocations(ctx context.Context, keep map[artifact.Digest]bool) error {
 	return g.db.Update(ctx, func(tx *store.Tx) error {
-		have, err := selectDigests(ctx, tx, `SELECT DISTINCT cause FROM gate_block WHERE source = ?`, sourceTrust)
+		have, err := store.Values[artifact.Digest](ctx, tx, `SELECT DISTINCT cause FROM gate_block WHERE source = ?`, sourceTrust)
 		if err != nil {
 			return err
 		}

@@ -164,19 +164,9 @@ func listRows(ctx context.Context, tx *store.Tx, q ListQuery, from listCursor) (
 }
 
 func listTags(ctx context.Context, tx *store.Tx, l *Listed) error {
-	rows, err := tx.Query(ctx, `SELECT tag FROM registry_tag WHERE repository = ? AND digest = ? ORDER BY moved_at DESC, tag LIMIT 20`, l.Repository, string(l.Digest))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = rows.Close() }()
-	for rows.Next() {
-		var tag string
-		if err := rows.Scan(&tag); err != nil {
-			return err
-		}
-		l.Tags = append(l.Tags, tag)
-	}
-	return rows.Err()
+	var err error
+	l.Tags, err = store.Values[string](ctx, tx, `SELECT tag FROM registry_tag WHERE repository = ? AND digest = ? ORDER BY moved_at DESC, tag LIMIT 20`, l.Repository, string(l.Digest))
+	return err
 }
 
 // ListedRepository is a repository and what lies in it.

@@ -158,7 +158,7 @@ func walk(ctx context.Context, tx *store.Tx, d artifact.Digest, q string, args .
 	seen := map[artifact.Digest]bool{d: true}
 	list := []artifact.Digest{d}
 	for i := 0; i < len(list); i++ {
-		children, err := selectDigests(ctx, tx, q, append(append([]any{string(list[i])}, args...), maxParts)...)
+		children, err := store.Values[artifact.Digest](ctx, tx, q, append(append([]any{string(list[i])}, args...), maxParts)...)
 		if err != nil {
 			return nil, err
 		}
@@ -179,23 +179,6 @@ func walk(ctx context.Context, tx *store.Tx, d artifact.Digest, q string, args .
 // through another index.
 func wholes(ctx context.Context, tx *store.Tx, repository string, d artifact.Digest) ([]artifact.Digest, error) {
 	return walk(ctx, tx, d, `SELECT DISTINCT manifest FROM registry_reference WHERE kind = 1 AND child = ? AND repository = ? LIMIT ?`, repository)
-}
-
-func selectDigests(ctx context.Context, tx *store.Tx, q string, args ...any) ([]artifact.Digest, error) {
-	rows, err := tx.Query(ctx, q, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = rows.Close() }()
-	var out []artifact.Digest
-	for rows.Next() {
-		var d artifact.Digest
-		if err := rows.Scan(&d); err != nil {
-			return nil, err
-		}
-		out = append(out, d)
-	}
-	return out, rows.Err()
 }
 
 func mark(ctx context.Context, tx *store.Tx, name string) (value string, err error) {

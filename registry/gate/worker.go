@@ -167,19 +167,9 @@ func (g *Gate) rescan(ctx context.Context, also func(tx *store.Tx) error) error 
 func (g *Gate) adopt(ctx context.Context) error {
 	var names []string
 	if err := g.db.View(ctx, func(tx *store.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT name FROM registry_repository ORDER BY name`)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = rows.Close() }()
-		for rows.Next() {
-			var name string
-			if err := rows.Scan(&name); err != nil {
-				return err
-			}
-			names = append(names, name)
-		}
-		return rows.Err()
+		var err error
+		names, err = store.Values[string](ctx, tx, `SELECT name FROM registry_repository ORDER BY name`)
+		return err
 	}); err != nil {
 		return err
 	}

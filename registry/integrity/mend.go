@@ -167,7 +167,7 @@ func (c *Checker) size(ctx context.Context, d artifact.Digest) (bound, error) {
 		if err != nil && !errors.Is(err, fault.NotFound) {
 			return err
 		}
-		manifests, err = digests(ctx, tx, `SELECT DISTINCT manifest FROM registry_reference WHERE child = ? AND kind = ? LIMIT 16`, string(d), kindBlob)
+		manifests, err = store.Values[artifact.Digest](ctx, tx, `SELECT DISTINCT manifest FROM registry_reference WHERE child = ? AND kind = ? LIMIT 16`, string(d), kindBlob)
 		return err
 	})
 	if err != nil || own >= 0 {

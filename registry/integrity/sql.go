@@ -33,7 +33,7 @@ const kindBlob = 0
 // needers lists the manifests, of whichever repository, that cannot be pulled
 // whole without the blob d; a manifest needs itself.
 func needers(ctx context.Context, tx *store.Tx, d artifact.Digest) ([]artifact.Digest, error) {
-	return digests(ctx, tx, `SELECT manifest FROM registry_reference WHERE child = ? AND kind = ?
+	return store.Values[artifact.Digest](ctx, tx, `SELECT manifest FROM registry_reference WHERE child = ? AND kind = ?
 		UNION SELECT digest FROM registry_manifest WHERE digest = ?`, string(d), kindBlob, string(d))
 }
 
@@ -50,27 +50,10 @@ func hurt(ctx context.Context, tx *store.Tx, manifest artifact.Digest) (bool, er
 
 // needed is a page of what the tables say is stored, by digest, after one.
 func needed(ctx context.Context, tx *store.Tx, after artifact.Digest) ([]artifact.Digest, error) {
-	return digests(ctx, tx, `SELECT digest FROM (
+	return store.Values[artifact.Digest](ctx, tx, `SELECT digest FROM (
 		SELECT digest FROM registry_manifest WHERE digest > ?
 		UNION SELECT child AS digest FROM registry_reference WHERE kind = ? AND child > ?
 	) AS all_needed ORDER BY digest LIMIT 1000`, string(after), kindBlob, string(after))
-}
-
-func digests(ctx context.Context, tx *store.Tx, q string, args ...any) ([]artifact.Digest, error) {
-	rows, err := tx.Query(ctx, q, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = rows.Close() }()
-	var out []artifact.Digest
-	for rows.Next() {
-		var d artifact.Digest
-		if err := rows.Scan(&d); err != nil {
-			return nil, err
-		}
-		out = append(out, d)
-	}
-	return out, rows.Err()
 }
 
 func mark(ctx context.Context, tx *store.Tx, name string) (value string, err error) {

@@ -156,19 +156,8 @@ func (s *Store) begin(ctx context.Context, a Archive, o Options) (op Operation, 
 			op.before = src.Records
 			return err
 		}
-		rows, err := tx.Query(ctx, `SELECT id FROM feed_operation WHERE name = ? AND ecosystem = ? AND state IN (?, ?)`, o.Name, o.Ecosystem, reading, blocked)
+		leftover, err = store.Values[int64](ctx, tx, `SELECT id FROM feed_operation WHERE name = ? AND ecosystem = ? AND state IN (?, ?)`, o.Name, o.Ecosystem, reading, blocked)
 		if err != nil {
-			return err
-		}
-		for rows.Next() {
-			var id int64
-			if err := rows.Scan(&id); err != nil {
-				rows.Close()
-				return err
-			}
-			leftover = append(leftover, id)
-		}
-		if err := rows.Err(); err != nil {
 			return err
 		}
 		if err := tx.QueryRow(ctx, `SELECT COALESCE(MAX(id), 0) + 1 FROM feed_operation`).Scan(&op.ID); err != nil {

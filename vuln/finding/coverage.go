@@ -17,20 +17,10 @@ func unnamed(ctx context.Context, tx *store.Tx, subject artifact.Digest, st *Sta
 	if st.Unmatched+st.ReleaseMissing == 0 {
 		return nil
 	}
-	rows, err := tx.Query(ctx, `SELECT DISTINCT c.key FROM finding_scan s JOIN sbom_occurrence o ON o.document = s.document JOIN finding_component f ON f.component = o.component AND f.state <> 0
+	var err error
+	st.Unnamed, err = store.Values[string](ctx, tx, `SELECT DISTINCT c.key FROM finding_scan s JOIN sbom_occurrence o ON o.document = s.document JOIN finding_component f ON f.component = o.component AND f.state <> 0
 		JOIN sbom_component c ON c.id = o.component WHERE s.subject = ? ORDER BY c.key LIMIT ?`, string(subject), mostUnnamed)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var key string
-		if err := rows.Scan(&key); err != nil {
-			return err
-		}
-		st.Unnamed = append(st.Unnamed, key)
-	}
-	return rows.Err()
+	return err
 }
 
 // Coverage gives what is known of an artifact apart from its findings.

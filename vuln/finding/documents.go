@@ -12,19 +12,9 @@ import (
 func (m *Matcher) Documents(ctx context.Context, subject artifact.Digest) (ids []string, err error) {
 	err = m.db.View(ctx, func(tx *store.Tx) error {
 		ids = nil
-		rows, err := tx.Query(ctx, `SELECT DISTINCT attestation FROM sbom_document WHERE subject = ? AND state = 1 ORDER BY attestation LIMIT 16`, string(subject))
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var id string
-			if err := rows.Scan(&id); err != nil {
-				return err
-			}
-			ids = append(ids, id)
-		}
-		return rows.Err()
+		var err error
+		ids, err = store.Values[string](ctx, tx, `SELECT DISTINCT attestation FROM sbom_document WHERE subject = ? AND state = 1 ORDER BY attestation LIMIT 16`, string(subject))
+		return err
 	})
 	return ids, err
 }

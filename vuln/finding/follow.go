@@ -60,7 +60,7 @@ func (f *Follower) note(ctx context.Context, tx *store.Tx, batch []event.Event) 
 			if err := e.Decode(&body); err != nil {
 				return err
 			}
-			rows, err := ids(ctx, tx, `SELECT id FROM sbom_document WHERE attestation = ? AND subject = ?`, body.Attestation, string(e.Digest))
+			rows, err := store.Values[int64](ctx, tx, `SELECT id FROM sbom_document WHERE attestation = ? AND subject = ?`, body.Attestation, string(e.Digest))
 			if err != nil {
 				return err
 			}
@@ -104,22 +104,6 @@ func noted(ctx context.Context, tx *store.Tx, kind, id string, tier int) error {
 		ON CONFLICT (kind, id) DO UPDATE SET tier = CASE WHEN finding_pending.tier > excluded.tier THEN excluded.tier ELSE finding_pending.tier END`,
 		kind, id, store.Micros(tx.Now()), tier)
 	return err
-}
-
-func ids(ctx context.Context, tx *store.Tx, q string, args ...any) (all []int64, err error) {
-	rows, err := tx.Query(ctx, q, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id int64
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		all = append(all, id)
-	}
-	return all, rows.Err()
 }
 
 // One process matches: its index is the one that is up to date.

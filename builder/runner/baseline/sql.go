@@ -181,17 +181,5 @@ func knownOf(ctx context.Context, tx *store.Tx, source, kind, name string) (out 
 }
 
 func subjectsOf(ctx context.Context, tx *store.Tx, build string) (out []artifact.Digest, err error) {
-	rows, err := tx.Query(ctx, `SELECT digest FROM runner_subject WHERE build = ? ORDER BY digest LIMIT ?`, build, maxSubjects)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var d artifact.Digest
-		if err := rows.Scan(&d); err != nil {
-			return nil, err
-		}
-		out = append(out, d)
-	}
-	return out, rows.Err()
+	return store.Values[artifact.Digest](ctx, tx, `SELECT digest FROM runner_subject WHERE build = ? ORDER BY digest LIMIT ?`, build, maxSubjects)
 }
