@@ -215,8 +215,8 @@ func (in *indexing) component(ctx context.Context) func(Component) error {
 				was.license = bothLicenses(was.license, license)
 			} else {
 				in.comps[id] = &occurrence{direct: -1, license: license}
-				pkg := c.PURL.Package().String()
-				in.components = append(in.components, []any{id, key, pkg, strings.ToLower(c.FullName()), c.Version, c.Type, c.SourceName, c.SourceVersion})
+				pkg, version := c.PURL.Package().String(), firstText(c.PURL.Version, c.Version)
+				in.components = append(in.components, []any{id, key, pkg, listedName(&c), version, c.Type, c.SourceName, c.SourceVersion})
 			}
 		} else {
 			in.refs[c.Ref] = 0
@@ -237,6 +237,13 @@ func bothLicenses(a, b string) string {
 		return a
 	}
 	return clip("("+a+") AND ("+b+")", 500)
+}
+
+func firstText(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
 }
 
 func firstOf(a, b []string) []string {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"slices"
 	"strings"
 
+	"assay/artifact"
 	"assay/internal/fault"
 	"assay/store"
 )
@@ -152,10 +154,50 @@ func ComponentID(key string) int64 {
 }
 
 // componentKey is what makes two components one: the package URL without where it
-// was fetched from, or the name and version where there is none.
+// was fetched from, or the name and version where there is none. All that advisories
+// are asked by stands in it, also where a document tells it beside the package URL:
+// rows are shared by everybody's documents, so that nobody's word about a component
+// may become that of others.
 func componentKey(c *Component) string {
-	if p := c.PURL.Component().String(); p != "" {
+	if c.PURL.Type == "" {
+		return "name:" + c.Type + ":" + c.FullName() + "@" + c.Version
+	}
+	return keyed(c).String()
+}
+
+// Keyed is the package URL that stands for a component: without where it was fetched
+// from, with its version, and with its source package. The zero PURL: it has none.
+func (c *Component) Keyed() artifact.PURL {
+	if c.PURL.Type == "" {
+		return artifact.PURL{}
+	}
+	return keyed(c)
+}
+
+func keyed(c *Component) artifact.PURL {
+	p := c.PURL.Component()
+	if p.Version == "" {
+		p.Version = c.Version
+	}
+	told := Component{PURL: p}
+	if sourceOf(&told); c.SourceName == "" || told.SourceName == c.SourceName && told.SourceVersion == c.SourceVersion {
 		return p
 	}
-	return "name:" + c.Type + ":" + c.FullName() + "@" + c.Version
+	up := c.SourceName
+	if c.SourceVersion != "" {
+		up += "@" + c.SourceVersion
+	}
+	p.Qualifiers = append(slices.DeleteFunc(slices.Clone(p.Qualifiers), func(q artifact.Qualifier) bool { return q.Key == "upstream" }), artifact.Qualifier{Key: "upstream", Value: up})
+	slices.SortFunc(p.Qualifiers, func(a, b artifact.Qualifier) int { return strings.Compare(a.Key, b.Key) })
+	return p
+}
+
+// listedName is what a component is searched by: the document's name for it, unless
+// its package URL is called otherwise.
+func listedName(c *Component) string {
+	name := strings.ToLower(c.FullName())
+	if p := strings.ToLower(c.PURL.Name); p != "" && name != p && !strings.HasSuffix(name, "/"+p) && !strings.HasSuffix(name, ":"+p) {
+		return strings.ToLower((&Component{Group: c.PURL.Namespace, Name: c.PURL.Name, PURL: c.PURL}).FullName())
+	}
+	return name
 }

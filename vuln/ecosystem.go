@@ -34,10 +34,11 @@ var plain = map[string]string{
 
 // Lookups says how a component is found in advisories. None means that no feed
 // knows this kind of package: that is unknown, not clean. releaseMissing is a
-// distribution's package that does not say of which release it is.
+// distribution's package that does not say of which release it is. version counts
+// where the package URL has none.
 func Lookups(p artifact.PURL, version, sourceName, sourceVersion string) (all []Candidate, releaseMissing bool) {
-	if version == "" {
-		version = p.Version
+	if p.Version != "" {
+		version = p.Version // it is what names the component; what stands beside it may say another thing
 	}
 	path := p.Name
 	if p.Namespace != "" {

@@ -250,7 +250,7 @@ func (a *app) judged(ctx context.Context, f *gateFlags, d *sbom.Document) (*clie
 		if slices.Contains(d.Roots, c.Ref) {
 			continue // what is described is no part of itself
 		}
-		one := client.ScanComponent{PURL: c.PURL.String(), Name: c.FullName(), Version: c.Version, SourceName: c.SourceName, SourceVersion: c.SourceVersion, Direct: "unknown"}
+		one := client.ScanComponent{PURL: c.Keyed().String(), Name: c.FullName(), Version: c.Version, SourceName: c.SourceName, SourceVersion: c.SourceVersion, Direct: "unknown"}
 		if direct != nil {
 			one.Direct = "transitive"
 			if direct[c.Ref] {

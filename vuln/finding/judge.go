@@ -3,6 +3,7 @@ package finding
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"assay/artifact"
@@ -38,10 +39,16 @@ func Judge(ctx context.Context, feeds *feed.Store, book *exploit.Book, component
 	for _, c := range components {
 		p, err := artifact.ParsePURL(c.PURL)
 		key := first(p.Component().String(), "name:"+c.Name+"@"+c.Version)
-		if seen[key] {
+		if p.Version == "" {
+			p.Version = c.Version // as it is stored
+			key = first(p.Component().String(), key)
+		}
+		// One that stands there twice with different sources is looked up by both.
+		one := strings.Join([]string{key, c.SourceName, c.SourceVersion}, "\x00")
+		if seen[one] {
 			continue
 		}
-		seen[key] = true
+		seen[one] = true
 		st.Components++
 		var candidates []vuln.Candidate
 		missing := false
