@@ -55,7 +55,7 @@ func (s *Statement) Concerns(about Subject) bool {
 		case p.digest != "":
 			return p.digest == about.Digest
 		case p.repository != nil:
-			return p.repository.Everything() || about.Repository != "" && p.repository.Match(about.Repository)
+			return about.in(&p)
 		}
 		return true
 	})

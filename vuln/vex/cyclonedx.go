@@ -28,7 +28,8 @@ type cycloneDX struct {
 			Detail        string `json:"detail"`
 		} `json:"analysis"`
 		Affects []struct {
-			Ref string `json:"ref"`
+			Ref      string `json:"ref"`
+			Versions []any  `json:"versions"`
 		} `json:"affects"`
 	} `json:"vulnerabilities"`
 }
@@ -52,7 +53,7 @@ func (c *cdxComponent) names() (out []string) {
 	if c.PURL != "" {
 		out = append(out, c.PURL)
 	}
-	return out
+	return exact(out)
 }
 
 var cdxStates = map[string]Status{
@@ -120,6 +121,9 @@ func readCycloneDX(b []byte) (*Document, error) {
 			if status == NotAffected && st.Justification == "" && st.Impact == "" {
 				st.Impact = v.Analysis.State // the state itself is the reason that is given
 			}
+			if len(a.Versions) > 0 && (status == NotAffected || status == Fixed) {
+				return nil, fault.Newf(fault.Invalid, "CycloneDX: %.60q affects versions of %.120q: want one component for each version, with it in its package URL", v.ID, a.Ref)
+			}
 			at, there := places[ref]
 			switch {
 			case !there && strings.HasPrefix(ref, "pkg:"):
@@ -127,7 +131,9 @@ func readCycloneDX(b []byte) (*Document, error) {
 			case !there || len(at) == 0:
 				return nil, fault.Newf(fault.Invalid, "CycloneDX: %.60q affects %.120q, which no component with a package URL or hash is", v.ID, a.Ref)
 			case len(main) > 0 && ref != in.Metadata.Component.Ref:
-				st.Products, st.Components = main, at
+				if st.Products, st.Components = main, within(at); len(st.Components) == 0 {
+					return nil, fault.Newf(fault.Invalid, "CycloneDX: %.60q affects %.120q, which has no package URL: it would be about all of the product", v.ID, a.Ref)
+				}
 			default:
 				st.Products = at
 			}

@@ -77,7 +77,11 @@ func (s *Store) Propose(ctx context.Context, q Request) (*Proposal, error) {
 	if err := s.check(q); err != nil {
 		return nil, err
 	}
-	content, err := strictjson.Canonical(map[string]any{"source": q.Source, "author": q.Author, "statements": q.Statements})
+	until := "" // what ends on another day is another proposal
+	if !q.Until.IsZero() {
+		until = q.Until.UTC().Format(time.DateOnly)
+	}
+	content, err := strictjson.Canonical(map[string]any{"source": q.Source, "author": q.Author, "statements": q.Statements, "until": until})
 	if err != nil {
 		return nil, err
 	}

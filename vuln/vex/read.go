@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"assay/artifact"
 	"assay/internal/excerpt"
 	"assay/internal/fault"
 	"assay/internal/strictjson"
@@ -91,6 +92,43 @@ type openVEXProduct struct {
 	Subcomponents []openVEXProduct  `json:"subcomponents,omitempty"`
 }
 
+// exact leaves out, of the ways in which a document identifies one product, those
+// that are wider than another: who names a digest does not mean the repository, and
+// who names a version does not mean all.
+func exact(names []string) []string {
+	purls := make([]artifact.PURL, len(names))
+	digest := false
+	for i, n := range names {
+		purls[i], _ = artifact.ParsePURL(n) // what is none is judged by Check
+		_, err := artifact.ParseDigest(purls[i].Version)
+		digest = digest || strings.HasPrefix(n, "sha256:") || purls[i].Type == "oci" && err == nil
+	}
+	var out []string
+	for i, n := range names {
+		p := purls[i]
+		_, err := artifact.ParseDigest(p.Version)
+		wide := digest && p.Type == "oci" && err != nil
+		for _, o := range purls {
+			wide = wide || p.Type != "" && p.Version == "" && o.Version != "" && o.Package().String() == p.Package().String()
+		}
+		if !wide {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// within are the names of a component of a product: package URLs, since findings are
+// known by those.
+func within(names []string) (out []string) {
+	for _, n := range names {
+		if strings.HasPrefix(n, "pkg:") {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
 // names are all ways in which the document identifies a product.
 func (p *openVEXProduct) names() (out []string) {
 	for k, v := range p.Hashes {
@@ -128,10 +166,17 @@ func readOpenVEX(b []byte) (*Document, error) {
 		for j := range st.Products {
 			p := &st.Products[j]
 			out := Statement{
-				Vulnerabilities: names, Products: p.names(), Status: st.Status, Justification: st.Justification, Impact: st.Impact, Action: st.Action, Versions: st.Versions, Until: until.UTC(),
+				Vulnerabilities: names, Products: exact(p.names()), Status: st.Status, Justification: st.Justification, Impact: st.Impact, Action: st.Action, Versions: st.Versions, Until: until.UTC(),
 			}
 			for k := range p.Subcomponents {
-				out.Components = append(out.Components, p.Subcomponents[k].names()...)
+				part := exact(p.Subcomponents[k].names())
+				if purls := within(part); len(purls) > 0 {
+					part = purls
+				}
+				if len(part) == 0 {
+					return nil, fault.Newf(fault.Invalid, "OpenVEX: statement %d: a subcomponent has no package URL: it would be about all of the product", i+1)
+				}
+				out.Components = append(out.Components, part...)
 			}
 			d.Statements = append(d.Statements, out)
 			if len(d.Statements) > maxStatements {
@@ -227,6 +272,7 @@ func (p *csafProduct) names() (out []string) {
 	if p.Helper.PURL != "" {
 		out = append(out, p.Helper.PURL)
 	}
+	defer func() { out = exact(out) }()
 	for _, h := range p.Helper.Hashes {
 		for _, f := range h.Files {
 			if strings.EqualFold(f.Algorithm, "sha256") {
@@ -239,7 +285,10 @@ func (p *csafProduct) names() (out []string) {
 
 // named is how a product ID of the tree is known outside: the product, and the
 // component within it where it is a relation of two.
-type named struct{ products, components []string }
+type named struct {
+	products, components []string
+	related              bool // it is a relation: components are wanted
+}
 
 func (c *csaf) products() map[string]named {
 	out := map[string]named{}
@@ -261,7 +310,11 @@ func (c *csaf) products() map[string]named {
 	}
 	for _, r := range c.Tree.Relationships {
 		// "default_component_of", "installed_on": the first lies in the second.
-		out[r.Product.ID] = named{products: out[r.RelatesTo].products, components: out[r.Reference].products}
+		part := out[r.Reference]
+		if !part.related {
+			part.components = part.products
+		}
+		out[r.Product.ID] = named{products: out[r.RelatesTo].products, components: within(part.components), related: true}
 	}
 	return out
 }
@@ -309,7 +362,7 @@ func readCSAF(b []byte) (*Document, error) {
 		for _, row := range csafStatus {
 			for _, id := range v.Status[row.name] {
 				where := products[id]
-				if len(where.products) == 0 {
+				if len(where.products) == 0 || where.related && len(where.components) == 0 {
 					if row.status == Affected || row.status == Investigating {
 						continue // it takes nothing away
 					}

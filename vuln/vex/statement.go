@@ -136,6 +136,7 @@ type product struct {
 	digest     artifact.Digest
 	purl       artifact.PURL
 	repository *glob.Glob
+	host       string // of the registry that the repository is in; "": this one
 }
 
 func parseProduct(text string) (p product, err error) {
@@ -152,13 +153,16 @@ func parseProduct(text string) (p product, err error) {
 			p.digest = d
 			return p, nil
 		}
+		if p.purl.Version != "" || p.purl.Qualifier("tag") != "" {
+			return p, fault.Newf(fault.Invalid, "product %.200q: want a digest as its version: what a tag points to, others may change, and the repository is more than was named", text)
+		}
 		url := p.purl.Qualifier("repository_url")
-		_, name, is := strings.Cut(url, "/")
+		host, name, is := strings.Cut(url, "/")
 		if !is {
 			return p, fault.Newf(fault.Invalid, "product %.200q: want a digest as its version, or a repository_url: a name alone is nobody's", text)
 		}
 		g, gerr := glob.Exact(name)
-		p.repository = &g
+		p.repository, p.host = &g, strings.ToLower(host)
 		return p, gerr
 	case strings.HasPrefix(text, "sha256:"), strings.HasPrefix(text, "sha512:"):
 		p.digest, err = artifact.ParseDigest(text)
@@ -176,6 +180,16 @@ func parseProduct(text string) (p product, err error) {
 type Subject struct {
 	Digest     artifact.Digest
 	Repository string // of the own registry, where it is met; "" for others
+	Host       string // of the own registry; "": not known, and any host that a product names is taken for it
+}
+
+// in says whether a product is a repository that the artifact is met in: of the same
+// name in another registry is another one.
+func (s *Subject) in(p *product) bool {
+	if p.host != "" && s.Host != "" && p.host != s.Host {
+		return false
+	}
+	return p.repository.Everything() || s.Repository != "" && p.repository.Match(s.Repository)
 }
 
 // Flaw is a finding, by all the names of its flaw.
@@ -201,7 +215,7 @@ func (s *Statement) About(sub Subject, f Flaw) bool {
 		case p.digest != "":
 			return p.digest == sub.Digest
 		case p.repository != nil:
-			return p.repository.Everything() || sub.Repository != "" && p.repository.Match(sub.Repository)
+			return sub.in(&p)
 		}
 		return known && covers(p.purl, component) // the statement is about the component itself
 	}) {

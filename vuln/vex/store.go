@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -84,7 +85,8 @@ type Options struct {
 
 // Store keeps what the site states. It is safe for concurrent use.
 type Store struct {
-	o Options
+	o    Options
+	host string // of the site
 
 	mu    sync.Mutex
 	book  *Book
@@ -93,7 +95,13 @@ type Store struct {
 
 // NewStore makes a store over a database that was migrated with [Migrations] and
 // event.Migrations.
-func NewStore(o Options) *Store { return &Store{o: o} }
+func NewStore(o Options) *Store {
+	s := &Store{o: o}
+	if u, err := url.Parse(o.Site); err == nil {
+		s.host = strings.ToLower(u.Host)
+	}
+	return s
+}
 
 // Request has the site state something.
 type Request struct {
@@ -296,21 +304,22 @@ func number(b bool) int64 {
 }
 
 // Book is what counts of the site's statements; it is read again when one has
-// changed.
+// changed. Rows come, and are withdrawn, and change in no other way: they are
+// counted, since the clocks of several processes do not tell which was last.
 func (s *Store) Book(ctx context.Context) (*Book, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var state [2]int64
 	var book *Book
 	err := s.o.DB.View(ctx, func(tx *store.Tx) error {
-		if err := tx.QueryRow(ctx, `SELECT COUNT(*), COALESCE(MAX(changed), 0) FROM vex_document`).Scan(&state[0], &state[1]); err != nil {
+		if err := tx.QueryRow(ctx, `SELECT COUNT(*), COALESCE(SUM(CASE WHEN withdrawn = 0 THEN 0 ELSE 1 END), 0) FROM vex_document`).Scan(&state[0], &state[1]); err != nil {
 			return err
 		}
 		if s.book != nil && state == s.state {
 			book = s.book
 			return nil
 		}
-		book = &Book{by: map[string][]*said{}}
+		book = &Book{by: map[string][]*said{}, host: s.host}
 		rows, err := tx.Query(ctx, `SELECT `+columns+` FROM vex_document WHERE withdrawn = 0 ORDER BY id`)
 		if err != nil {
 			return err
@@ -334,7 +343,8 @@ func (s *Store) Book(ctx context.Context) (*Book, error) {
 
 // Book finds statements by flaw. It does not change.
 type Book struct {
-	by map[string][]*said // by a flaw's names, in lower case
+	by   map[string][]*said // by a flaw's names, in lower case
+	host string             // of the own registry
 }
 
 type said struct {
@@ -368,6 +378,9 @@ type Stated struct {
 func (b *Book) Of(sub Subject, f Flaw, now time.Time) *Stated {
 	if b == nil || len(b.by) == 0 {
 		return nil
+	}
+	if sub.Host == "" {
+		sub.Host = b.host
 	}
 	newest := map[string]*said{} // by author; "" is the site
 	for _, name := range f.Names {
