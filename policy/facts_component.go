@@ -302,7 +302,7 @@ func (c *Components) license(f *ComponentsFact) Check {
 
 // names says whether a text that is no expression has a denied identifier in it.
 func (l licenseList) names(text string) bool {
-	return slices.ContainsFunc(strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return strings.ContainsRune(" ()/,;", r) }), func(w string) bool { return l.deny[w] })
+	return slices.ContainsFunc(strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return strings.ContainsRune(" ()/,;", r) }), func(w string) bool { return l.deny[deniedAs(w)] || l.deny[strings.TrimSuffix(deniedAs(w), "+")] })
 }
 
 func (l licenseList) text() string {

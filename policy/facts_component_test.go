@@ -101,3 +101,33 @@ func FuzzLicenses(f *testing.F) {
 		}
 	})
 }
+
+// A licence is denied by each of its names on the SPDX list.
+func TestThreat_Licenses_OtherNames(t *testing.T) {
+	for _, tt := range []struct {
+		denied, text string
+		taken        bool
+	}{
+		{"GPL-3.0-only", "GPL-3.0", false},
+		{"GPL-3.0", "GPL-3.0-only", false},
+		{"GPL-3.0-only", "GPL-3.0-or-later", false},
+		{"GPL-3.0-only", "GPL-3.0+", false},
+		{"GPL-3.0-or-later", "GPL-3.0+", false},
+		{"GPL-3.0-or-later", "GPL-3.0-only", true},
+		{"GPL-2.0-only", "GPL-2.0 WITH Classpath-exception-2.0", false},
+		{"GPL-2.0-only WITH Classpath-exception-2.0", "GPL-2.0 WITH Classpath-exception-2.0", false},
+		{"GPL-3.0-only", "MIT OR GPL-3.0", true},
+		{"GPL-3.0-only", "LGPL-3.0-only", true},
+	} {
+		l, err := licenseLists(nil, []string{tt.denied})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := l.ok(tt.text); got != tt.taken {
+			t.Errorf("%s with %s denied: %v, want %v", tt.text, tt.denied, got, tt.taken)
+		}
+	}
+	if l, err := licenseLists(nil, []string{"GPL-3.0-only"}); err != nil || !l.names("GPL-3.0 (or so)") {
+		t.Errorf("a text that is no expression: %v", err)
+	}
+}

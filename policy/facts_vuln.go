@@ -29,7 +29,7 @@ type Vulnerability struct {
 	Reason    string         `json:"reason,omitempty"`     // why it is unknown
 	Severity  string         `json:"severity"`             // critical, high, medium, low, none, or unknown
 	KEV       string         `json:"kev,omitempty"`        // since when it is known to be exploited
-	EPSS      float64        `json:"epss,omitzero"`        // probability that it is exploited within 30 days, in hundredths
+	EPSS      float64        `json:"epss,omitzero"`        // probability that it is exploited within 30 days, in two figures, rounded up
 	Malicious bool           `json:"malicious,omitzero"`   // the package is, whatever its version
 	Relation  string         `json:"relation"`             // direct, transitive, or unknown
 	Via       string         `json:"via,omitempty"`        // the component that brings a transitive one

@@ -29,14 +29,14 @@ func licenseLists(allow, deny []string) (licenseList, error) {
 				return out, fault.Newf(fault.Invalid, "%s: %.60q is no single identifier; expressions are judged by their parts", name, id)
 			}
 			if name == "deny" {
-				out.deny[strings.ToLower(id)] = true
+				out.deny[deniedAs(id)] = true
 			} else {
 				out.allow[id] = true
 			}
 		}
 	}
 	for id := range out.allow {
-		if out.deny[strings.ToLower(id)] {
+		if out.deny[deniedAs(id)] {
 			return out, fault.Newf(fault.Invalid, "%.60q is allowed and denied", id)
 		}
 	}
@@ -62,12 +62,29 @@ func (l licenseList) takes(id, exception string) bool {
 		return true
 	}
 	switch {
-	case l.deny[strings.ToLower(id)], l.deny[strings.ToLower(plain)], exception != "" && l.deny[strings.ToLower(id+" WITH "+exception)]:
+	case l.deny[deniedAs(id)], l.deny[strings.TrimSuffix(deniedAs(id), "+")], exception != "" && l.deny[deniedAs(id+" WITH "+exception)]:
 		return false
 	case len(l.allow) == 0:
 		return true
 	}
 	return l.allow[id] || l.allow[plain]
+}
+
+// deniedAs is an identifier as lists of denied ones compare it: GPL-3.0 and
+// GPL-3.0-only are one licence by two names of the SPDX list, and so are GPL-3.0+ and
+// GPL-3.0-or-later.
+func deniedAs(id string) string {
+	id, exception, with := strings.Cut(strings.ToLower(id), " with ")
+	if base, is := strings.CutSuffix(id, "-only"); is {
+		id = base
+	}
+	if base, is := strings.CutSuffix(id, "-or-later"); is {
+		id = base + "+"
+	}
+	if with {
+		id += " with " + exception
+	}
+	return id
 }
 
 type licenseWords struct {

@@ -51,8 +51,11 @@ func (r *VulnerabilityRequirement) compile() (*vulnRule, error) {
 		switch {
 		case is:
 			p, err := strconv.ParseFloat(number, 64)
-			if err != nil || p < 0 || p > 1 {
-				return nil, fault.Newf(fault.Invalid, "deny %.40q: want a probability from 0 to 1, such as epss>0.5", w)
+			switch {
+			case err != nil || !(p >= 0 && p < 1): // NaN is neither, and nothing is over it
+				return nil, fault.Newf(fault.Invalid, "deny %.40q: want a probability from 0 to less than 1, such as epss>0.5", w)
+			case out.epss != nil:
+				return nil, fault.Newf(fault.Invalid, "deny names two probabilities, the second %.40q: name the least", w)
 			}
 			out.epss = &p
 		case w == "kev":
@@ -266,7 +269,9 @@ func (r *vulnRule) groups(ev *evaluation, f *Vulnerabilities, vex counted) (bad 
 		ev.expire(ends)
 		why, until := r.denies(&v, ev.now)
 		ev.expire(until)
-		if g.Urgent && (said == nil || why != "") {
+		// That its author looks into it is said of a flaw, and settles nothing.
+		settled := said != nil && (said.Status == "not_affected" || said.Status == "fixed")
+		if g.Urgent && (!settled || why != "") {
 			why = "malicious, or known to be exploited"
 		}
 		if why != "" {

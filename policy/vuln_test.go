@@ -134,3 +134,27 @@ func TestThreat_Vuln_StrangersSBOM(t *testing.T) {
 func minimalFacts() *Facts {
 	return &Facts{Schema: FactsSchema, Subject: Subject{Digest: artifact.SHA256Of(nil), Kind: Image, Repository: "team/app"}, Scope: Scope{ID: "default"}}
 }
+
+// Words that would deny nothing are refused, a bound is compared with what the score
+// is, and that somebody looks into a flaw settles nothing.
+func TestThreat_Vuln_WordsThatDenyNothing(t *testing.T) {
+	for _, spec := range []string{`{deny: ["epss>NaN"]}`, `{deny: ["epss>1"]}`, `{deny: ["epss>+Inf"]}`, `{deny: ["epss>0.1", "epss>0.9"]}`} {
+		_, err := ParseRequirements([]byte("apiVersion: assay/v1\nkind: Policy\nmetadata: {name: p}\nspec:\n  requirements:\n    vulnerabilities: " + spec + "\n"))
+		if err == nil || !strings.Contains(err.Error(), "probabilit") {
+			t.Errorf("%s: %v", spec, err)
+		}
+	}
+	p := vulnPolicy(t, `{deny: [kev], vex: {identities: [{issuer: "https://issuer.example", subject: vendor@example.org}]}}`)
+	for status, want := range map[string]Verdict{"under_investigation": Deny, "affected": Deny, "not_affected": Allow} {
+		f := minimalFacts()
+		vendor := Evidence{ID: attID(1), Identity: &Identity{Issuer: "https://issuer.example", Subject: "vendor@example.org"}}
+		f.Vulnerabilities = &Vulnerabilities{
+			Scan: "done", SBOMs: []string{attID(2)}, Components: 1, KEV: true, EPSS: true, Findings: []Vulnerability{}, VEX: []VEXFact{{Evidence: vendor}}, VEXOf: p.VEXOf(),
+			More: []FindingGroup{{Severity: "low", State: "affected", Count: 1, Urgent: true, Attested: []AttestedVEX{{Attestation: attID(1), Status: status}}}},
+		}
+		res, err := p.Evaluate(t.Context(), f, time.Now())
+		if err != nil || res.Verdict != want {
+			t.Errorf("%s: %s, want %s (%v): %+v", status, res.Verdict, want, err, res.Checks)
+		}
+	}
+}

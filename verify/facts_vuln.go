@@ -5,6 +5,7 @@ import (
 	"context"
 	"math"
 	"slices"
+	"strconv"
 	"time"
 
 	"assay/policy"
@@ -96,7 +97,7 @@ func (g *gathering) enterVulnerabilities(ctx context.Context, src FlawSource, no
 func vulnerability(f *finding.Finding) policy.Vulnerability {
 	v := policy.Vulnerability{
 		ID: clip(f.Name, 80), Component: clip(f.Component, 240), State: f.Status, Reason: clip(f.Reason, 120), Severity: f.Severity, KEV: clip(f.KEV, 30),
-		EPSS: hundredths(f.EPSS), Malicious: f.Malicious, Relation: f.Direct, Via: clip(f.Via, 200), Fixed: clip(f.Fixed, 80),
+		EPSS: twoFigures(f.EPSS), Malicious: f.Malicious, Relation: f.Direct, Via: clip(f.Via, 200), Fixed: clip(f.Fixed, 80),
 		FirstSeen: f.FirstSeen.UTC().Truncate(time.Second).Format(time.RFC3339),
 	}
 	for _, r := range f.Records[:min(len(f.Records), maxRecords)] {
@@ -106,9 +107,21 @@ func vulnerability(f *finding.Finding) policy.Vulnerability {
 	return v
 }
 
-// hundredths keeps facts the same while a score moves a little: it is given anew
-// every day.
-func hundredths(p float64) float64 { return math.Round(p*100) / 100 }
+// twoFigures keeps facts the same while a score moves a little: it is given anew
+// every day. It rounds up, so that what is over a bound of two figures stays so, be it
+// in thousandths.
+func twoFigures(p float64) float64 {
+	if !(p > 0) {
+		return 0
+	}
+	unit := math.Pow(10, math.Floor(math.Log10(p))-1)
+	up := math.Ceil(p/unit-1e-9) * unit
+	out, err := strconv.ParseFloat(strconv.FormatFloat(up, 'g', 2, 64), 64) // without what the multiplication added
+	if err != nil {
+		return p
+	}
+	return min(out, 1)
+}
 
 var severityRank = map[string]int{"critical": 5, "high": 4, "unknown": 3, "medium": 2, "low": 1, "none": 0}
 
