@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"log/slog"
+	"strings"
 	"time"
 
 	"assay/internal/fault"
@@ -146,6 +147,27 @@ func (s *Store) ByPackage(ctx context.Context, p vuln.Package) ([]Record, error)
 		JOIN feed_operation o ON o.id = p.operation AND o.state IN (1, 3)
 		JOIN feed_record r ON r.name = o.name AND r.ecosystem = o.ecosystem AND r.id = p.id AND r.operation = p.operation AND r.until = 0
 		WHERE p.ecosystem = ? AND p.package = ? AND length(r.body) > 0`, p.Ecosystem, p.Name)
+}
+
+// Covers says whether a feed has a record about a package of an ecosystem, with its
+// release; those of malicious packages alone do not tell which have flaws.
+func (s *Store) Covers(ctx context.Context, name, of, ecosystem string) (is bool, err error) {
+	err = s.db.View(ctx, func(tx *store.Tx) error {
+		var n int64
+		is = false
+		// Releases of Ubuntu with long support are called so, and components are not.
+		for _, e := range []string{ecosystem, ecosystem + ":LTS", strings.TrimSuffix(ecosystem, ":LTS")} {
+			if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM feed_package p JOIN feed_operation o ON o.id = p.operation AND o.state IN (1, 3) AND o.name = ? AND o.ecosystem = ?
+				WHERE p.ecosystem = ? AND NOT (p.id >= 'MAL-' AND p.id < 'MAL.') LIMIT 1) x`, name, of, e).Scan(&n); err != nil {
+				return err
+			}
+			if is = is || n > 0; is {
+				return nil
+			}
+		}
+		return nil
+	})
+	return is, err
 }
 
 // InForce is a feed's version of a record that is in force; nil when there is

@@ -2,6 +2,7 @@ package finding_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,8 @@ import (
 	"assay/store/storetest"
 	"assay/vuln/exploit"
 	"assay/vuln/finding"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // raw indexes a CycloneDX document of components and looks it up.
@@ -60,6 +63,56 @@ func TestThreat_Vuln_StrangersWordAboutAComponent(t *testing.T) {
 		}, nil, clock.System(), time.Hour)
 		if err != nil || len(all) != 2 {
 			t.Errorf("%d findings, %v; want both", len(all), err)
+		}
+	})
+}
+
+// A feed is for what its records are about, whatever it was imported as: a release
+// that none of them names, an ecosystem of which an archive of several holds nothing,
+// and one of which only malicious packages are known, are not known. One that was
+// looked at in times to come is not fresh for that.
+func TestThreat_Feed_CoversWhatItHolds(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		s := open(t, db)
+		s.document(1, "pkg:deb/debian/curl@7.0?distro=debian-12", "pkg:deb/ubuntu/curl@7.0?distro=ubuntu-22.04", "pkg:deb/debian/curl@7.0?distro=debian-99", "pkg:npm/left-pad@1.0.0", "pkg:pypi/requests@1.0")
+		state := func() (finding.State, finding.State) {
+			t.Helper()
+			_, st, err := s.m.OfSubject(t.Context(), subject(1), time.Hour)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, asked, err := finding.Judge(t.Context(), s.feeds, &exploit.Book{}, []finding.Component{
+				{PURL: "pkg:deb/debian/curl@7.0?distro=debian-12"}, {PURL: "pkg:deb/ubuntu/curl@7.0?distro=ubuntu-22.04"}, {PURL: "pkg:deb/debian/curl@7.0?distro=debian-99"}, {PURL: "pkg:npm/left-pad@1.0.0"}, {PURL: "pkg:pypi/requests@1.0"},
+			}, nil, clock.System(), time.Hour)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return st, asked
+		}
+		missing := func(want ...string) {
+			t.Helper()
+			for _, st := range []func() finding.State{func() finding.State { a, _ := state(); return a }, func() finding.State { _, b := state(); return b }} {
+				if d := cmp.Diff(want, st().FeedsMissing); d != "" {
+					t.Errorf("missing (-want +got): %s", d)
+				}
+			}
+		}
+		missing("Debian", "PyPI", "Ubuntu", "npm")
+		s.bring("osv", "Debian", advisory("DSA-1", "Debian:12", "openssl", "3", ""))
+		s.bring("osv", "Ubuntu", advisory("USN-1", "Ubuntu:22.04:LTS", "openssl", "3", ""))
+		missing("Debian:99", "PyPI", "npm")
+		s.bring("mine", "", advisory("GHSA-1", "npm", "right-pad", "2.0.0", ""), advisory("MAL-1", "PyPI", "requets", "9", ""))
+		missing("Debian:99", "PyPI")
+		s.bring("osv", "PyPI", advisory("PYSEC-1", "PyPI", "flask", "2", ""))
+		missing("Debian:99")
+		if err := db.Update(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.Exec(t.Context(), `UPDATE feed_source SET checked = ? WHERE ecosystem = 'PyPI'`, store.Micros(tx.Now().Add(24*time.Hour)))
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if st, asked := state(); !slices.Equal(st.FeedsStale, []string{"PyPI"}) || !slices.Equal(asked.FeedsStale, []string{"PyPI"}) {
+			t.Errorf("looked at tomorrow: %q, %q", st.FeedsStale, asked.FeedsStale)
 		}
 	})
 }

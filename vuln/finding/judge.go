@@ -34,6 +34,7 @@ func Judge(ctx context.Context, feeds *feed.Store, book *exploit.Book, component
 	st = State{SBOM: true, Scanned: true, Incomplete: incomplete}
 	st.lists(book, now, maxAge)
 	known := flaws{feeds: feeds, book: book, known: map[string]*flaw{}, memo: feeds.Memo(sources)}
+	cover := coverage{feeds: feeds, sources: sources, memo: known.memo}
 	records := map[vuln.Package][]feed.Record{}
 	seen := map[string]bool{}
 	for _, c := range components {
@@ -68,7 +69,9 @@ func Judge(ctx context.Context, feeds *feed.Store, book *exploit.Book, component
 		}
 		var matches []match
 		for _, cand := range candidates {
-			st.feeds(sources, cand.Ecosystem, now, maxAge)
+			if err := st.feeds(ctx, &cover, cand.Ecosystem, now, maxAge); err != nil {
+				return nil, st, err
+			}
 			found, is := records[cand.Package]
 			if !is {
 				if found, err = feeds.ByPackage(ctx, cand.Package); err != nil {

@@ -207,56 +207,26 @@ func incomplete(ctx context.Context, tx *store.Tx, subject artifact.Digest, st *
 // freshness says for which ecosystems no feed is in force, or none that was
 // looked at lately.
 func (m *Matcher) freshness(ctx context.Context, subject artifact.Digest, maxAge time.Duration, st *State) error {
-	feeds, err := m.feeds.Sources(ctx)
+	all, err := m.feeds.Sources(ctx)
 	if err != nil {
 		return err
 	}
-	return m.db.View(ctx, func(tx *store.Tx) error {
-		st.FeedsMissing, st.FeedsStale = nil, nil
-		rows, err := tx.Query(ctx, `SELECT DISTINCT f.ecosystem FROM finding_scan s JOIN sbom_occurrence o ON o.document = s.document
+	var ecosystems []string
+	if err := m.db.View(ctx, func(tx *store.Tx) (err error) {
+		ecosystems, err = store.Values[string](ctx, tx, `SELECT DISTINCT f.ecosystem FROM finding_scan s JOIN sbom_occurrence o ON o.document = s.document
 			JOIN finding_component f ON f.component = o.component AND f.state = 0 WHERE s.subject = ? ORDER BY f.ecosystem`, string(subject))
-		if err != nil {
+		return err
+	}); err != nil {
+		return err
+	}
+	cover := coverage{feeds: m.feeds, sources: all, memo: m.feeds.Memo(all)}
+	st.FeedsMissing, st.FeedsStale = nil, nil
+	for _, e := range ecosystems {
+		if err := st.feeds(ctx, &cover, e, m.db.Now(), maxAge); err != nil {
 			return err
 		}
-		defer rows.Close()
-		for rows.Next() {
-			var e string
-			if err := rows.Scan(&e); err != nil {
-				return err
-			}
-			st.feeds(feeds, e, tx.Now(), maxAge)
-		}
-		return rows.Err()
-	})
-}
-
-// feeds notes whether a feed in force is for an ecosystem, and how old it is.
-func (st *State) feeds(all []feed.Source, ecosystem string, now time.Time, maxAge time.Duration) {
-	base, _, _ := strings.Cut(ecosystem, ":")
-	there, fresh := false, false
-	var until time.Time
-	for _, f := range all {
-		if f.Operation == 0 || f.Ecosystem != "" && f.Ecosystem != base && f.Ecosystem != ecosystem {
-			continue
-		}
-		there = true
-		if f.Blocked != "" {
-			continue // what is in doubt is as good as old
-		}
-		fresh = fresh || now.Sub(f.Checked) <= maxAge
-		if end := f.Checked.Add(maxAge); end.After(until) {
-			until = end
-		}
 	}
-	if fresh {
-		st.until(until)
-	}
-	switch {
-	case !there && !slices.Contains(st.FeedsMissing, base):
-		st.FeedsMissing = append(st.FeedsMissing, base)
-	case there && !fresh && !slices.Contains(st.FeedsStale, base):
-		st.FeedsStale = append(st.FeedsStale, base)
-	}
+	return nil
 }
 
 // until notes that something is fresh until then.
