@@ -49,6 +49,7 @@ var floors = []string{
 	"blob",
 	"store",
 	"internal/oci",
+	"telemetry",
 	"artifact",
 	"internal",
 	"docs",

@@ -1,9 +1,12 @@
 package admission
 
 import (
+	"context"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"assay/telemetry"
 )
 
 // metrics have fixed label sets: door is mutate, validate or warn; outcome is
@@ -34,7 +37,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-func (m *metrics) answered(door string, r *Response, took time.Duration) {
+func (m *metrics) answered(ctx context.Context, door string, r *Response, took time.Duration) {
 	outcome := "allowed"
 	switch {
 	case !r.Allowed:
@@ -43,5 +46,5 @@ func (m *metrics) answered(door string, r *Response, took time.Duration) {
 		outcome = "warned"
 	}
 	m.reviews.WithLabelValues(door, outcome).Inc()
-	m.seconds.WithLabelValues(door).Observe(took.Seconds())
+	telemetry.Observe(ctx, m.seconds.WithLabelValues(door), took.Seconds())
 }

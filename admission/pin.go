@@ -7,6 +7,7 @@ import (
 
 	"assay/artifact"
 	"assay/internal/strictjson"
+	"assay/telemetry"
 )
 
 // operation is one of a JSON Patch (RFC 6902).
@@ -26,9 +27,9 @@ const otelAttributes = "OTEL_RESOURCE_ATTRIBUTES"
 // attributes are what a container's telemetry says of its image, in the names of
 // OpenTelemetry's semantic conventions.
 func attributes(a *Answer) string {
-	pairs := []string{"oci.manifest.digest=" + url.QueryEscape(string(a.Digest))}
+	pairs := []string{string(telemetry.ManifestDigest) + "=" + url.QueryEscape(string(a.Digest))}
 	if a.Decision != "" {
-		pairs = append(pairs, "artifact.attestation.id="+url.QueryEscape(a.Decision))
+		pairs = append(pairs, string(telemetry.AttestationID)+"="+url.QueryEscape(a.Decision))
 	}
 	return strings.Join(pairs, ",")
 }
@@ -52,7 +53,7 @@ func inject(im *Image, a *Answer) []operation {
 			return nil
 		}
 		value, _ := m["value"].(string)
-		if strings.Contains(value, "oci.manifest.digest=") {
+		if strings.Contains(value, string(telemetry.ManifestDigest)+"=") {
 			return nil // said already
 		}
 		if value = strings.Trim(value, ", "); value != "" {

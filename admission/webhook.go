@@ -18,6 +18,7 @@ import (
 	"assay/internal/fault"
 	"assay/internal/strictjson"
 	"assay/policy"
+	"assay/telemetry"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -134,17 +135,20 @@ func (h *Webhook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	ctx, span := telemetry.StartOf(ctx, "admission.", r.URL.Path[1:])
 	resp, err := handle(ctx, q)
 	if err != nil {
 		resp = h.failure(q, err)
 	}
+	span.Text(telemetry.Verdict, map[bool]string{true: string(policy.Allow), false: string(policy.Deny)}[resp.Allowed])
+	span.End(err)
 	resp.UID = q.UID
 	out, err := strictjson.Marshal(Review{APIVersion: reviewVersion, Kind: reviewKind, Response: resp})
 	if err != nil {
 		http.Error(w, "the answer could not be written", http.StatusInternalServerError)
 		return
 	}
-	h.met.answered(r.URL.Path[1:], resp, time.Since(start))
+	h.met.answered(ctx, r.URL.Path[1:], resp, time.Since(start))
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(out)
 }
@@ -354,7 +358,15 @@ func (h *Webhook) judgeOne(ctx context.Context, place Place, v *verdictOn) {
 			v.err = fault.Newf(fault.Internal, "panic: %v", p)
 		}
 	}()
-	v.answer, v.err = h.o.Judge.Judge(ctx, Question{Reference: ref, Place: place})
+	judging, span := telemetry.Start(ctx, "admission.judge")
+	v.answer, v.err = h.o.Judge.Judge(judging, Question{Reference: ref, Place: place})
+	if v.answer != nil {
+		span.Text(telemetry.ManifestDigest, string(v.answer.Digest))
+		span.Text(telemetry.DecisionID, v.answer.Decision)
+		span.Text(telemetry.Policy, v.answer.Policy)
+		span.Text(telemetry.Verdict, string(v.answer.Verdict))
+	}
+	span.End(v.err)
 	if v.err == nil && v.answer == nil {
 		v.err = fault.Newf(fault.Undecided, "there is no answer")
 	}

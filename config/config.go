@@ -52,6 +52,7 @@ type Config struct {
 	Vuln      Vuln      `yaml:"vuln"`
 	Inventory Inventory `yaml:"inventory"`
 	Admission Admission `yaml:"admission"`
+	Telemetry Telemetry `yaml:"telemetry"`
 	Log       Log       `yaml:"log"`
 }
 
@@ -287,6 +288,7 @@ func Default() Config {
 		Tlog:       Tlog{WitnessWait: 2 * time.Second, WitnessOutage: "degrade"},
 		Verify:     Verify{MaxValidity: 24 * time.Hour},
 		Runner:     Runner{TrustedRefs: []string{"refs/heads/main", "refs/heads/master", "refs/heads/release/**", "refs/tags/**"}},
+		Telemetry:  Telemetry{Protocol: "http/protobuf", Sample: 1, Interval: time.Minute},
 		Log:        Log{Level: "info", Format: "json"},
 	}
 }
@@ -380,6 +382,12 @@ func setScalar(v reflect.Value, text string) error {
 			return err
 		}
 		v.SetInt(n)
+	case v.CanFloat():
+		f, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return err
+		}
+		v.SetFloat(f)
 	case v.Type() == reflect.TypeFor[map[string]string]():
 		m := map[string]string{}
 		for _, pair := range strings.Fields(text) {
@@ -481,6 +489,9 @@ func (c *Config) Validate() error {
 		}
 	}
 	if err := c.Vuln.validate(); err != nil {
+		return err
+	}
+	if err := c.Telemetry.validate(); err != nil {
 		return err
 	}
 	switch c.Log.Level {

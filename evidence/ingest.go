@@ -13,6 +13,7 @@ import (
 	"assay/event"
 	"assay/internal/fault"
 	"assay/store"
+	"assay/telemetry"
 	"assay/trust"
 )
 
@@ -85,7 +86,20 @@ func (s *Store) Ingest(ctx context.Context, bundle []byte, from Origin) (records
 	return s.ingest(ctx, submission{raw: bundle}, from)
 }
 
+// tellSpan ends a span with what an ingestion came to.
+func tellSpan(span telemetry.Span, records []Record, err error) {
+	if span.On() && len(records) > 0 {
+		span.Text(telemetry.AttestationID, records[0].ID)
+		span.Text(telemetry.ManifestDigest, string(records[0].Subject))
+		span.Text(telemetry.EvidenceOf, records[0].PredicateType)
+		span.Int(telemetry.Items, int64(len(records)))
+	}
+	span.End(err)
+}
+
 func (s *Store) ingest(ctx context.Context, sub submission, from Origin) (records []Record, isNew bool, err error) {
+	ctx, span := telemetry.Start(ctx, "evidence.ingest")
+	defer func() { tellSpan(span, records, err) }()
 	if int64(len(sub.raw)) > s.limits.Attestation.MaxBundle {
 		return nil, false, s.refused(ctx, "", sub, from, s.tooLarge(len(sub.raw)))
 	}
@@ -192,7 +206,12 @@ func (s *Store) verify(ctx context.Context, id string, sub submission, epoch int
 		return nil, ctx.Err()
 	}
 	start := s.now()
-	defer func() { s.met.verify.Observe(s.now().Sub(start).Seconds()) }()
+	ctx, span := telemetry.Start(ctx, "evidence.verify")
+	span.Text(telemetry.AttestationID, id)
+	defer func() {
+		telemetry.Observe(ctx, s.met.verify, s.now().Sub(start).Seconds())
+		span.End(nil)
+	}()
 	if sub.bundle == nil && attestation.IsNotation(sub.raw) {
 		n, ok := s.verifier.(NotationVerifier)
 		if !ok {

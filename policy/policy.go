@@ -11,6 +11,7 @@ import (
 
 	"assay/internal/fault"
 	"assay/internal/strictjson"
+	"assay/telemetry"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -269,7 +270,23 @@ func (ev *evaluation) rejectedText(failed bool) string {
 // The error is fault.Undecided when the budget of a Rego module ran out or ctx
 // ended, and fault.Invalid for facts of another schema; there is then no
 // verdict, and callers must refuse.
-func (p *Policy) Evaluate(ctx context.Context, f *Facts, now time.Time) (Result, error) {
+func (p *Policy) Evaluate(ctx context.Context, f *Facts, now time.Time) (res Result, err error) {
+	ctx, span := telemetry.Start(ctx, "policy.evaluate")
+	if span.On() {
+		span.Text(telemetry.Policy, p.name)
+		if f != nil {
+			span.Text(telemetry.ManifestDigest, string(f.Subject.Digest))
+			for i := range f.Provenance {
+				span.Text(telemetry.VCSRevision, f.Provenance[i].Source.Digest)
+				span.Text(telemetry.VCSRepository, f.Provenance[i].Source.URI)
+				span.Text(telemetry.PipelineRunID, f.Provenance[i].InvocationID)
+			}
+		}
+		defer func() {
+			span.Text(telemetry.Verdict, string(res.Verdict))
+			span.End(err)
+		}()
+	}
 	if f == nil || f.Schema != FactsSchema || f.Subject.Digest == "" {
 		return Result{}, fault.Newf(fault.Invalid, "evaluate policy %s: want facts of schema %s with a subject digest", p.name, FactsSchema)
 	}

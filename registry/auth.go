@@ -14,6 +14,7 @@ import (
 	"assay/identity"
 	"assay/internal/excerpt"
 	"assay/internal/fault"
+	"assay/telemetry"
 )
 
 // caller is who sends a request.
@@ -284,6 +285,9 @@ func address(req *http.Request) string {
 // traceID reads the trace id of a traceparent header (W3C Trace Context, 3.2),
 // "" when there is none or it is malformed.
 func traceID(req *http.Request) string {
+	if id := telemetry.TraceID(req.Context()); id != "" {
+		return id // of this program's own span, whose trace is kept
+	}
 	v := req.Header.Get("Traceparent")
 	if len(v) < 55 || v[2] != '-' || v[35] != '-' {
 		return ""

@@ -1,10 +1,13 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"assay/telemetry"
 )
 
 // metrics of the registry. Labels come from closed sets only: operations, status
@@ -52,13 +55,13 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 
 var classes = [...]string{"other", "1xx", "2xx", "3xx", "4xx", "5xx"}
 
-func (m *metrics) observe(op operation, w *response, took time.Duration) {
+func (m *metrics) observe(ctx context.Context, op operation, w *response, took time.Duration) {
 	class := w.status / 100
 	if class < 1 || class > 5 {
 		class = 0
 	}
 	m.requests.WithLabelValues(string(op), classes[class]).Inc()
-	m.seconds.WithLabelValues(string(op)).Observe(took.Seconds())
+	telemetry.Observe(ctx, m.seconds.WithLabelValues(string(op)), took.Seconds())
 	m.bytes.WithLabelValues("in").Add(float64(w.in))
 	m.bytes.WithLabelValues("out").Add(float64(w.out))
 }

@@ -33,6 +33,7 @@ import (
 	"assay/internal/fault"
 	"assay/internal/resident"
 	"assay/store"
+	"assay/telemetry"
 )
 
 // Authenticator proves who asks from the request's Authorization header, which
@@ -270,7 +271,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	defer r.serving.Add(-1)
 	start := time.Now()
 	rw, rt := newResponse(w, r.limits.IdleTimeout, r.bufs), route{op: opUnknown}
-	defer func() { r.met.observe(rt.op, rw, time.Since(start)) }()
+	defer func() { r.met.observe(req.Context(), rt.op, rw, time.Since(start)) }()
 	h := rw.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Security-Policy", "sandbox; default-src 'none'")
@@ -278,11 +279,21 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 
 	var err error
 	rt, err = parseRoute(req.Method, req.URL.Path)
+	ctx, span := telemetry.StartOf(req.Context(), "registry.", string(rt.op))
+	if span.On() {
+		req = req.WithContext(ctx)
+		span.Text(telemetry.Repository, rt.name)
+	}
 	if err == nil {
 		err = r.serve(rw, req, rt, start)
 	}
 	if err != nil {
 		r.fail(rw, req, rt, err)
+	}
+	if span.On() {
+		span.Text(telemetry.ManifestDigest, h.Get("Docker-Content-Digest"))
+		span.Int(telemetry.HTTPStatus, int64(rw.status))
+		span.End(err)
 	}
 }
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -12,9 +13,12 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"assay/event"
+	"assay/internal/fault"
+	"assay/telemetry"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -29,6 +33,7 @@ type door struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	proxies  []netip.Prefix
+	telling  telling
 }
 
 // httpMetrics are shared by all doors. Labels come from this program, never
@@ -37,6 +42,7 @@ type httpMetrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	proxies  []netip.Prefix // whose X-Forwarded-For is believed
+	telling  telling
 }
 
 func newHTTPMetrics(reg prometheus.Registerer) *httpMetrics {
@@ -61,13 +67,17 @@ const (
 )
 
 func (m *httpMetrics) door(name string, next http.Handler, log *slog.Logger, within time.Duration) http.Handler {
-	return &door{name: name, next: next, within: within, log: log.With("service", name), requests: m.requests, seconds: m.seconds, proxies: m.proxies}
+	return &door{name: name, next: next, within: within, log: log.With("service", name), requests: m.requests, seconds: m.seconds, proxies: m.proxies, telling: m.telling}
 }
 
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	trace := traceID(r.Header.Get("Traceparent"))
-	ctx := event.WithTrace(r.Context(), trace)
+	ctx, span := d.span(r)
+	trace, _ := telemetry.IDs(ctx)
+	if trace == "" {
+		trace = traceID(r.Header.Get("Traceparent"))
+	}
+	ctx = event.WithTrace(ctx, trace)
 	rec := &recorder{ResponseWriter: w}
 	rec.Header().Set("X-Request-Id", trace)
 	rec.Header().Set("X-Content-Type-Options", "nosniff") // of every door, whatever else it sets
@@ -82,7 +92,15 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		d.requests.WithLabelValues(d.name, method(r.Method), strconv.Itoa(rec.code()/100)+"xx").Inc()
-		d.seconds.WithLabelValues(d.name).Observe(time.Since(start).Seconds())
+		telemetry.Observe(ctx, d.seconds.WithLabelValues(d.name), time.Since(start).Seconds())
+		if span.On() {
+			span.Int(telemetry.HTTPStatus, int64(rec.code()))
+			var failed error
+			if rec.code() >= 500 {
+				failed = fault.Newf(fault.Internal, "%d", rec.code())
+			}
+			span.End(failed)
+		}
 		level := slog.LevelDebug
 		if rec.code() >= 500 {
 			level = slog.LevelWarn
@@ -99,6 +117,23 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r = r.WithContext(ctx) // a copy, whose address may be another
 	r.RemoteAddr = clientAddress(r, d.proxies)
 	d.next.ServeHTTP(rec, r)
+}
+
+// span begins the request's span, in the caller's trace where it names one.
+// Without telemetry it only hands on what the caller sent.
+func (d *door) span(r *http.Request) (context.Context, telemetry.Span) {
+	ctx := telemetry.Extract(r.Context(), r.Header)
+	if d.telling.exporter == nil {
+		return ctx, telemetry.Span{}
+	}
+	ctx = telemetry.WithPropagation(telemetry.With(ctx, d.telling.tracing), d.telling.propagate)
+	ctx, span := telemetry.Serve(ctx, method(r.Method)+" "+d.name)
+	if span.On() {
+		span.Text(telemetry.HTTPMethod, method(r.Method))
+		span.Text(telemetry.URLPath, strings.ToValidUTF8(r.URL.Path, "?"))
+		span.Text(telemetry.RequestedBy, d.name)
+	}
+	return ctx, span
 }
 
 func method(m string) string {

@@ -53,6 +53,7 @@ type Server struct {
 	issuer *authority.Issuer
 	api    *api.API
 	parts
+	telling telling
 
 	main, admin, operations net.Listener
 	tls                     *tls.Config // of the main listener; nil: none
@@ -92,6 +93,10 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Server, err erro
 			err = errors.Join(err, s.Close())
 		}
 	}()
+	if err := s.openTelemetry(ctx); err != nil {
+		return nil, err
+	}
+	s.http.telling = s.telling
 	// What can be wrong with the doors is found out before anything is created.
 	if t := cfg.Server.TLS; t.Certificate != "" {
 		if s.tls, err = newTLS(t.Certificate, t.Key, s.log); err != nil {
@@ -120,7 +125,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Server, err erro
 	if err := s.notLost(); err != nil {
 		return nil, err
 	}
-	if err := s.open(ctx); err != nil {
+	if err := s.open(s.traced(ctx)); err != nil {
 		return nil, err
 	}
 	if s.data.held != "" {
@@ -171,7 +176,7 @@ func (s *Server) Status(ctx context.Context) client.Status {
 func (s *Server) Run(ctx context.Context, ready func(client.Status)) error {
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
-	workers := s.startWorkers(work)
+	workers := s.startWorkers(s.traced(work))
 	servers := s.listenAll(ctx)
 	if err := s.record(work, started); err != nil {
 		s.log.Error("the start could not be recorded", "error", err)

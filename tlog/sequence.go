@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"assay/internal/fault"
+	"assay/telemetry"
 )
 
 // pending is an entry that waits for a commit.
@@ -48,6 +49,16 @@ func (l *Log) AddFunc(ctx context.Context, build func(index uint64) (record, lea
 }
 
 func (l *Log) add(ctx context.Context, p *pending) (Entry, error) {
+	ctx, span := telemetry.Start(ctx, "log.append")
+	entry, err := l.append(ctx, p)
+	if err == nil {
+		span.Int(telemetry.LogIndex, int64(entry.Index))
+	}
+	span.End(err)
+	return entry, err
+}
+
+func (l *Log) append(ctx context.Context, p *pending) (Entry, error) {
 	p.done = make(chan outcome, 1)
 	if err := l.enqueue(p); err != nil {
 		return Entry{}, err
@@ -58,7 +69,7 @@ func (l *Log) add(ctx context.Context, p *pending) (Entry, error) {
 		if out.err != nil {
 			return Entry{}, out.err
 		}
-		l.metrics.latency.Observe(time.Since(began).Seconds())
+		telemetry.Observe(ctx, l.metrics.latency, time.Since(began).Seconds())
 		return l.prove(ctx, out)
 	case <-ctx.Done():
 		return Entry{}, fault.Wrap(fault.Unavailable, ctx.Err())

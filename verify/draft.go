@@ -8,6 +8,7 @@ import (
 	"assay/internal/fault"
 	"assay/policy"
 	"assay/store"
+	"assay/telemetry"
 )
 
 // Draft is a decision that is made, and signed, and not stored yet: for a door
@@ -34,12 +35,18 @@ func (e *Engine) Draft(ctx context.Context, t Target, scope policy.Scope, p *pol
 	ctx, cancel := context.WithTimeout(ctx, e.o.Timeout)
 	defer cancel()
 	start := time.Now()
+	ctx, span := telemetry.Start(ctx, "verify.decide")
+	span.Text(telemetry.ManifestDigest, string(t.Digest))
+	span.Text(telemetry.Scope, scope.ID)
 	f, err := again(ctx, e, func() (*Draft, error) { return e.draft(ctx, t, scope, p) })
 	var d *Decision
 	if err == nil {
 		d = f.d
+		span.Text(telemetry.DecisionID, d.ID)
+		span.Text(telemetry.Verdict, string(d.Verdict))
 	}
-	e.met.decided(d, err, time.Since(start))
+	e.met.decided(ctx, d, err, time.Since(start))
+	span.End(err)
 	return f, err
 }
 

@@ -20,6 +20,7 @@ import (
 	"assay/internal/fault"
 	"assay/policy"
 	"assay/store"
+	"assay/telemetry"
 	"assay/trust"
 )
 
@@ -159,8 +160,18 @@ func (e *Engine) Decide(ctx context.Context, t Target, scope policy.Scope, p *po
 		ctx, cancel := context.WithTimeout(ctx, e.o.Timeout)
 		defer cancel()
 		start := time.Now()
+		ctx, span := telemetry.Start(ctx, "verify.decide")
+		span.Text(telemetry.ManifestDigest, string(t.Digest))
+		span.Text(telemetry.Repository, t.Repository)
+		span.Text(telemetry.Scope, scope.ID)
+		span.Text(telemetry.Policy, p.Name())
 		d, err := e.decide(ctx, t, scope, p)
-		e.met.decided(d, err, time.Since(start))
+		if d != nil {
+			span.Text(telemetry.DecisionID, d.ID)
+			span.Text(telemetry.Verdict, string(d.Verdict))
+		}
+		e.met.decided(ctx, d, err, time.Since(start))
+		span.End(err)
 		if err != nil {
 			e.o.Logger.WarnContext(ctx, "no decision", "digest", t.Digest, "scope", scope.ID, "policy", p.Name(), "error", err, "trace_id", event.TraceFrom(ctx))
 		}

@@ -1,11 +1,13 @@
 package verify
 
 import (
+	"context"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"assay/policy"
+	"assay/telemetry"
 )
 
 // metrics have fixed label sets: verdict is allow, deny or undecided.
@@ -35,7 +37,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-func (m *metrics) decided(d *Decision, err error, took time.Duration) {
+func (m *metrics) decided(ctx context.Context, d *Decision, err error, took time.Duration) {
 	verdict := "undecided"
 	if err == nil {
 		verdict = string(policy.Deny)
@@ -44,5 +46,5 @@ func (m *metrics) decided(d *Decision, err error, took time.Duration) {
 		}
 	}
 	m.decisions.WithLabelValues(verdict).Inc()
-	m.seconds.Observe(took.Seconds())
+	telemetry.Observe(ctx, m.seconds, took.Seconds())
 }

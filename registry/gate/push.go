@@ -12,6 +12,7 @@ import (
 	"assay/policy"
 	"assay/registry"
 	"assay/store"
+	"assay/telemetry"
 	"assay/trust"
 	"assay/verify"
 )
@@ -202,6 +203,16 @@ func (g *Gate) TagMove(ctx context.Context, tx *store.Tx, m registry.Move) (hold
 	if m.Carrier {
 		return false, nil
 	}
+	ctx, span := telemetry.Start(ctx, "gate.tag_move")
+	span.Text(telemetry.ManifestDigest, string(m.To))
+	span.Text(telemetry.Repository, m.Repository)
+	span.Text(telemetry.Tag, m.Tag)
+	defer func() {
+		if hold {
+			span.Text(telemetry.GateState, string(Staged))
+		}
+		span.End(err)
+	}()
 	s := g.Repository(m.Repository)
 	if pattern, fixed := s.ImmutableTag(m.Tag); fixed && !m.ByRule && m.From != "" && m.From != m.To {
 		what := "cannot be moved to " + string(m.To)

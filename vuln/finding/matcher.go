@@ -15,6 +15,7 @@ import (
 	"assay/internal/fault"
 	"assay/store"
 	"assay/store/lane"
+	"assay/telemetry"
 	"assay/vuln"
 	"assay/vuln/exploit"
 	"assay/vuln/feed"
@@ -124,7 +125,9 @@ func (m *Matcher) Scan(ctx context.Context, document int64) error {
 	return m.scan(ctx, document, &work{tier: 1})
 }
 
-func (m *Matcher) scan(ctx context.Context, document int64, w *work) error {
+func (m *Matcher) scan(ctx context.Context, document int64, w *work) (err error) {
+	ctx, span := telemetry.Start(ctx, "scan.document")
+	defer func() { span.End(err) }()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.load(ctx); err != nil {
@@ -136,6 +139,8 @@ func (m *Matcher) scan(ctx context.Context, document int64, w *work) error {
 	if err != nil || subject == "" {
 		return err
 	}
+	span.Text(telemetry.ManifestDigest, subject)
+	span.Int(telemetry.Items, int64(len(fresh)))
 	matches := map[int64][]match{}
 	took.fresh = len(fresh)
 	for i := range fresh {
@@ -335,7 +340,10 @@ func (m *Matcher) scanned(ctx context.Context, document int64, subject string, c
 
 // Apply matches what an operation of a feed changed against everything stored:
 // findings open and close, and a receipt says how many, also when none did.
-func (m *Matcher) Apply(ctx context.Context, op feed.Operation) error {
+func (m *Matcher) Apply(ctx context.Context, op feed.Operation) (err error) {
+	ctx, span := telemetry.Start(ctx, "scan.feed_operation")
+	span.Text(telemetry.Feed, op.Name)
+	defer func() { span.End(err) }()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.load(ctx); err != nil {

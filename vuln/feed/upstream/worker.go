@@ -11,6 +11,7 @@ import (
 	"assay/internal/excerpt"
 	"assay/internal/fault"
 	"assay/store"
+	"assay/telemetry"
 )
 
 const (
@@ -144,7 +145,10 @@ func (u *Upstreams) do(ctx context.Context, j job) error {
 			return err
 		}
 	}
-	out, err := u.f.run(ctx, j)
+	fetching, span := telemetry.Start(ctx, "feed.fetch")
+	span.Text(telemetry.Feed, j.Name)
+	out, err := u.f.run(fetching, j)
+	span.End(err)
 	if ctx.Err() != nil {
 		return ctx.Err() // it is due as it was
 	}
