@@ -34,8 +34,9 @@ type Options struct {
 }
 
 const (
-	// piece is how many rows one transaction writes.
-	piece = 500
+	// piece is how many rows one transaction writes, and pieceBytes of how many bytes.
+	piece      = 500
+	pieceBytes = 16 << 20
 	// maxSkipped is how many records may be unreadable before the whole feed is
 	// taken for corrupt: one in a thousand, and never more than this.
 	maxSkipped = 20
@@ -240,8 +241,10 @@ type importing struct {
 	before int64 // records in force before
 
 	records, packages, aliases [][]any
+	waiting                    int64 // bytes of the records that are not written yet
 	total                      int64
 	back, forward              int // changed records whose modified went back, and the others
+	emptied                    int // of both, that named packages and name none any more
 }
 
 func (in *importing) run(ctx context.Context, a Archive) error {
@@ -340,7 +343,9 @@ func (in *importing) record(ctx context.Context, a *vuln.Advisory, raw []byte, s
 	if a.IsWithdrawn() {
 		withdrawn = 1
 	}
-	in.records = append(in.records, []any{in.o.Name, in.o.Ecosystem, a.ID, in.op.ID, 0, sum[:], withdrawn, in.s.pack.EncodeAll(raw, nil)})
+	packed := in.s.pack.EncodeAll(raw, nil)
+	in.waiting += int64(len(packed))
+	in.records = append(in.records, []any{in.o.Name, in.o.Ecosystem, a.ID, in.op.ID, 0, sum[:], withdrawn, packed})
 	named := map[vuln.Package]bool{}
 	for i := range a.Affected {
 		if k := a.Affected[i].Key(); !named[k] && len(k.Name) < 1000 && len(k.Ecosystem) < 200 {
@@ -365,6 +370,9 @@ func (in *importing) direction(ctx context.Context, a *vuln.Advisory) error {
 	if err != nil || len(old) == 0 {
 		return err
 	}
+	if len(old[0].Affected) > 0 && len(a.Affected) == 0 && !a.IsWithdrawn() {
+		in.emptied++
+	}
 	was, err1 := time.Parse(time.RFC3339, old[0].Modified)
 	is, err2 := time.Parse(time.RFC3339, a.Modified)
 	if err1 == nil && err2 == nil && is.Before(was) {
@@ -376,9 +384,10 @@ func (in *importing) direction(ctx context.Context, a *vuln.Advisory) error {
 }
 
 func (in *importing) flush(ctx context.Context, atLeast int) error {
-	if len(in.records) == 0 || len(in.records) < atLeast {
+	if len(in.records) == 0 || len(in.records) < atLeast && in.waiting+int64(len(in.packages)+len(in.aliases))*200 < pieceBytes {
 		return nil
 	}
+	in.waiting = 0
 	records, packages, aliases := in.records, in.packages, in.aliases
 	in.records, in.packages, in.aliases = nil, nil, nil
 	return in.s.db.Update(ctx, func(tx *store.Tx) error {
@@ -423,6 +432,10 @@ func (in *importing) judge(ctx context.Context) error {
 	case in.o.AllowDowngrade:
 	case in.op.Removed*4 > in.before && in.before >= 10:
 		return fault.Newf(fault.Conflict, "the archive lacks %d of the %d records in force; if that is right, "+howToAllow, in.op.Removed, in.before)
+	case (in.op.Removed+in.op.Withdrawn)*4 > in.before && in.before >= 10:
+		return fault.Newf(fault.Conflict, "the archive lacks %d of the %d records in force, and withdraws %d; if that is right, "+howToAllow, in.op.Removed, in.before, in.op.Withdrawn)
+	case in.emptied >= 10 && in.emptied*2 > in.back+in.forward:
+		return fault.Newf(fault.Conflict, "%d of %d records that changed name no package any more; if that is right, "+howToAllow, in.emptied, in.back+in.forward)
 	case in.back > in.forward && in.back >= 3, in.back > 0 && in.forward == 0 && in.op.Added == 0 && int64(in.back)+in.op.Removed >= 3:
 		return fault.Newf(fault.Conflict, "the archive is older than what is in force: %d of %d changed records went back, and %d are not there yet; if that is right, "+howToAllow, in.back, in.back+in.forward, in.op.Removed)
 	default:
