@@ -321,6 +321,9 @@ func (m *matcher) judge(p parsed) Verdict {
 		return Verdict{Status: Unknown, Reason: m.problem}
 	}
 	if len(m.spans) == 0 {
+		if p.err != nil {
+			return Verdict{Status: Unknown, Reason: "the component's version " + quoted(p.text) + " cannot be read"}
+		}
 		// A list alone: the same version may be spelled in another way.
 		if m.read == nil {
 			m.read = make([]parsed, 0, len(m.list))

@@ -170,3 +170,17 @@ func TestVersionOrder(t *testing.T) {
 		t.Errorf("%d comparisons were read", lines)
 	}
 }
+
+// A version that cannot be read is not one that an advisory does not list.
+func TestThreat_Vuln_UnreadableVersionOfAList(t *testing.T) {
+	for _, tt := range []struct {
+		ecosystem, version string
+		want               Status
+	}{{"PyPI", "1.0", IsAffected}, {"PyPI", "2.0", NotAffected}, {"PyPI", strings.Repeat("1", 300), Unknown}, {"Go", "(devel)", Unknown}, {"PyPI", "", Unknown}} {
+		a := Affected{Versions: []string{"1.0"}}
+		a.Package.Ecosystem = tt.ecosystem
+		if got := a.Affects(tt.version); got.Status != tt.want {
+			t.Errorf("%s %.20q: %s, want %s", tt.ecosystem, tt.version, got.Status, tt.want)
+		}
+	}
+}

@@ -3,4 +3,4 @@ package vuln
 // MatcherVersion is raised when what an advisory says about a component may come
 // out otherwise than before: then all canaries are judged again. New builds have
 // them judged as well.
-const MatcherVersion = "1"
+const MatcherVersion = "2"

@@ -83,6 +83,9 @@ func word(score float64) string {
 	return "critical"
 }
 
+// Rank orders words of severity; 0: it is none.
+func Rank(severity string) int { return rank(severity) }
+
 func rank(w string) int {
 	switch strings.ToLower(strings.TrimSpace(w)) {
 	case "none", "unimportant":

@@ -116,3 +116,17 @@ func TestThreat_Feed_CoversWhatItHolds(t *testing.T) {
 		}
 	})
 }
+
+// Of several records about one flaw the worst word counts: a vector that another
+// feed rates low takes no critical away.
+func TestThreat_Vuln_RatedLowByAnother(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		s := open(t, db)
+		s.bring("osv", "npm", advisory("GHSA-1", "npm", "left-pad", "2.0.0", `"aliases": ["CVE-2024-1"], "database_specific": {"severity": "CRITICAL"},`))
+		s.bring("other", "npm", advisory("OTHER-1", "npm", "elsewhere", "2.0.0", `"aliases": ["CVE-2024-1"], "severity": [{"type": "CVSS_V3", "score": "CVSS:3.1/AV:L/AC:H/PR:H/UI:R/S:U/C:L/I:N/A:N"}],`))
+		s.document(1, "pkg:npm/left-pad@1.0.0")
+		if got := s.findings(1); len(got) != 1 || !strings.Contains(got[0], " critical ") {
+			t.Errorf("%q, want one, critical", got)
+		}
+	})
+}

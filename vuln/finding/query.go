@@ -326,9 +326,13 @@ func (k *flaws) read(ctx context.Context, id string) (*flaw, error) {
 		if f.summary == "" || r.ID == id {
 			f.summary = first(r.Summary, f.summary)
 		}
-		if severity, score := r.Rating(); score > f.score || f.severity == "" {
-			f.severity, f.score = first(severity, f.severity), max(score, f.score)
+		// The worst that any of them says, in a number or a word: that another rates
+		// it lower, or not at all, takes nothing away.
+		severity, score := r.Rating()
+		if vuln.Rank(severity) > vuln.Rank(f.severity) {
+			f.severity = severity
 		}
+		f.score = max(score, f.score)
 	}
 	slices.Sort(names)
 	for _, n := range names {
