@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"assay/alert"
+	"assay/artifact"
 	"assay/builder/runner/baseline"
 	"assay/client"
 	"assay/config"
@@ -70,6 +71,9 @@ type Options struct {
 	TUFRoot     func() ([]byte, error) // the first root.json
 	Resolve     func(ctx context.Context, p identity.Principal, repository, tag string) (Resolved, error)
 	Desired     func() *config.Desired // what is in force
+	// Lies says whether an artifact is a repository's; nil: nobody knows, and what is
+	// known of artifacts is for those who may read all of them.
+	Lies func(ctx context.Context, tx *store.Tx, repository string, subject artifact.Digest) (bool, error)
 	// Placed enters into a scope whose an artifact is; nil: nothing is known of it.
 	Placed      func(ctx context.Context, subject policy.Subject, scope policy.Scope) (policy.Scope, error)
 	Check       func(*config.Desired) error     // before an apply: could it be put in force?

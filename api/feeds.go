@@ -184,6 +184,9 @@ func (a *API) findings(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		subject, err = artifact.ParseDigest(q.Get("digest"))
 	}
+	if err == nil {
+		err = a.readable(r, q.Get("repository"), subject)
+	}
 	var all []finding.Finding
 	var st finding.State
 	now := a.o.Vulnerabilities.Findings.Now()

@@ -102,6 +102,9 @@ func (a *API) riskOfArtifact(w http.ResponseWriter, r *http.Request) {
 			return out, err
 		}
 		digest, err := artifact.ParseDigest(q.Get("digest"))
+		if err == nil {
+			err = a.readable(r, q.Get("repository"), digest)
+		}
 		if err != nil {
 			return out, err
 		}

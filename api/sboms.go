@@ -34,6 +34,9 @@ func (a *API) sboms(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	subject, err := artifact.ParseDigest(q.Get("digest"))
+	if err == nil {
+		err = a.readable(r, q.Get("repository"), subject)
+	}
 	if err != nil {
 		a.fail(w, r, err)
 		return
@@ -113,6 +116,9 @@ func (a *API) componentsAdded(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	subject, err := artifact.ParseDigest(q.Get("digest"))
+	if err == nil {
+		err = a.readable(r, q.Get("repository"), subject)
+	}
 	if err != nil {
 		a.fail(w, r, err)
 		return

@@ -436,7 +436,7 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 		Ledger: s.ledger, Supply: supply.NewStore(s.db),
 		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Vulnerabilities: s.vulnerabilities, Inventory: s.inventory, SiteServices: s.services, Admission: &admissionSite{s: s}, Integrity: s.integrity, Collector: s.collector, Holds: s.legal, Retention: s.retention, Runners: s.runners, Webhooks: s.webhooks, Forges: s.forges, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
 		Risk: s.risk, Tickets: s.tickets,
-		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve,
+		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve, Lies: lies,
 		Credentials: s.credentials, Desired: s.desired.Load, Placed: s.placed, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Foreign: foreignTrust{s}, Delegations: delegations{s}, Rotate: s.rotate, Clock: s.clock, Logger: s.log,
 		Revocations: revocations{s}, Bundles: carrying{s},
