@@ -49,7 +49,7 @@ func (a *API) risk(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return out, err
 		}
-		out.Risk, out.Count, out.Findings, out.Items = tenth(got.Risk), got.Count, got.Findings, []client.ArtifactRisk{}
+		out.Risk, out.Count, out.Findings, out.Production, out.Items, out.AsOf = tenth(got.Risk), got.Count, got.Findings, got.Production, []client.ArtifactRisk{}, got.At
 		for i := range got.Artifacts {
 			x := wireRisk(&got.Artifacts[i])
 			if err := a.cover(r.Context(), &x); err != nil {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"assay/artifact"
 )
@@ -12,12 +13,14 @@ import (
 // RiskList ranks artifacts: GET /api/v1/risk. Its risk, count and findings are
 // those of all, also where fewer are listed.
 type RiskList struct {
-	Service  string         `json:"service,omitempty"`
-	Risk     float64        `json:"risk"`
-	Count    int            `json:"artifacts"`
-	Findings int            `json:"findings"`
-	Items    []ArtifactRisk `json:"items"`
-	Upgrades []Upgrade      `json:"upgrades,omitempty"` // that take most of it away
+	Service    string         `json:"service,omitempty"`
+	Risk       float64        `json:"risk"`
+	Count      int            `json:"artifacts"`
+	Findings   int            `json:"findings"`
+	Production int            `json:"production"` // artifacts with a finding that run in production
+	Items      []ArtifactRisk `json:"items"`
+	Upgrades   []Upgrade      `json:"upgrades,omitempty"` // that take most of it away
+	AsOf       time.Time      `json:"as_of"`              // a large site makes the list at most once a minute
 }
 
 // ArtifactRisk is the sum of what its findings count for.

@@ -83,7 +83,7 @@ func (c *visit) runningStats(list []client.RunningImage, err error) []Stat {
 func (c *visit) riskStat() Stat {
 	s := Stat{Name: "Risk of what lies and runs here", URL: local("vulnerabilities")}
 	var list client.RiskList
-	if err := c.get(&list, "risk", "limit", "200"); err != nil {
+	if err := c.get(&list, "risk", "limit", "1"); err != nil {
 		s.Value, s.Of = unknown(err.Error()), clip(err.Error(), 120)
 		return s
 	}
@@ -92,14 +92,8 @@ func (c *visit) riskStat() Stat {
 		return s
 	}
 	s.Value, s.Of = number(list.Risk, 0), fmt.Sprintf("%d findings in %d artifacts", list.Findings, list.Count)
-	production := 0
-	for i := range list.Items {
-		if list.Items[i].Production {
-			production++
-		}
-	}
-	if production > 0 {
-		s.State = mark(Warn, fmt.Sprintf("%d in production", production))
+	if list.Production > 0 {
+		s.State = mark(Warn, fmt.Sprintf("%d in production", list.Production))
 	}
 	return s
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"time"
 
 	"assay/artifact"
 	"assay/client"
@@ -160,6 +161,9 @@ func (c *visit) riskTable(service string, limit int) Section {
 	}
 	if n := list.Count - len(list.Items); n > 0 {
 		out.Note += fmt.Sprintf(" %d more have less; ?format=json has up to 1,000.", n)
+	}
+	if old := c.u.o.Clock().Sub(list.AsOf); old > time.Second {
+		out.Note += fmt.Sprintf(" As of %s ago.", old.Round(time.Second))
 	}
 	if why := c.blind(); why != "" {
 		out.Problem, out.Table = why, nil

@@ -6,34 +6,35 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"assay/artifact"
 	"assay/internal/fault"
+	"assay/inventory"
 	"assay/vuln"
 	"assay/vuln/feed"
 )
 
 // Answer is a list of artifacts, the riskiest first, with what all add up to.
 type Answer struct {
-	Artifacts []Artifact // at most as many as were asked for
-	Count     int        // of all
-	Risk      float64    // of all
-	Findings  int        // of all
-	Upgrades  []Upgrade  // that take most away, where they were asked for
+	Artifacts  []Artifact // at most as many as were asked for, and [MostListed]
+	Count      int        // of all
+	Risk       float64    // of all
+	Findings   int        // of all
+	Production int        // of all, how many run in production and have a finding
+	Upgrades   []Upgrade  // that take most away, where they were asked for
+	At         time.Time  // as of when
 }
 
 // Artifacts ranks all artifacts with a scanned bill of materials, or those of a
-// service.
+// service. [fault.NotFound]: the catalogue has no such service.
 func (s *Scorer) Artifacts(ctx context.Context, service string, most int) (*Answer, error) {
 	return s.answer(ctx, service, most, 0)
 }
 
 // Service is the risk of a service: that of its artifacts, and what takes most of
-// it away. [fault.NotFound]: the catalogue has no such service.
+// it away.
 func (s *Scorer) Service(ctx context.Context, name string, most int) (*Answer, error) {
-	if s.o.Inventory.Catalogue().Service(name) == nil {
-		return nil, fault.Newf(fault.NotFound, "there is no service %.80q; assay inventory services list names them", name)
-	}
 	return s.answer(ctx, name, most, 10)
 }
 
@@ -48,7 +49,7 @@ func (s *Scorer) FixFirst(ctx context.Context, service string, subject artifact.
 		return nil, err
 	}
 	out := m.answer(0)
-	out.Upgrades, err = s.upgrades(ctx, m, most)
+	out.Upgrades, err = s.upgrades(ctx, m.components, most)
 	return out, err
 }
 
@@ -76,12 +77,16 @@ func (p *Place) Parts() []Part { return p.parts() }
 // Services adds up the risk of each service of the catalogue; what belongs to
 // none is under "".
 func (s *Scorer) Services(ctx context.Context) (map[string]*Answer, error) {
-	m, err := s.make(ctx, "", nil)
+	v, err := s.look(ctx, "")
 	if err != nil {
 		return nil, err
 	}
+	return v.services, nil
+}
+
+func (m *model) services(book *inventory.Catalogue) map[string]*Answer {
 	out := map[string]*Answer{}
-	for _, v := range s.o.Inventory.Catalogue().Services() {
+	for _, v := range book.Services() {
 		out[v.Name] = &Answer{}
 	}
 	for _, x := range m.sums {
@@ -98,23 +103,23 @@ func (s *Scorer) Services(ctx context.Context) (map[string]*Answer, error) {
 			a.Count, a.Risk, a.Findings = a.Count+1, a.Risk+x.risk, a.Findings+x.findings
 		}
 	}
-	return out, nil
+	return out
 }
 
 func (s *Scorer) answer(ctx context.Context, service string, most, upgrades int) (*Answer, error) {
-	var keep func(*Place) bool
-	if service != "" {
-		keep = func(p *Place) bool { return slices.Contains(p.Services, service) }
+	if service != "" && s.o.Inventory.Catalogue().Service(service) == nil {
+		return nil, fault.Newf(fault.NotFound, "there is no service %.80q; assay inventory services list names them", service)
 	}
-	m, err := s.make(ctx, "", keep)
+	v, err := s.look(ctx, service)
 	if err != nil {
 		return nil, err
 	}
-	out := m.answer(most)
+	out := *v.answer
+	out.Artifacts = out.Artifacts[:min(most, len(out.Artifacts))]
 	if upgrades > 0 {
-		out.Upgrades, err = s.upgrades(ctx, m, upgrades)
+		out.Upgrades, err = s.first(ctx, v, upgrades)
 	}
-	return out, err
+	return &out, err
 }
 
 func (m *model) answer(most int) *Answer {
@@ -123,19 +128,22 @@ func (m *model) answer(most int) *Answer {
 	for i := range all {
 		out.Risk += all[i].Risk
 		out.Findings += all[i].Findings
+		if p := all[i].Place.Running; p != nil && p.Production && all[i].Findings > 0 {
+			out.Production++
+		}
 	}
 	out.Artifacts = slices.Clone(all[:min(most, len(all))])
 	return out
 }
 
 // upgrades ranks components by what another version of each takes away.
-func (s *Scorer) upgrades(ctx context.Context, m *model, most int) ([]Upgrade, error) {
+func (s *Scorer) upgrades(ctx context.Context, components map[int64]*component, most int) ([]Upgrade, error) {
 	type ranked struct {
 		c    *component
 		risk float64
 	}
 	var all []ranked
-	for _, c := range m.components {
+	for _, c := range components {
 		r := ranked{c: c}
 		for _, f := range c.flaws {
 			if f.fixed != "" {

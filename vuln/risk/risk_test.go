@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -331,5 +332,58 @@ func BenchmarkTenThousandArtifacts(b *testing.B) {
 		if err != nil || got.Count != 10_000 {
 			b.Fatalf("%+v, %v", got, err)
 		}
+	}
+}
+
+// What takes long is kept for a while, told with its time, and made anew in the
+// background before it is too old.
+func TestListsOfLargeSites(t *testing.T) {
+	var mu sync.Mutex
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	pass := func(d time.Duration) time.Time {
+		mu.Lock()
+		defer mu.Unlock()
+		now = now.Add(d)
+		return now
+	}
+	slow := 100 * time.Millisecond // each look at the clock
+	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "data", "a.db"), store.WithClock(func() time.Time { return pass(slow) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	s := open(t, db)
+	s.document(1, "shop/checkout", "pkg:npm/left-pad@1.0.0")
+	s.bring(advisory("GHSA-1", "left-pad", "0", "1.1.0", critical), advisory("GHSA-2", "front", "0", "1.2.0", medium))
+	look := func() *risk.Answer {
+		t.Helper()
+		a, err := s.s.Artifacts(t.Context(), "", 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	first := look()
+	s.document(2, "shop/reports", "pkg:npm/left-pad@1.0.0", "pkg:npm/front@1.0.0")
+	if got := look(); got.Count != 1 || !got.At.Equal(first.At) {
+		t.Errorf("%d artifacts as of %s, want the kept list as of %s", got.Count, got.At, first.At)
+	}
+	up, err := s.s.FixFirst(t.Context(), "", "", 10)
+	if err != nil || len(up.Upgrades) != 1 || up.Upgrades[0].Artifacts != 1 {
+		t.Errorf("upgrades of the kept list: %+v, %v", up, err)
+	}
+	if one, err := s.s.FixFirst(t.Context(), "", subject(2), 10); err != nil || len(one.Upgrades) != 2 {
+		t.Errorf("of one artifact: %+v, %v: want it as it is now", one, err)
+	}
+	services, err := s.s.Services(t.Context())
+	if err != nil || services["reports"].Count != 0 || services["checkout"].Count != 1 {
+		t.Errorf("services %+v, %v", services, err)
+	}
+	if reports, err := s.s.Service(t.Context(), "reports", 10); err != nil || reports.Count != 1 {
+		t.Errorf("a service that nobody looked at: %+v, %v", reports, err)
+	}
+	pass(time.Hour)
+	if got := look(); got.Count != 2 {
+		t.Errorf("%d artifacts after an hour", got.Count)
 	}
 }

@@ -38,10 +38,13 @@ type Options struct {
 type Scorer struct {
 	o     Options
 	flaws *finding.Flaws
+	views views
 }
 
 // New makes a scorer.
-func New(o Options) *Scorer { return &Scorer{o, o.Findings.NewFlaws()} }
+func New(o Options) *Scorer {
+	return &Scorer{o: o, flaws: o.Findings.NewFlaws(), views: views{kept: map[string]*view{}, quick: quick}}
+}
 
 // Finding is a flaw in a component of an artifact, with its score.
 type Finding struct {
