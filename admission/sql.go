@@ -113,6 +113,32 @@ func ListRunning(ctx context.Context, tx *store.Tx, cluster string, state State,
 	return out, rows.Err()
 }
 
+// ClusterTally counts what runs in a cluster by what is known of it.
+type ClusterTally struct {
+	Cluster                           string
+	Allowed, Denied, Drifted, Unknown int
+}
+
+// TallyRunning counts the images that run in each cluster.
+func TallyRunning(ctx context.Context, tx *store.Tx) (all []ClusterTally, err error) {
+	rows, err := tx.Query(ctx, `SELECT cluster, SUM(CASE WHEN state = ? THEN 1 ELSE 0 END), SUM(CASE WHEN state = ? THEN 1 ELSE 0 END), SUM(CASE WHEN state = ? THEN 1 ELSE 0 END), COUNT(*)
+		FROM admission_running GROUP BY cluster ORDER BY cluster`, string(Allowed), string(Denied), string(Drifted))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var t ClusterTally
+		var of int
+		if err := rows.Scan(&t.Cluster, &t.Allowed, &t.Denied, &t.Drifted, &of); err != nil {
+			return nil, err
+		}
+		t.Unknown = of - t.Allowed - t.Denied - t.Drifted
+		all = append(all, t)
+	}
+	return all, rows.Err()
+}
+
 // NextVersion gives the number of a cluster's next bundle. It rises over restarts
 // and restored backups, since it is not behind the clock.
 func NextVersion(ctx context.Context, db *store.DB, cluster string) (v int64, err error) {

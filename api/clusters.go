@@ -3,6 +3,7 @@ package api
 import (
 	"net/http"
 	"regexp"
+	"strconv"
 	"time"
 
 	"assay/admission"
@@ -19,8 +20,10 @@ func (a *API) clusterRoutes() []Route {
 		{Method: "POST", Path: "/api/v1/inventory/guards", Summary: "Say what guards a cluster: its webhook configurations and policies", Action: identity.ActDeploy,
 			In: client.GuardReport{}, Out: struct{}{}, Status: 200, handle: a.reportGuards},
 		{Method: "GET", Path: "/api/v1/inventory/running", Summary: "Images that run, and whether they may", Action: identity.ActReadEvidence,
-			Query: []Param{{"cluster", "by whose grants it is read too"}, {"state", "allowed, denied, drifted or unknown"}},
+			Query: []Param{{"cluster", "by whose grants it is read too"}, {"state", "allowed, denied, drifted or unknown"}, {"limit", "at most 10000, which is the default"}},
 			Out:   client.List[client.RunningImage]{}, Status: 200, handle: a.runningImages},
+		{Method: "GET", Path: "/api/v1/inventory/running/summary", Summary: "How many images run in each cluster, by whether they may", Action: identity.ActReadEvidence,
+			Out: client.List[client.RunningTally]{}, Status: 200, handle: a.runningSummary},
 	}
 }
 
@@ -81,14 +84,39 @@ func (a *API) runningImages(w http.ResponseWriter, r *http.Request) {
 			err = fault.Newf(fault.Invalid, "state %.40q: want allowed, denied, drifted or unknown", state)
 		}
 	}
+	most := maxRunning
+	if text := q.Get("limit"); text != "" && err == nil {
+		if most, err = strconv.Atoi(text); err != nil || most < 1 || most > maxRunning {
+			err = fault.Newf(fault.Invalid, "limit %.20q: want a number from 1 to %d", text, maxRunning)
+		}
+	}
 	out := client.List[client.RunningImage]{Items: []client.RunningImage{}}
 	if err == nil {
 		err = a.o.DB.View(r.Context(), func(tx *store.Tx) error {
-			list, err := admission.ListRunning(r.Context(), tx, q.Get("cluster"), state, maxRunning)
+			list, err := admission.ListRunning(r.Context(), tx, q.Get("cluster"), state, most)
 			for _, x := range list {
 				out.Items = append(out.Items, client.RunningImage{
 					Cluster: x.Cluster, Namespace: x.Namespace, Image: x.Image, Digest: string(x.Digest), State: string(x.State), Reason: x.Reason, Decision: x.Decision, Since: x.Since.UTC().Format(time.RFC3339),
 				})
+			}
+			return err
+		})
+	}
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	WriteJSON(w, http.StatusOK, out)
+}
+
+func (a *API) runningSummary(w http.ResponseWriter, r *http.Request) {
+	out := client.List[client.RunningTally]{Items: []client.RunningTally{}}
+	err := a.allow(r, identity.ActReadEvidence, identity.ResourceEvidence, "")
+	if err == nil {
+		err = a.o.DB.View(r.Context(), func(tx *store.Tx) error {
+			list, err := admission.TallyRunning(r.Context(), tx)
+			for _, t := range list {
+				out.Items = append(out.Items, client.RunningTally(t))
 			}
 			return err
 		})

@@ -33,6 +33,22 @@ type RunningImage struct {
 	Since     string `json:"since"` // RFC 3339
 }
 
+// RunningTally counts the images that run in a cluster by whether they may: GET
+// /api/v1/inventory/running/summary.
+type RunningTally struct {
+	Cluster string `json:"cluster"`
+	Allowed int    `json:"allowed"`
+	Denied  int    `json:"denied"`
+	Drifted int    `json:"drifted"`
+	Unknown int    `json:"unknown"`
+}
+
+// RunningSummary counts what runs, by cluster.
+func (c *Client) RunningSummary(ctx context.Context) (*List[RunningTally], error) {
+	var out List[RunningTally]
+	return &out, c.call(ctx, http.MethodGet, "/api/v1/inventory/running/summary", nil, nil, &out)
+}
+
 // ReportGuards says what guards a cluster.
 func (c *Client) ReportGuards(ctx context.Context, r GuardReport) error {
 	return c.call(ctx, http.MethodPost, "/api/v1/inventory/guards", nil, r, nil)

@@ -2,6 +2,7 @@ package ui
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,7 +23,7 @@ func overview(c *visit) (*Page, error) {
 			p.Stats = append(p.Stats, list[i].stat())
 		}
 	}
-	running, runErr := c.running()
+	running, runErr := c.runs()
 	p.Stats = append(p.Stats, c.runningStats(running, runErr)...)
 	p.Stats = append(p.Stats, c.riskStat(), c.feedStat(), c.owedStat(), c.ticketStat())
 	risk := c.riskTable("", 10)
@@ -31,51 +32,37 @@ func overview(c *visit) (*Page, error) {
 	return p, nil
 }
 
-func (c *visit) running() ([]client.RunningImage, error) {
-	var list client.List[client.RunningImage]
-	err := c.get(&list, "inventory/running")
+// runs counts what runs by what is known of it, by cluster.
+func (c *visit) runs() ([]client.RunningTally, error) {
+	var list client.List[client.RunningTally]
+	err := c.get(&list, "inventory/running/summary")
 	return list.Items, err
 }
 
-// tally counts what runs by what is known of it.
-type tally struct{ allowed, denied, drifted, unknown int }
+func imagesOf(t *client.RunningTally) int { return t.Allowed + t.Denied + t.Drifted + t.Unknown }
 
-func (t *tally) add(state string) {
-	switch state {
-	case "allowed":
-		t.allowed++
-	case "denied":
-		t.denied++
-	case "drifted":
-		t.drifted++
-	default:
-		t.unknown++
-	}
-}
-
-func (t *tally) all() int { return t.allowed + t.denied + t.drifted + t.unknown }
-
-func (c *visit) runningStats(list []client.RunningImage, err error) []Stat {
+func (c *visit) runningStats(list []client.RunningTally, err error) []Stat {
 	if err != nil {
 		return []Stat{{Name: "Running images that may", Value: unknown(err.Error()), Of: clip(err.Error(), 120)}}
 	}
-	var t tally
+	var t client.RunningTally
 	for _, r := range list {
-		t.add(r.State)
+		t.Allowed, t.Denied, t.Drifted, t.Unknown = t.Allowed+r.Allowed, t.Denied+r.Denied, t.Drifted+r.Drifted, t.Unknown+r.Unknown
 	}
-	may := Stat{Name: "Running images that may", Value: share(float64(t.allowed), float64(t.all())), URL: local("oncall"), Of: fmt.Sprintf("%d of %d running images", t.allowed, t.all())}
+	all := imagesOf(&t)
+	may := Stat{Name: "Running images that may", Value: share(float64(t.Allowed), float64(all)), URL: local("oncall"), Of: fmt.Sprintf("%d of %d running images", t.Allowed, all)}
 	switch {
-	case t.all() == 0:
+	case all == 0:
 		may.Of = "no cluster reports what runs"
-	case t.denied+t.drifted > 0:
-		may.State = mark(Bad, fmt.Sprintf("%d may not", t.denied+t.drifted))
-	case t.unknown > 0:
-		may.State = mark(Unknown, fmt.Sprintf("%d not known", t.unknown))
+	case t.Denied+t.Drifted > 0:
+		may.State = mark(Bad, fmt.Sprintf("%d may not", t.Denied+t.Drifted))
+	case t.Unknown > 0:
+		may.State = mark(Unknown, fmt.Sprintf("%d not known", t.Unknown))
 	default:
 		may.State = mark(Good, "all may")
 	}
-	if t.unknown > 0 {
-		may.Of += fmt.Sprintf("; %d not known", t.unknown)
+	if t.Unknown > 0 {
+		may.Of += fmt.Sprintf("; %d not known", t.Unknown)
 	}
 	return []Stat{may}
 }
@@ -189,22 +176,11 @@ func (c *visit) ticketStat() Stat {
 	return s
 }
 
-func (c *visit) byCluster(list []client.RunningImage, err error) Section {
+func (c *visit) byCluster(list []client.RunningTally, err error) Section {
 	out := Section{ID: "running", Title: "What runs, by cluster", More: Link{"Workloads", local("workloads")}, Table: &Table{Columns: columns("Cluster", "May#", "May not#", "Drifted#", "Not known#", "Images#"), Empty: "No cluster reports what runs, so that nothing is known of it: docs/clusters.md."}}
 	if err != nil {
 		out.Problem = err.Error()
 		return out
-	}
-	by := map[string]*tally{}
-	var names []string
-	for _, r := range list {
-		t := by[r.Cluster]
-		if t == nil {
-			t = &tally{}
-			by[r.Cluster] = t
-			names = append(names, r.Cluster)
-		}
-		t.add(r.State)
 	}
 	flag := func(n int, m Mark) Cell {
 		cell := count(n)
@@ -213,9 +189,9 @@ func (c *visit) byCluster(list []client.RunningImage, err error) Section {
 		}
 		return cell
 	}
-	for _, n := range names {
-		t := by[n]
-		out.Table.Rows = append(out.Table.Rows, []Cell{link(n, local("workloads", "cluster", n)), count(t.allowed), flag(t.denied, Bad), flag(t.drifted, Bad), flag(t.unknown, Unknown), count(t.all())})
+	for i := range list {
+		t := &list[i]
+		out.Table.Rows = append(out.Table.Rows, []Cell{link(t.Cluster, local("workloads", "cluster", t.Cluster)), count(t.Allowed), flag(t.Denied, Bad), flag(t.Drifted, Bad), flag(t.Unknown, Unknown), count(imagesOf(t))})
 	}
 	return out
 }
@@ -249,8 +225,7 @@ func onCall(c *visit) (*Page, error) {
 	} else {
 		active.Table = alertTable(list)
 	}
-	running, err := c.running()
-	p.Sections = append(p.Sections, active, c.failing(running, err), c.held())
+	p.Sections = append(p.Sections, active, c.failing(), c.held())
 	if c.may(identity.ActReadAudit) {
 		p.Sections = append(p.Sections, c.unauthorized(), c.recent("denied", "Refused, the last", "artifact.denied", "admission.denied", "login.failed"), c.recent("keys", "Keys and signatures", "signer.unlogged", "signer.first_seen", "key.rotated", "key.expiring", "store.tampered", "upstream.mismatch"))
 	} else {
@@ -260,24 +235,29 @@ func onCall(c *visit) (*Page, error) {
 	return p, nil
 }
 
-// failing lists what runs and may not.
-func (c *visit) failing(list []client.RunningImage, err error) Section {
+// failing lists what runs and may not, and then what is not known to.
+func (c *visit) failing() Section {
+	const most = 100
 	out := Section{ID: "failing", Title: "Runs, and may not", Table: &Table{Columns: columns("Cluster", "Namespace", "Image", "State", "Because", "Since", "Artifact"), Empty: "Nothing that runs is known to be denied."}}
+	tallies, err := c.runs()
+	var all []client.RunningImage
+	for _, state := range []string{"denied", "drifted", "unknown"} {
+		var list client.List[client.RunningImage]
+		if err == nil && len(all) < most {
+			err = c.get(&list, "inventory/running", "state", state, "limit", strconv.Itoa(most-len(all)))
+			all = append(all, list.Items...)
+		}
+	}
 	if err != nil {
 		out.Problem = err.Error()
 		return out
 	}
-	missing := 0
-	for _, r := range list {
-		if r.State == "allowed" {
-			continue
-		}
-		if r.State == "unknown" {
-			missing++
-		}
-		if len(out.Table.Rows) >= 100 {
-			continue
-		}
+	missing, failing := 0, 0
+	for i := range tallies {
+		missing += tallies[i].Unknown
+		failing += imagesOf(&tallies[i]) - tallies[i].Allowed
+	}
+	for _, r := range all {
 		state := mark(Bad, r.State)
 		if r.State == "unknown" {
 			state.Mark = Unknown
@@ -294,6 +274,9 @@ func (c *visit) failing(list []client.RunningImage, err error) Section {
 	}
 	if missing > 0 {
 		out.Note = fmt.Sprintf("Of %d it is not known whether they may.", missing)
+	}
+	if n := failing - len(all); n > 0 {
+		out.Note = strings.TrimSpace(fmt.Sprintf("%s %d more are not shown: assay cluster running has them.", out.Note, n))
 	}
 	return out
 }

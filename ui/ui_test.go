@@ -76,6 +76,7 @@ var answers = []struct {
 	{`vulnerabilities/.*`, func() any { return &client.List[client.AffectedSubject]{} }},
 	{`inventory/workloads`, func() any { return &client.List[client.Workload]{} }},
 	{`inventory/clusters`, func() any { return &client.List[client.ReportingCluster]{} }},
+	{`inventory/running/summary`, func() any { return &client.List[client.RunningTally]{} }},
 	{`inventory/running`, func() any { return &client.List[client.RunningImage]{} }},
 	{`inventory/services`, func() any { return &client.List[client.Service]{} }},
 	{`inventory/services/.*`, func() any { return &client.Service{} }},
