@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"strings"
 
 	"assay/artifact"
 	"assay/inventory"
@@ -34,10 +35,14 @@ func storedDigests(ctx context.Context, tx *store.Tx, digest artifact.Digest) (m
 	}
 	// Only what a bill of materials describes is asked for: signatures and other
 	// carriers are no artifacts of a service.
-	if err := pairs(ctx, tx, func(d, repository string) {
-		x := at(d)
-		x.Places = append(x.Places, inventory.Place{Repository: repository})
-	}, `SELECT m.digest, m.repository FROM registry_manifest m WHERE m.digest IN (SELECT subject FROM finding_scan)`+where+` ORDER BY m.repository`, args...); err != nil {
+	// A row for each repository and not for each digest: a large site has a hundred
+	// thousand of these.
+	if err := pairs(ctx, tx, func(repository, digests string) {
+		for d := range strings.SplitSeq(digests, ",") {
+			x := at(d)
+			x.Places = append(x.Places, inventory.Place{Repository: repository})
+		}
+	}, `SELECT m.repository, string_agg(m.digest, ',') FROM registry_manifest m WHERE m.digest IN (SELECT subject FROM finding_scan)`+where+` GROUP BY m.repository ORDER BY m.repository`, args...); err != nil {
 		return nil, err
 	}
 	if digest != "" {

@@ -65,6 +65,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 		work["revoked"] = s.every(revocationsPoll, s.renewRevocations)
 		work["redecide"] = s.redecide
 		work["tickets"] = s.tickets.Run
+		work["risk"] = s.risk.Run
 		work["inventory"] = s.atOnceAndEvery(inventoryPoll, s.reassign)
 		work["stir"] = s.stir
 		work["backfill"] = s.backfill

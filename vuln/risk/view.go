@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -18,6 +19,7 @@ const (
 	keptTimes = 20
 	keptMost  = time.Minute
 	mostKept  = 64 // services whose lists are kept
+	lookedAt  = 15 * time.Minute
 	// MostListed bounds how many artifacts a list names.
 	MostListed = 1000
 )
@@ -33,6 +35,7 @@ type views struct {
 // view is what is known of all artifacts, or of a service's, at an instant.
 type view struct {
 	at       time.Time
+	looked   atomic.Int64  // when somebody asked for it, Unix nanoseconds
 	life     time.Duration // 0: it is not kept
 	answer   *Answer       // without upgrades, at most MostListed artifacts
 	services map[string]*Answer
@@ -52,11 +55,13 @@ func (s *Scorer) look(ctx context.Context, service string) (*view, error) {
 	if v == nil || v.life == 0 {
 		return s.view(ctx, service)
 	}
-	age := s.o.DB.Now().Sub(v.at)
+	now := s.o.DB.Now()
+	v.looked.Store(now.UnixNano())
+	age := now.Sub(v.at)
 	if age >= 0 && age < v.life {
 		return v, nil
 	}
-	made := s.views.flight.DoChan(service, func() (any, error) { return s.view(context.WithoutCancel(ctx), service) })
+	made := s.renew(ctx, service)
 	if age >= 0 && age < 2*v.life {
 		return v, nil
 	}
@@ -69,6 +74,46 @@ func (s *Scorer) look(ctx context.Context, service string) (*view, error) {
 		}
 		return r.Val.(*view), nil //nolint:forcetypeassert // the function above gives no other
 	}
+}
+
+// renew has a view made, once for all who ask meanwhile.
+func (s *Scorer) renew(ctx context.Context, service string) <-chan singleflight.Result {
+	return s.views.flight.DoChan(service, func() (any, error) { return s.view(context.WithoutCancel(ctx), service) })
+}
+
+// Run keeps the lists young that are kept and were looked at lately, and makes the
+// one of all artifacts at the start, so that nobody waits for it.
+func (s *Scorer) Run(ctx context.Context) error {
+	_, _ = s.look(ctx, "") // who asks is told the error
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		for _, service := range s.old() {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-s.renew(ctx, service):
+			}
+		}
+	}
+}
+
+// old gives the services whose lists are no longer young and that somebody looks at.
+func (s *Scorer) old() (names []string) {
+	now := s.o.DB.Now()
+	s.views.mu.Lock()
+	defer s.views.mu.Unlock()
+	for name, v := range s.views.kept {
+		if now.Sub(v.at) >= v.life && now.Sub(time.Unix(0, v.looked.Load())) < lookedAt {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // view reads all that is open, and keeps what it makes of it where that took long.
@@ -84,6 +129,7 @@ func (s *Scorer) view(ctx context.Context, service string) (*view, error) {
 	}
 	v := &view{at: began, answer: m.answer(MostListed), services: m.services(s.o.Inventory.Catalogue()), components: m.components}
 	v.answer.At = began
+	v.looked.Store(began.UnixNano())
 	if took := s.o.DB.Now().Sub(began); took > s.views.quick {
 		v.life = min(keptTimes*took, keptMost)
 	}
@@ -93,7 +139,9 @@ func (s *Scorer) view(ctx context.Context, service string) (*view, error) {
 		delete(s.views.kept, service)
 		return v, nil
 	}
-	if _, is := s.views.kept[service]; !is && len(s.views.kept) >= mostKept {
+	if old := s.views.kept[service]; old != nil {
+		v.looked.Store(old.looked.Load())
+	} else if len(s.views.kept) >= mostKept {
 		clear(s.views.kept)
 	}
 	s.views.kept[service] = v
