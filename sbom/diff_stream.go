@@ -43,6 +43,7 @@ func DiffFiles(before, after io.ReadSeeker, lim Limits) (Difference, error) {
 type packageKey struct {
 	name, rest [16]byte
 	ref        [8]byte
+	published  bool
 }
 
 func hashOf(parts ...string) (out [32]byte) {
@@ -71,7 +72,7 @@ func readKeys(in io.ReadSeeker, lim Limits) (*keyedDocument, error) {
 		all := append(slices.Clone(c.Licenses), c.Concluded...)
 		sort.Strings(all)
 		name, rest, ref := hashOf(packageName(&c)), hashOf(append([]string{c.Version}, slices.Compact(all)...)...), hashOf(c.Ref)
-		d.keys = append(d.keys, packageKey{name: [16]byte(name[:16]), rest: [16]byte(rest[:16]), ref: [8]byte(ref[:8])})
+		d.keys = append(d.keys, packageKey{name: [16]byte(name[:16]), rest: [16]byte(rest[:16]), ref: [8]byte(ref[:8]), published: c.published()})
 		return nil
 	}}}
 	r, err := s.start()
@@ -89,7 +90,7 @@ func readKeys(in io.ReadSeeker, lim Limits) (*keyedDocument, error) {
 		h := hashOf(ref)
 		roots[[8]byte(h[:8])] = true
 	}
-	d.keys = slices.DeleteFunc(d.keys, func(k packageKey) bool { return roots[k.ref] })
+	d.keys = slices.DeleteFunc(d.keys, func(k packageKey) bool { return roots[k.ref] && (len(s.head.Roots) < 2 || !k.published) })
 	slices.SortFunc(d.keys, func(x, y packageKey) int {
 		return cmp.Or(bytes.Compare(x.name[:], y.name[:]), bytes.Compare(x.rest[:], y.rest[:]))
 	})
@@ -104,7 +105,7 @@ func (d *keyedDocument) versions(of map[[16]byte]bool) (map[string]map[string]ma
 		defer func() { d.refs = nil }()
 	}
 	err := d.components(func(c *Component) error {
-		if !c.IsPackage() || slices.Contains(d.head.Roots, c.Ref) {
+		if !c.IsPackage() || slices.Contains(d.head.Roots, c.Ref) && d.head.stands(c) {
 			return nil
 		}
 		if name := hashOf(packageName(c)); of[[16]byte(name[:16])] {

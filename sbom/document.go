@@ -109,10 +109,24 @@ func (c *Component) FullName() string {
 	}
 }
 
+// stands says of what a document describes whether it stands for what the document
+// is about, and is no part of it. A document that describes several packages lists
+// them, as some writers do with all that they found: what is published is a part then.
+func (h *Header) stands(c *Component) bool { return len(h.Roots) < 2 || !c.published() }
+
+// published says whether the package URL is of a kind that somebody publishes.
+func (c *Component) published() bool {
+	switch c.PURL.Type {
+	case "", "generic", "oci", "docker":
+		return false
+	}
+	return true
+}
+
 // IsPackage says whether this is software that somebody publishes, rather than a
 // file, an image or a data set.
 func (c *Component) IsPackage() bool {
-	if c.PURL.Type != "" && c.PURL.Type != "generic" && c.PURL.Type != "oci" && c.PURL.Type != "docker" {
+	if c.published() {
 		return true
 	}
 	switch c.Type {
@@ -192,7 +206,7 @@ func (d *Document) Component(ref string) *Component {
 func (d *Document) Packages() []Component {
 	out := make([]Component, 0, len(d.Components))
 	for _, c := range d.Components {
-		if c.IsPackage() && !slices.Contains(d.Roots, c.Ref) {
+		if c.IsPackage() && !(slices.Contains(d.Roots, c.Ref) && d.stands(&c)) {
 			out = append(out, c)
 		}
 	}

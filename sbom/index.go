@@ -183,6 +183,8 @@ type occurrence struct {
 	direct  int64
 	via     int64
 	seen    bool
+
+	published bool // what is described is a part, where several are: see [Header.stands]
 }
 
 // indexing is the reading of one document.
@@ -214,7 +216,7 @@ func (in *indexing) component(ctx context.Context) func(Component) error {
 			if was := in.comps[id]; was != nil {
 				was.license = bothLicenses(was.license, license)
 			} else {
-				in.comps[id] = &occurrence{direct: -1, license: license}
+				in.comps[id] = &occurrence{direct: -1, license: license, published: c.published()}
 				pkg, version := c.PURL.Package().String(), firstText(c.PURL.Version, c.Version)
 				in.components = append(in.components, []any{id, key, pkg, listedName(&c), version, c.Type, c.SourceName, c.SourceVersion})
 			}
@@ -296,7 +298,11 @@ func (in *indexing) resolve(roots []string) {
 		visited[r] = true
 		queue = append(queue, step{r, 0})
 		rooted = rooted || len(on[r]) > 0
-		delete(in.comps, in.refs[r]) // what is described is no dependency of itself
+		if o := in.comps[in.refs[r]]; o != nil && o.published && len(roots) > 1 {
+			o.direct, o.seen = 1, true
+		} else {
+			delete(in.comps, in.refs[r]) // what is described is no dependency of itself
+		}
 	}
 	if !rooted {
 		return

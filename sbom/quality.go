@@ -61,6 +61,9 @@ func Judge(d *Document) Quality {
 	return t.judge(d.Header)
 }
 
+// isPublished is, beside those of the aspects, the bit of what somebody publishes.
+const isPublished = 1 << 7
+
 // tally counts, as components pass, what a score is made of.
 type tally struct {
 	packages, edges int
@@ -81,6 +84,9 @@ func (t *tally) component(c *Component) {
 	}
 	t.packages++
 	bits := uint8(0)
+	if c.published() {
+		bits = isPublished
+	}
 	defer func() { t.bits[maphash.String(t.seed, c.Ref)] = bits }()
 	for i, a := range aspects {
 		if a.has(c) {
@@ -98,7 +104,7 @@ func (t *tally) judge(head Header) Quality {
 			break
 		}
 		h := maphash.String(t.seed, r)
-		if bits, is := t.bits[h]; is {
+		if bits, is := t.bits[h]; is && (len(head.Roots) < 2 || bits&isPublished == 0) {
 			delete(t.bits, h)
 			t.packages--
 			for i := range aspects {

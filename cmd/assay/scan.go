@@ -247,13 +247,10 @@ func (a *app) judged(ctx context.Context, f *gateFlags, d *sbom.Document) (*clie
 	direct := d.Direct()
 	q := client.ScanRequest{Incomplete: d.Missing()}
 	for _, c := range d.Packages() {
-		if slices.Contains(d.Roots, c.Ref) {
-			continue // what is described is no part of itself
-		}
 		one := client.ScanComponent{PURL: c.Keyed().String(), Name: c.FullName(), Version: c.Version, SourceName: c.SourceName, SourceVersion: c.SourceVersion, Direct: "unknown"}
 		if direct != nil {
 			one.Direct = "transitive"
-			if direct[c.Ref] {
+			if direct[c.Ref] || slices.Contains(d.Roots, c.Ref) {
 				one.Direct = "direct"
 			}
 		}

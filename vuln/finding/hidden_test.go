@@ -130,3 +130,37 @@ func TestThreat_Vuln_RatedLowByAnother(t *testing.T) {
 		}
 	})
 }
+
+// A document that describes all that it lists hides none of it: what stands for the
+// whole is left out where it is one thing, or nothing that is published.
+func TestThreat_SBOM_AllAreRoots(t *testing.T) {
+	doc := `{"spdxVersion":"SPDX-2.3","dataLicense":"CC0-1.0","SPDXID":"SPDXRef-DOCUMENT","name":"x","documentNamespace":"https://example.com/x","creationInfo":{"created":"2024-01-01T00:00:00Z","creators":["Tool: x"]},
+		"packages":[{"SPDXID":"SPDXRef-a","name":"image","downloadLocation":"NOASSERTION","externalRefs":[{"referenceCategory":"PACKAGE-MANAGER","referenceType":"purl","referenceLocator":"pkg:oci/image@sha256:aa"}]},
+		{"SPDXID":"SPDXRef-b","name":"left-pad","versionInfo":"1.0.0","downloadLocation":"NOASSERTION","externalRefs":[{"referenceCategory":"PACKAGE-MANAGER","referenceType":"purl","referenceLocator":"pkg:npm/left-pad@1.0.0"}]},
+		{"SPDXID":"SPDXRef-c","name":"right-pad","versionInfo":"1.0.0","downloadLocation":"NOASSERTION","externalRefs":[{"referenceCategory":"PACKAGE-MANAGER","referenceType":"purl","referenceLocator":"pkg:npm/right-pad@1.0.0"}]}],
+		"relationships":[{"spdxElementId":"SPDXRef-DOCUMENT","relationshipType":"DESCRIBES","relatedSpdxElement":"SPDXRef-a"},{"spdxElementId":"SPDXRef-DOCUMENT","relationshipType":"DESCRIBES","relatedSpdxElement":"SPDXRef-b"}]}`
+	d, err := sbom.Parse([]byte(doc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(d.Packages()); n != 2 {
+		t.Errorf("%d packages to be scanned, want 2", n)
+	}
+	if q := sbom.Judge(d); q.Packages() != 2 {
+		t.Errorf("%d packages are judged, want 2", q.Packages())
+	}
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		s := open(t, db)
+		s.bring("osv", "npm", advisory("GHSA-1", "npm", "left-pad", "2.0.0", ""))
+		ix, _, err := s.boms.Index(t.Context(), sbom.Source{Attestation: "att_1", Subject: subject(1), Identity: "me"}, strings.NewReader(doc))
+		if err == nil {
+			err = s.m.Scan(t.Context(), ix.ID)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.findings(1); ix.Packages != 2 || len(got) != 1 || !strings.Contains(got[0], "left-pad@1.0.0 affected fixed=2.0.0 direct") {
+			t.Errorf("%d packages, found %q", ix.Packages, got)
+		}
+	})
+}
