@@ -129,6 +129,13 @@ func (s *Store) clear(ctx context.Context, id int64) error {
 	return nil
 }
 
+// Refuse takes a document out of force that was read, and turns out to be none that
+// can be relied on.
+func (s *Store) Refuse(ctx context.Context, id int64, why error) error {
+	_, err := s.refuse(ctx, id, why)
+	return err
+}
+
 func (s *Store) refuse(ctx context.Context, id int64, why error) (ix Indexed, err error) {
 	if err := s.clear(ctx, id); err != nil {
 		return ix, err

@@ -371,6 +371,6 @@ func writeAnnotations(w io.Writer, target string, got *client.Findings) {
 		if i.Fixed != "" {
 			mend = "mended by " + i.Fixed
 		}
-		fmt.Fprintf(w, "::%s title=%s::%s\n", kind, escape(strings.NewReplacer(":", "%3A", ",", "%2C").Replace(line(i.Name))), escape(line(fmt.Sprintf("%s: %s %s (%s), %s. %s", target, i.Component, i.Status, i.Severity, mend, i.Summary))))
+		fmt.Fprintf(w, "::%s title=%s::%s\n", kind, strings.NewReplacer(":", "%3A", ",", "%2C").Replace(escape(line(i.Name))), escape(line(fmt.Sprintf("%s: %s %s (%s), %s. %s", target, i.Component, i.Status, i.Severity, mend, i.Summary))))
 	}
 }

@@ -1,6 +1,7 @@
 package finding_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"assay/internal/clock"
+	"assay/internal/fault"
 	"assay/sbom"
 	"assay/store"
 	"assay/store/storetest"
@@ -161,6 +163,45 @@ func TestThreat_SBOM_AllAreRoots(t *testing.T) {
 		}
 		if got := s.findings(1); ix.Packages != 2 || len(got) != 1 || !strings.Contains(got[0], "left-pad@1.0.0 affected fixed=2.0.0 direct") {
 			t.Errorf("%d packages, found %q", ix.Packages, got)
+		}
+	})
+}
+
+// A document that names more versions of packages with flaws than any artifact has is
+// refused, and counts for nothing; what is only asked about likewise. Many findings of
+// one artifact are told in time that grows with them, and not with their square.
+func TestThreat_SBOM_EveryVersion(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		defer finding.SetMaxMatches(12_000)()
+		s := open(t, db)
+		var records []string
+		for i := range 20 {
+			records = append(records, advisory(fmt.Sprintf("GHSA-%d", i), "npm", "left-pad", "99.0.0", ""))
+		}
+		s.bring("osv", "npm", records...)
+		purls := func(n int) (all []string) {
+			for i := range n {
+				all = append(all, fmt.Sprintf("pkg:npm/left-pad@1.0.%d", i))
+			}
+			return all
+		}
+		s.document(1, purls(700)...)
+		if _, st, err := s.m.OfSubject(t.Context(), subject(1), time.Hour); err != nil || st.SBOM || st.Components != 0 {
+			t.Errorf("14,000 matches: %+v, %v; want no bill of materials", st, err)
+		}
+		if ix, err := s.boms.Documents(t.Context(), subject(1)); err != nil || len(ix) != 1 || !strings.Contains(ix[0].Problem, "no artifact holds that") {
+			t.Errorf("%+v, %v", ix, err)
+		}
+		var asked []finding.Component
+		for _, p := range purls(700) {
+			asked = append(asked, finding.Component{PURL: p})
+		}
+		if _, _, err := finding.Judge(t.Context(), s.feeds, &exploit.Book{}, asked, nil, clock.System(), time.Hour); !errors.Is(err, fault.TooLarge) {
+			t.Errorf("asked about: %v", err)
+		}
+		s.document(2, purls(500)...)
+		if all, st, err := s.m.OfSubject(t.Context(), subject(2), time.Hour); err != nil || len(all) != 10_000 || !st.Scanned {
+			t.Errorf("%d findings, %v", len(all), err)
 		}
 	})
 }

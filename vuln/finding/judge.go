@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"assay/artifact"
+	"assay/internal/fault"
 	"assay/vuln"
 	"assay/vuln/exploit"
 	"assay/vuln/feed"
@@ -36,7 +37,7 @@ func Judge(ctx context.Context, feeds *feed.Store, book *exploit.Book, component
 	known := flaws{feeds: feeds, book: book, known: map[string]*flaw{}, memo: feeds.Memo(sources)}
 	cover := coverage{feeds: feeds, sources: sources, memo: known.memo}
 	records := map[vuln.Package][]feed.Record{}
-	seen := map[string]bool{}
+	seen, total := map[string]bool{}, 0
 	for _, c := range components {
 		p, err := artifact.ParsePURL(c.PURL)
 		key := first(p.Component().String(), "name:"+c.Name+"@"+c.Version)
@@ -67,7 +68,7 @@ func Judge(ctx context.Context, feeds *feed.Store, book *exploit.Book, component
 			}
 			continue
 		}
-		var matches []match
+		var matches merged
 		for _, cand := range candidates {
 			if err := st.feeds(ctx, &cover, cand.Ecosystem, now, maxAge); err != nil {
 				return nil, st, err
@@ -80,22 +81,21 @@ func Judge(ctx context.Context, feeds *feed.Store, book *exploit.Book, component
 				records[cand.Package] = found
 			}
 			for _, r := range found {
-				matches = merge(matches, judge(r, cand)...)
+				matches.add(judge(r, cand)...)
 			}
 		}
+		if total += len(matches.list); total > maxMatches {
+			return nil, st, fault.Newf(fault.TooLarge, "advisories are about these components more than %d times: ask about fewer", maxMatches)
+		}
 		var mine []Finding // of this component
-		for _, m := range matches {
+		places := map[[2]string]int{}
+		for _, m := range matches.list {
 			f, err := known.of(ctx, m.advisory)
 			if err != nil {
 				return nil, st, err
 			}
-			mine = join(mine, row{component: key, version: c.Version, feed: m.feed, advisory: m.advisory, status: int64(m.Status), fixed: m.Fixed, reason: m.Reason, direct: -1, seen: now}, f)
-			at := &mine[len(mine)-1]
-			for i := range mine {
-				if mine[i].Name == f.name && mine[i].Component == key {
-					at = &mine[i]
-				}
-			}
+			mine = join(mine, places, row{component: key, version: c.Version, feed: m.feed, advisory: m.advisory, status: int64(m.Status), fixed: m.Fixed, reason: m.Reason, direct: -1, seen: now}, f)
+			at := &mine[places[[2]string{f.name, key}]]
 			at.Direct, at.Via = first(c.Direct, "unknown"), c.Via
 		}
 		all = append(all, mine...)

@@ -13,6 +13,7 @@ import (
 	"assay/artifact"
 	"assay/event"
 	"assay/internal/fault"
+	"assay/sbom"
 	"assay/store"
 	"assay/store/lane"
 	"assay/telemetry"
@@ -118,6 +119,12 @@ type newComponent struct {
 	state                     int64
 }
 
+// maxMatches is how often advisories may be about what one document brings: some
+// hundred times what the largest images have. A document of a few megabytes could name
+// every version of a package with thousands of flaws; it is refused, and so nobody's
+// bill of materials.
+var maxMatches = 200_000
+
 // Scan looks up what a document holds that was never looked up before, and puts
 // the document into the index. A document that was scanned already is left as it
 // is.
@@ -141,16 +148,20 @@ func (m *Matcher) scan(ctx context.Context, document int64, w *work) (err error)
 	}
 	span.Text(telemetry.ManifestDigest, subject)
 	span.Int(telemetry.Items, int64(len(fresh)))
-	matches := map[int64][]match{}
 	took.fresh = len(fresh)
-	for i := range fresh {
-		c := &fresh[i]
-		if matches[c.id], err = m.lookUp(ctx, c, &took.advisories); err != nil {
-			return err
-		}
-	}
+	found := 0
 	for len(fresh) > 0 {
 		n := min(len(fresh), 500)
+		matches := map[int64][]match{}
+		for i := range fresh[:n] {
+			c := &fresh[i]
+			if matches[c.id], err = m.lookUp(ctx, c, &took.advisories); err != nil {
+				return err
+			}
+			if found += len(matches[c.id]); found > maxMatches {
+				return sbom.NewStore(m.db, sbom.Limits{}).Refuse(ctx, document, fault.Newf(fault.TooLarge, "advisories are about its components more than %d times: no artifact holds that", maxMatches))
+			}
+		}
 		if err := m.enter(ctx, fresh[:n], matches); err != nil {
 			return err
 		}
@@ -229,7 +240,7 @@ func (m *Matcher) lookUp(ctx context.Context, c *newComponent, looked *int) ([]m
 		}
 		return nil, nil
 	}
-	var out []match
+	var out merged
 	for _, cand := range c.candidates {
 		records, err := m.feeds.ByPackage(ctx, cand.Package)
 		if err != nil {
@@ -237,10 +248,10 @@ func (m *Matcher) lookUp(ctx context.Context, c *newComponent, looked *int) ([]m
 		}
 		*looked += len(records)
 		for _, r := range records {
-			out = merge(out, judge(r, cand)...)
+			out.add(judge(r, cand)...)
 		}
 	}
-	return out, nil
+	return out.list, nil
 }
 
 // judge says what one record says about a candidate.
@@ -258,18 +269,27 @@ func judge(r feed.Record, c vuln.Candidate) (out []match) {
 	return out
 }
 
-// merge keeps one match of each advisory: affected goes before unknown.
-func merge(all []match, more ...match) []match {
+// merged are matches, one of each advisory: affected goes before unknown.
+type merged struct {
+	list []match
+	at   map[[2]string]int
+}
+
+func (m *merged) add(more ...match) {
 	for _, n := range more {
-		i := slices.IndexFunc(all, func(o match) bool { return o.advisory == n.advisory && o.feed == n.feed })
+		key := [2]string{n.advisory, n.feed}
+		i, is := m.at[key]
 		switch {
-		case i < 0:
-			all = append(all, n)
-		case all[i].Status == vuln.Unknown && n.Status == vuln.IsAffected:
-			all[i] = n
+		case !is:
+			if m.at == nil {
+				m.at = map[[2]string]int{}
+			}
+			m.at[key] = len(m.list)
+			m.list = append(m.list, n)
+		case m.list[i].Status == vuln.Unknown && n.Status == vuln.IsAffected:
+			m.list[i] = n
 		}
 	}
-	return all
 }
 
 func feedKey(name, ecosystem string) string { return name + "/" + ecosystem }

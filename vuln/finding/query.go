@@ -98,12 +98,13 @@ func (m *Matcher) OfSubject(ctx context.Context, subject artifact.Digest, maxAge
 	now := m.db.Now()
 	st.lists(book, now, maxAge)
 	told := flaws{feeds: m.feeds, book: book, known: map[string]*flaw{}}
+	places := map[[2]string]int{}
 	for _, r := range rows {
 		f, err := told.of(ctx, r.advisory)
 		if err != nil {
 			return nil, st, err
 		}
-		all = join(all, r, f)
+		all = join(all, places, r, f)
 	}
 	sortFindings(all)
 	return all, st, nil
@@ -357,13 +358,15 @@ func first(a, b string) string {
 }
 
 // join adds a row to the findings: to the one of the same flaw and component,
-// where there is one.
-func join(all []Finding, r row, f *flaw) []Finding {
-	i := slices.IndexFunc(all, func(o Finding) bool { return o.Name == f.name && o.Component == r.component })
-	if i < 0 {
+// where there is one. places is where each stands, by both their names.
+func join(all []Finding, places map[[2]string]int, r row, f *flaw) []Finding {
+	key := [2]string{f.name, r.component}
+	i, is := places[key]
+	if !is {
 		all = append(all, Finding{Name: f.name, Component: r.component, Version: r.version, Status: vuln.Status(r.status).String(), Reason: r.reason, Fixed: r.fixed, Direct: directness(r.direct), Via: r.via,
 			FirstSeen: r.seen, Severity: f.severity, Score: f.score, Summary: f.summary, Malicious: f.malicious, KEV: f.kev, EPSS: f.epss, Names: f.names})
 		i = len(all) - 1
+		places[key] = i
 	}
 	at := &all[i]
 	if s := (Source{r.feed, r.advisory}); !slices.Contains(at.Records, s) {

@@ -60,12 +60,13 @@ func (m *Matcher) Then(ctx context.Context, subject artifact.Digest, at time.Tim
 		return nil, st, err
 	}
 	told := flaws{feeds: m.feeds, book: book, known: map[string]*flaw{}}
+	places := map[[2]string]int{}
 	for _, r := range rows {
 		f, err := told.of(ctx, r.advisory)
 		if err != nil {
 			return nil, st, err
 		}
-		all = join(all, r, f)
+		all = join(all, places, r, f)
 	}
 	sortFindings(all)
 	return all, st, nil
