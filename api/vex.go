@@ -213,10 +213,21 @@ func (a *API) triage(w http.ResponseWriter, r *http.Request) {
 func (a *API) withdrawVEX(w http.ResponseWriter, r *http.Request) {
 	err := a.allow(r, identity.ActApprove, identity.ResourceConfig, "")
 	var e *vex.Entry
+	st, who, reason, status := a.o.Vulnerabilities.Statements, identity.FromContext(r.Context()), r.URL.Query().Get("reason"), http.StatusOK
 	if err == nil {
-		e, err = a.o.Vulnerabilities.Statements.Withdraw(r.Context(), r.PathValue("id"), identity.FromContext(r.Context()).Actor(), r.URL.Query().Get("reason"))
+		e, err = st.Get(r.Context(), r.PathValue("id"))
 	}
-	a.answer(w, r, http.StatusOK, e, err)
+	switch {
+	case err != nil:
+	case st.NeedsSecondToWithdraw(e):
+		var p *vex.Proposal
+		if p, err = st.ProposeWithdraw(r.Context(), e, who.Actor(), who.Person, reason); err == nil {
+			e, status = proposed(p), http.StatusAccepted
+		}
+	default:
+		e, err = st.Withdraw(r.Context(), e.ID, who.Actor(), reason)
+	}
+	a.answer(w, r, status, e, err)
 }
 
 // stateVEX has the site state something, or only propose it where two persons are
@@ -231,7 +242,12 @@ func (a *API) stateVEX(r *http.Request, q vex.Request) (*vex.Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &vex.Entry{ID: p.ID, Source: p.Source, Author: p.Author, Actor: p.Actor, Reason: p.Reason, Statements: p.Statements, Created: p.Created, Until: p.Until, Proposed: true}, nil
+	return proposed(p), nil
+}
+
+// proposed is a proposal in the form of what it will be.
+func proposed(p *vex.Proposal) *vex.Entry {
+	return &vex.Entry{ID: p.ID, Source: p.Source, Author: p.Author, Actor: p.Actor, Reason: p.Reason, Statements: p.Statements, Created: p.Created, Until: p.Until, Proposed: true}
 }
 
 // stated is the status of an answer: what is only proposed is not created yet.

@@ -18,12 +18,16 @@ func proposalTable(w io.Writer, all []vex.Proposal) {
 		if p.Outcome != "" {
 			outcome = p.Outcome + " by " + p.DecidedBy
 		}
+		what := ""
+		if p.Withdraws != "" {
+			what = "taking back: "
+		}
 		for i, s := range p.Statements {
 			if i == 20 {
 				fmt.Fprintf(w, "\tand %d more\n", len(p.Statements)-i)
 				break
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", line(p.ID[:min(len(p.ID), 17)]), line(s.Vulnerabilities[0]), line(string(s.Status)), line(strings.Join(s.Products, " ")), line(p.Actor), stamp(p.Created), line(p.Reason), line(outcome))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", line(p.ID[:min(len(p.ID), 17)]), line(s.Vulnerabilities[0]), line(what+string(s.Status)), line(strings.Join(s.Products, " ")), line(p.Actor), stamp(p.Created), line(p.Reason), line(outcome))
 		}
 	}
 	if len(all) == 0 {

@@ -53,8 +53,9 @@ type Proposal struct {
 	Until      time.Time   `json:"until,omitzero"`
 	Decided    time.Time   `json:"decided,omitzero"`
 	DecidedBy  string      `json:"decided_by,omitempty"`
-	Outcome    string      `json:"outcome,omitempty"` // approved, refused; absent: it waits
-	Entry      string      `json:"entry,omitempty"`   // vex_... that it became
+	Outcome    string      `json:"outcome,omitempty"`   // approved, refused; absent: it waits
+	Entry      string      `json:"entry,omitempty"`     // vex_... that it became
+	Withdraws  string      `json:"withdraws,omitempty"` // vex_... that is to be taken back; its statements stand here
 
 	person string
 }
@@ -65,12 +66,32 @@ func (s *Store) NeedsSecond(statements []Statement) bool {
 	return s.o.SecondPerson && slices.ContainsFunc(statements, func(st Statement) bool { return st.Status == NotAffected || st.Status == Fixed })
 }
 
+// NeedsSecondToWithdraw says whether a document is taken back by two persons only:
+// they are wanted, and it says of flaws that they count, so that what was said before
+// would count again.
+func (s *Store) NeedsSecondToWithdraw(e *Entry) bool {
+	return s.o.SecondPerson && e.InForce(s.o.DB.Now()) && slices.ContainsFunc(e.Statements, func(st Statement) bool { return st.Status == Affected || st.Status == Investigating })
+}
+
+// ProposeWithdraw has the end of a document wait for another person.
+func (s *Store) ProposeWithdraw(ctx context.Context, e *Entry, actor, person, reason string) (*Proposal, error) {
+	return s.propose(ctx, Request{Source: withdrawal, Author: e.Author, Statements: e.Statements, Actor: actor, Person: person, Reason: reason}, e.ID)
+}
+
+// withdrawal is the source of a proposal to take a document back.
+const withdrawal = "withdraw"
+
 // errNoPerson: machines, and identities of the local issuer, are no persons.
 var errNoPerson = fault.Newf(fault.Denied, "two persons are wanted here (vuln.second_person), and your sign-in names none: machines and identities of the local issuer do not count; sign in with an issuer that verifies your address")
 
 // Propose has statements wait for another person. The same, by whomever, is proposed
 // once.
 func (s *Store) Propose(ctx context.Context, q Request) (*Proposal, error) {
+	return s.propose(ctx, q, "")
+}
+
+// propose is Propose; withdraws is the document that is to be taken back.
+func (s *Store) propose(ctx context.Context, q Request, withdraws string) (*Proposal, error) {
 	if q.Person == "" {
 		return nil, errNoPerson
 	}
@@ -81,7 +102,7 @@ func (s *Store) Propose(ctx context.Context, q Request) (*Proposal, error) {
 	if !q.Until.IsZero() {
 		until = q.Until.UTC().Format(time.DateOnly)
 	}
-	content, err := strictjson.Canonical(map[string]any{"source": q.Source, "author": q.Author, "statements": q.Statements, "until": until})
+	content, err := strictjson.Canonical(map[string]any{"source": q.Source, "author": q.Author, "statements": q.Statements, "until": until, "withdraws": withdraws})
 	if err != nil {
 		return nil, err
 	}
@@ -98,13 +119,13 @@ func (s *Store) Propose(ctx context.Context, q Request) (*Proposal, error) {
 		}
 		now := tx.Now()
 		id := "vexp_" + strings.TrimPrefix(string(artifact.SHA256Of([]byte(sum+now.UTC().Format(time.RFC3339Nano)+q.Actor))), "sha256:")
-		p = &Proposal{ID: id, Source: q.Source, Author: excerpt.Line(q.Author, 200, '?'), Actor: q.Actor, Reason: excerpt.Text(q.Reason, 1000), Statements: q.Statements, Created: now, Until: q.Until, person: q.Person}
+		p = &Proposal{ID: id, Source: q.Source, Author: excerpt.Line(q.Author, 200, '?'), Actor: q.Actor, Reason: excerpt.Text(q.Reason, 1000), Statements: q.Statements, Created: now, Until: q.Until, Withdraws: withdraws, person: q.Person}
 		until := int64(0)
 		if !q.Until.IsZero() {
 			until = store.Micros(q.Until)
 		}
-		if _, err := tx.Exec(ctx, `INSERT INTO vex_proposal (id, content, source, author, actor, person, reason, statements, created, until, decided, decided_by, outcome, entry) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '', '', '')`,
-			id, sum, p.Source, p.Author, p.Actor, p.person, p.Reason, string(text), store.Micros(now), until); err != nil {
+		if _, err := tx.Exec(ctx, `INSERT INTO vex_proposal (id, content, source, author, actor, person, reason, statements, created, until, decided, decided_by, outcome, entry) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '', '', ?)`,
+			id, sum, p.Source, p.Author, p.Actor, p.person, p.Reason, string(text), store.Micros(now), until, withdraws); err != nil {
 			return err
 		}
 		return event.Append(ctx, tx, event.Event{Kind: event.VEXProposed, Actor: q.Actor, TraceID: event.TraceFrom(ctx), Body: map[string]any{
@@ -126,6 +147,9 @@ func (s *Store) Approve(ctx context.Context, id, actor, person string) (*Entry, 
 	case s.o.DB.Now().After(p.Created.Add(proposalAge)):
 		return nil, fault.Newf(fault.Invalid, "it was proposed more than %d days ago: propose it again", int(proposalAge.Hours()/24))
 	}
+	if p.Source == withdrawal {
+		return s.withdraw(ctx, p.Withdraws, p.Actor+", approved by "+actor, p.Reason, func(tx *store.Tx) error { return decide(ctx, tx, id, actor, "approved", p.Withdraws) })
+	}
 	return s.put(ctx, Request{Source: p.Source, Author: p.Author, Statements: p.Statements, Actor: p.Actor, Reason: p.Reason, Until: p.Until}, actor, func(tx *store.Tx, entry string) error {
 		return decide(ctx, tx, id, actor, "approved", entry)
 	})
@@ -141,7 +165,10 @@ func (s *Store) Refuse(ctx context.Context, id, actor, reason string) (*Proposal
 	}
 	var p *Proposal
 	err := s.o.DB.Update(ctx, func(tx *store.Tx) (err error) {
-		if err := decide(ctx, tx, id, actor, "refused", ""); err != nil {
+		if p, err = findProposal(ctx, tx, id); err != nil {
+			return err
+		}
+		if err := decide(ctx, tx, id, actor, "refused", p.Withdraws); err != nil {
 			return err
 		}
 		if p, err = findProposal(ctx, tx, id); err != nil {
@@ -219,6 +246,9 @@ func scanProposal(row func(...any) error) (*Proposal, error) {
 	}
 	if decided != 0 {
 		p.Decided = store.Time(decided)
+	}
+	if p.Source == withdrawal {
+		p.Withdraws, p.Entry = p.Entry, ""
 	}
 	return &p, nil
 }

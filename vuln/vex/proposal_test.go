@@ -101,10 +101,42 @@ func TestThreat_Policy_SecondPerson(t *testing.T) {
 		if _, err := s.Approve(t.Context(), late.ID, "bob@x", "bob"); !errors.Is(err, fault.Invalid) {
 			t.Errorf("approved after 31 days: %v", err)
 		}
+		// What says that a flaw counts is taken back by two, or what was said before
+		// would count again.
+		counts, err := s.State(t.Context(), ask(Affected, "ann"))
+		if err != nil || stated() != Affected {
+			t.Fatalf("stated: %v, %s", err, stated())
+		}
+		if _, err := s.Withdraw(t.Context(), counts.ID, "ann@x", "not so bad"); !errors.Is(err, fault.Denied) {
+			t.Errorf("taken back by one person: %v", err)
+		}
+		if _, err := s.ProposeWithdraw(t.Context(), counts, "robot", "", "not so bad"); !errors.Is(err, fault.Denied) {
+			t.Errorf("its end is proposed by nobody: %v", err)
+		}
+		no, err := s.ProposeWithdraw(t.Context(), counts, "ann@x", "ann", "not so bad")
+		if err != nil || no.Withdraws != counts.ID || no.Entry != "" {
+			t.Fatalf("%+v, %v", no, err)
+		}
+		if p, err := s.Refuse(t.Context(), no.ID, "bob@x", "it is"); err != nil || p.Outcome != "refused" || p.Withdraws != counts.ID || stated() != Affected {
+			t.Errorf("its end is refused: %+v, %v", p, err)
+		}
+		end, err := s.ProposeWithdraw(t.Context(), counts, "ann@x", "ann", "not so bad")
+		if err != nil || end.ID == no.ID || stated() != Affected {
+			t.Fatalf("proposed again: %v, %s", err, stated())
+		}
+		if _, err := s.Approve(t.Context(), end.ID, "ann@y", "ann"); !errors.Is(err, fault.Denied) {
+			t.Errorf("approved by herself: %v", err)
+		}
+		if e, err := s.Approve(t.Context(), end.ID, "bob@x", "bob"); err != nil || e.ID != counts.ID || e.WithdrawnBy != "ann@x, approved by bob@x" || stated() != NotAffected {
+			t.Errorf("%+v, %v, %s", e, err, stated())
+		}
+		if e, err := s.Withdraw(t.Context(), e.ID, "ann@x", "a mistake"); err != nil || e.WithdrawnBy != "ann@x" || stated() == NotAffected {
+			t.Errorf("what takes a finding away ends by one person: %v, %s", err, stated())
+		}
 		if all, err := s.Proposals(t.Context(), "", 10, false); err != nil || len(all) != 0 {
 			t.Errorf("%d wait, %v", len(all), err)
 		}
-		if all, err := s.Proposals(t.Context(), "", 10, true); err != nil || len(all) != 3 {
+		if all, err := s.Proposals(t.Context(), "", 10, true); err != nil || len(all) != 5 {
 			t.Errorf("%d on record, %v", len(all), err)
 		}
 	})

@@ -204,15 +204,28 @@ func (s *Store) put(ctx context.Context, q Request, approvedBy string, also func
 	return e, nil
 }
 
-// Withdraw takes a document back; it stays on record.
+// Withdraw takes a document back; it stays on record. Where two persons are wanted for
+// it it is fault.Denied: see [Store.ProposeWithdraw].
 func (s *Store) Withdraw(ctx context.Context, id, actor, reason string) (*Entry, error) {
-	if _, err := s.Get(ctx, id); err != nil {
+	e, err := s.Get(ctx, id)
+	if err != nil {
 		return nil, err
 	}
+	if s.NeedsSecondToWithdraw(e) {
+		return nil, fault.Newf(fault.Denied, "two persons are wanted to take back what says that a flaw counts (vuln.second_person): it is proposed, and another approves")
+	}
+	return s.withdraw(ctx, id, actor, reason, func(*store.Tx) error { return nil })
+}
+
+// withdraw takes a document back, and does what belongs to it in the same transaction.
+func (s *Store) withdraw(ctx context.Context, id, actor, reason string, also func(tx *store.Tx) error) (*Entry, error) {
 	if n := len(strings.TrimSpace(reason)); n < 3 || n > 1000 {
 		return nil, fault.Newf(fault.Invalid, "reason: want 3 to 1,000 bytes")
 	}
 	err := s.o.DB.Update(ctx, func(tx *store.Tx) error {
+		if err := also(tx); err != nil {
+			return err
+		}
 		now := store.Micros(tx.Now())
 		n, err := tx.Exec(ctx, `UPDATE vex_document SET withdrawn = ?, withdrawn_by = ?, withdrawn_reason = ?, changed = ? WHERE id = ? AND withdrawn = 0`, now, actor, excerpt.Text(reason, 1000), now, id)
 		if err != nil {
