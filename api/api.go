@@ -17,6 +17,7 @@ import (
 
 	"assay/alert"
 	"assay/artifact"
+	"assay/builder/buildlog"
 	"assay/builder/runner/baseline"
 	"assay/client"
 	"assay/config"
@@ -61,6 +62,8 @@ type Options struct {
 	Holds       *retention.Holds
 	Retention   *retention.Keeper
 	Webhooks    *webhook.Sender
+	BuildLogs   *buildlog.Store
+	Links       []config.Link // to other systems
 	Forges      *forge.Recorder
 	Credentials *credential.Store
 	Engine      *verify.Engine
@@ -111,7 +114,7 @@ type API struct {
 // New makes the API.
 func New(o Options) *API {
 	a := &API{o: o, mux: http.NewServeMux(), replays: make(chan struct{}, 1)}
-	a.routes = slices.Concat(a.table(), a.accessRoutes(), a.auditRoutes(), a.trustRoutes(), a.bundleRoutes(), a.watchRoutes())
+	a.routes = slices.Concat(a.table(), a.accessRoutes(), a.auditRoutes(), a.trustRoutes(), a.bundleRoutes(), a.watchRoutes(), a.buildLogRoutes())
 	methods := map[string][]string{}
 	for _, r := range a.routes {
 		a.mux.HandleFunc(r.Method+" "+r.Path, a.strictQuery(r))

@@ -164,6 +164,14 @@ func (s *site) fill(st client.Status) {
 	s.ids["/api/v1/vulnerabilities/{id}/artifacts"] = "GHSA-jfh8-c2jp-5v3q/artifacts"
 	s.ids["/api/v1/advisories/{id}"] = "GHSA-jfh8-c2jp-5v3q"
 	s.ids["/api/v1/keys/{role}/rotate"] = "audit/rotate"
+	for _, build := range []string{"bld_read", "bld_deleted"} {
+		l, err := s.admin.UploadBuildLog(ctx, client.BuildLogUpload{Build: build, Repository: "team/app", Artifacts: []artifact.Digest{s.digest}}, []byte("compiled\n"))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.ids["/api/v1/build-logs"], s.ids["/api/v1/build-logs/{id}"] = s.ids["/api/v1/build-logs/{id}"], l.ID
+		s.ids["/api/v1/build-logs/{id}/lines"] = l.ID + "/lines"
+	}
 	var stated []vex.Entry
 	for range 2 {
 		var e vex.Entry
@@ -240,6 +248,12 @@ func (s *site) request(method, path string) (query string, header map[string]str
 			[]byte("--xx\r\nContent-Disposition: form-data; name=\"projectName\"\r\n\r\nteam/app\r\n--xx\r\nContent-Disposition: form-data; name=\"bom\"; filename=\"bom.json\"\r\n\r\n" + uploadDoc + "\r\n--xx--\r\n")
 	case "GET /api/v1/sboms", "GET /api/v1/components/added":
 		return "?digest=" + string(s.digest), nil, nil
+	case "POST /api/v1/build-logs":
+		return "?build=bld_1&repository=team/app&digests=" + string(s.digest), map[string]string{"Content-Type": "text/plain"}, []byte("compiled\n")
+	case "GET /api/v1/build-log-lines":
+		return "?text=compiled", nil, nil
+	case "DELETE /api/v1/build-logs":
+		return "?reason=a+test&log=" + s.ids["/api/v1/build-logs"], nil, nil
 	case "GET /api/v1/components":
 		return "?name=openssl", nil, nil
 	case "POST /api/v1/evidence":
@@ -381,6 +395,8 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"get /api/v1/registry/blocks": "operator", "get /api/v1/registry/pulls": "auditor",
 		"get /api/v1/runners": "viewer", "post /api/v1/runners/heartbeat": "signer", "get /api/v1/runners/builds": "viewer", "get /api/v1/runners/builds/{id}": "viewer",
 		"get /api/v1/runners/anomalies": "viewer", "post /api/v1/runners/accept": "approver",
+		"post /api/v1/build-logs": "signer", "get /api/v1/build-logs": "viewer", "get /api/v1/build-logs/{id}": "viewer", "delete /api/v1/build-logs": "operator",
+		"get /api/v1/build-logs/{id}/lines": "viewer", "get /api/v1/build-log-lines": "viewer", "get /api/v1/links": "viewer",
 		"get /api/v1/supply/scans": "viewer", "post /api/v1/supply/scans": "signer", "get /api/v1/supply/scans/{id}": "viewer", "get /api/v1/supply/scans/{id}/inventory": "viewer", "post /api/v1/supply/accept": "approver",
 		"post /api/v1/trust/roots": "admin", "delete /api/v1/trust/roots/{name}": "admin", "post /api/v1/trust/delegations": "admin",
 		"get /api/v1/slo/indicators": "viewer", "get /api/v1/slo/series": "viewer", "get /api/v1/slo/items": "viewer", "get /api/v1/slo/status": "viewer",

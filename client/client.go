@@ -22,6 +22,7 @@ import (
 	"unicode"
 
 	"assay/internal/fault"
+	"assay/telemetry"
 )
 
 // UserAgent names this client to servers.
@@ -165,6 +166,7 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 		return fault.Wrap(fault.Invalid, err)
 	}
 	req.Header.Set("User-Agent", UserAgent)
+	telemetry.Inject(ctx, req.Header, true)
 	if in != nil {
 		req.Header.Set("Content-Type", contentType)
 	}

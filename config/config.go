@@ -52,6 +52,7 @@ type Config struct {
 	Vuln      Vuln      `yaml:"vuln"`
 	Inventory Inventory `yaml:"inventory"`
 	Admission Admission `yaml:"admission"`
+	BuildLogs BuildLogs `yaml:"build_logs"`
 	Telemetry Telemetry `yaml:"telemetry"`
 	Log       Log       `yaml:"log"`
 }
@@ -288,6 +289,7 @@ func Default() Config {
 		Tlog:       Tlog{WitnessWait: 2 * time.Second, WitnessOutage: "degrade"},
 		Verify:     Verify{MaxValidity: 24 * time.Hour},
 		Runner:     Runner{TrustedRefs: []string{"refs/heads/main", "refs/heads/master", "refs/heads/release/**", "refs/tags/**"}},
+		BuildLogs:  BuildLogs{Max: 64 << 20, Keep: 90 * 24 * time.Hour},
 		Telemetry:  Telemetry{Protocol: "http/protobuf", Sample: 1, Interval: time.Minute},
 		Log:        Log{Level: "info", Format: "json"},
 	}
@@ -489,6 +491,9 @@ func (c *Config) Validate() error {
 		}
 	}
 	if err := c.Vuln.validate(); err != nil {
+		return err
+	}
+	if err := c.BuildLogs.validate(); err != nil {
 		return err
 	}
 	if err := c.Telemetry.validate(); err != nil {

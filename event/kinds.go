@@ -45,6 +45,8 @@ const (
 	AttestationRejected Kind = "attestation.rejected"
 	BuildFailed         Kind = "build.failed"
 	BuildStarted        Kind = "build.started"
+	BuildLogStored      Kind = "buildlog.stored"
+	BuildLogDeleted     Kind = "buildlog.deleted"
 	BuildFinished       Kind = "build.finished"
 	EvidenceMissing     Kind = "evidence.missing"
 	EvidenceCompleted   Kind = "evidence.completed"
@@ -254,6 +256,12 @@ func table() []KindInfo {
 			{"source", "where it came from"}, {"repository", "where it was pushed"}, {"code", "short reason"}, {"reason", "why"}}},
 		{BuildFailed, Domain, "A build failed; what it left is not attested as good. The event's digest is the SHA-256 of the build's id.", []Field{
 			{"id", "record, att_..."}, {"identity", "signer's subject"}, {"issuer", "signer's issuer"}, {"key", "signer's key, in place of both"}}},
+		{BuildLogStored, Audit, "The first lines of a build's log were taken in; their uploader's word, signed by nobody.", []Field{
+			{"log", "log_…"}, {"build", "the build's ID"}, {"repository", "whose log it is; may be empty"}, {"source", "upload or otlp"},
+		}},
+		{BuildLogDeleted, Audit, "A build's log was deleted, by a person or by its age.", []Field{
+			{"log", "log_…"}, {"build", "the build's ID"}, {"repository", "whose log it was"}, {"lines", "how many it had"}, {"reason", "why"},
+		}},
 		{BuildStarted, Audit, "A build began; what its contract expects is owed from its push on.", []Field{
 			{"build", "bld_..."}, {"repository", "that it will push to"}, {"workflow", "that its token names"}, {"contract", "name; absent: nothing is expected"}, {"version", "of the contract"}}},
 		{BuildFinished, Audit, "A build that had been told of is over.", []Field{

@@ -9,6 +9,7 @@ import (
 
 	"assay/artifact"
 	"assay/blob/sweep"
+	"assay/builder/buildlog"
 	"assay/config"
 	"assay/evidence"
 	"assay/registry/collect"
@@ -28,7 +29,7 @@ func (s *Server) openCollector() (err error) {
 	}
 	s.collector, err = collect.New(collect.Options{
 		DB: s.db, Blobs: s.blobs, Registry: s.registry, Every: c.Every, Grace: c.Grace, Rate: c.Rate,
-		Roots:  []collect.Root{evidence.Needs, transfer.Needs, s.legal.Needs},
+		Roots:  []collect.Root{evidence.Needs, transfer.Needs, s.legal.Needs, buildlog.Needs},
 		Forget: []func(context.Context, *store.Tx, []artifact.Digest) error{s.integrity.Forget, s.legal.Forget},
 		Clock:  s.clock, Logger: s.log, Registerer: s.reg,
 	})

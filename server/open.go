@@ -19,6 +19,7 @@ import (
 	"assay/authority/rotation"
 	"assay/blob"
 	"assay/blob/sweep"
+	"assay/builder/buildlog"
 	"assay/builder/runner/baseline"
 	"assay/config"
 	"assay/event"
@@ -91,6 +92,7 @@ type parts struct {
 	runners         *baseline.Store
 	ledger          *contract.Ledger
 	webhooks        *webhook.Sender
+	buildLogs       *buildlog.Store
 	forges          *forge.Recorder
 	engine          *verify.Engine
 	gate            *gate.Gate
@@ -120,7 +122,7 @@ func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, feed.Migrations, exploit.Migrations, upstream.Migrations, finding.Migrations, canary.Migrations, vex.Migrations, malware.Migrations, baseline.Migrations,
 		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, forge.Migrations, vouchMigrations, transfer.Migrations,
-		contract.Migrations, inventory.Migrations, admission.Migrations, supply.Migrations, ticket.Migrations, ui.Migrations, tier.Migrations, slo.Migrations, alert.Migrations,
+		contract.Migrations, inventory.Migrations, admission.Migrations, supply.Migrations, ticket.Migrations, ui.Migrations, buildlog.Migrations, tier.Migrations, slo.Migrations, alert.Migrations,
 	}
 }
 
@@ -395,6 +397,9 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 		return err
 	}
 	s.openHolds()
+	if err := s.openBuildLogs(); err != nil {
+		return err
+	}
 	s.registry, err = registry.New(registry.Options{
 		Gate: s.gate, Visibility: s.gate, Keeper: s.legal,
 		DB: s.db, Blobs: s.integrity.Store(), Access: s.access, Auth: registry.VerifierAuth{Verifier: s.verifier, Credentials: s.credentials},
@@ -435,7 +440,7 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 		Indicators: s.watch.slo, Alerts: s.watch.alerts,
 		Ledger: s.ledger, Supply: supply.NewStore(s.db),
 		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Vulnerabilities: s.vulnerabilities, Inventory: s.inventory, SiteServices: s.services, Admission: &admissionSite{s: s}, Integrity: s.integrity, Collector: s.collector, Holds: s.legal, Retention: s.retention, Runners: s.runners, Webhooks: s.webhooks, Forges: s.forges, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
-		Risk: s.risk, Tickets: s.tickets,
+		Risk: s.risk, Tickets: s.tickets, BuildLogs: s.buildLogs, Links: s.cfg.Telemetry.Links,
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve, Lies: lies,
 		Credentials: s.credentials, Desired: s.desired.Load, Placed: s.placed, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Foreign: foreignTrust{s}, Delegations: delegations{s}, Rotate: s.rotate, Clock: s.clock, Logger: s.log,

@@ -58,6 +58,7 @@ func (s *Server) routes() http.Handler {
 		below("tuf", "/tuf", s.tuf.Handler())
 		mount("api", "/api/v1/", s.api)
 		mount("ui", "/ui/", s.ui)
+		mount("api", "/v1/logs", http.HandlerFunc(s.api.ServeOTLP))
 		for _, provider := range []string{forge.GitHub, forge.GitLab, forge.Gitea} {
 			mount("forges", "/hooks/"+provider, s.forges.Hooks("/hooks/"))
 		}

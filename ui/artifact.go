@@ -64,7 +64,7 @@ func artifactPage(c *visit) (*Page, error) {
 	}
 	p.Sections = append(p.Sections, s.line(), s.facts())
 	p.Sections = append(p.Sections, s.trail()...)
-	p.Sections = append(p.Sections, s.evidenceTable(), s.provenanceFacts(), s.sbomTable(), s.componentSearch(), s.findingsTable(), s.runnerTable(), s.logTable(), s.history(), s.workloads())
+	p.Sections = append(p.Sections, s.evidenceTable(), s.provenanceFacts(), s.sbomTable(), s.componentSearch(), s.findingsTable(), s.runnerTable(), s.buildLogs(), s.logTable(), s.history(), s.workloads())
 	if c.may(identity.ActReadAudit) {
 		p.Sections = append(p.Sections, s.pulls(), s.events())
 	}
@@ -250,6 +250,7 @@ func (s *subject) facts() Section {
 	for _, p := range s.places[:min(len(s.places), 10)] {
 		f = append(f, Fact{"Lies in", Cell{Text: p.Repository, URL: artifactURL(s.digest, p.Repository), Sub: strings.Join(p.Tags[:min(len(p.Tags), 6)], ", ")}})
 	}
+	f = append(f, s.elsewhere()...)
 	out := Section{ID: "facts", Title: "What it is", Facts: f}
 	if s.statusErr != nil {
 		out.Problem = s.statusErr.Error()

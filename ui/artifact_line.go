@@ -110,7 +110,7 @@ func (s *subject) provenanceFacts() Section {
 		out.Facts = append(out.Facts, Fact{"Commit", Cell{Text: alg + ":" + d, Mono: true, Value: d}})
 	}
 	if p.InvocationID != "" && s.may(identity.ActReadEvidence) {
-		out.Facts = append(out.Facts, Fact{"Build and its logs", link("by this invocation", local("builds", "digest", string(s.digest)))})
+		out.Facts = append(out.Facts, Fact{"Build and its logs", link("by this invocation", local("build-logs", "build", p.InvocationID, "repository", s.repository))})
 	}
 	if len(p.ExternalParameters) > 0 {
 		if b, err := json.MarshalIndent(p.ExternalParameters, "", "  "); err == nil {

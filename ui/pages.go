@@ -30,6 +30,8 @@ func (u *UI) pages() map[string]page {
 		"services/{name}":             servicePage,
 		"builds":                      buildsPage,
 		"builds/{id}":                 buildPage,
+		"build-logs":                  buildLogsPage,
+		"build-logs/{id}":             buildLogPage,
 		"artifacts/{digest}/risk":     riskPage,
 		"evidence/{id}":               evidencePage,
 		"decisions/{id}":              decisionPage,

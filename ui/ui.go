@@ -19,6 +19,7 @@ import (
 	"path"
 	"strings"
 
+	"assay/config"
 	"assay/event"
 	"assay/identity"
 	"assay/internal/clock"
@@ -48,6 +49,7 @@ type Options struct {
 	// Checkpoint checks a head of the log by the log's pinned keys; nil: there are none.
 	Checkpoint func(signed []byte) (tlog.Checkpoint, error)
 	Policies   func() []Policy                          // in force
+	Links      []config.Link                            // to other systems
 	Watch      Watch                                    // nil: nothing is measured
 	OwnRoot    func() string                            // name of the site's own trusted root
 	Serving    func() bool                              // false: the server is stopping

@@ -84,6 +84,10 @@ var answers = []struct {
 	{`runners/builds/.*`, func() any { return &client.RunnerBuildDetail{} }},
 	{`runners/anomalies`, func() any { return &client.List[client.RunnerAnomaly]{} }},
 	{`runners`, func() any { return &client.List[client.RunnerHost]{} }},
+	{`build-logs`, func() any { return &client.List[client.BuildLog]{} }},
+	{`build-logs/[^/]*`, func() any { return &client.BuildLog{} }},
+	{`build-logs/[^/]*/lines`, func() any { return &client.List[client.BuildLogLine]{} }},
+	{`build-log-lines`, func() any { return &client.BuildLogFound{} }},
 	{`decisions`, func() any { return &client.List[verify.Decision]{} }},
 	{`decision-history`, func() any { return &client.List[verify.Past]{} }},
 	{`decisions/[^/]*`, func() any { return &verify.Decision{} }},
@@ -342,7 +346,7 @@ func (s *site) login(who string) (*http.Client, string) {
 // everyPage is an address of each page.
 var everyPage = []string{
 	"", "oncall", "slo", "slo/m1", "alerts", "alerts/alert-1", "artifacts", "artifacts/" + string(aDigest), "artifacts/" + string(aDigest) + "/risk", "registry", "registry/team/app",
-	"search?q=log4j-core+%3C+2.17", "search?q=team", "components?name=x", "vulnerabilities", "vulnerabilities/CVE-2021-44228", "workloads", "services", "services/shop", "builds", "builds/run_1",
+	"search?q=log4j-core+%3C+2.17", "search?q=team", "components?name=x", "vulnerabilities", "vulnerabilities/CVE-2021-44228", "workloads", "services", "services/shop", "builds", "builds/run_1", "build-logs", "build-logs?text=compiled", "build-logs/log_1",
 	"policies", "policies/release", "vex", "vex/vex_1", "decisions/dec_1", "trust", "audit", "inventory", "inventory/inv_1", "feeds", "feeds/osv/npm", "log", "log/3", "runbooks", "runbooks/gate",
 }
 

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"assay/artifact"
 	"assay/attestation/report"
 	"assay/sbom"
 
@@ -17,6 +18,7 @@ import (
 type attestInput struct {
 	predicate, report, kind string
 	name, url               string
+	log, build              string
 	configuration           []string
 }
 
@@ -45,6 +47,9 @@ A failed run is attested as failed: what that means is for a policy to say.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
+			if (in.log == "") != (in.build == "") {
+				return usagef("--build-log FILE and --build ID belong together")
+			}
 			uri, body, err := in.read(a)
 			if err != nil {
 				return err
@@ -69,7 +74,10 @@ A failed run is attested as failed: what that means is for a policy to say.`,
 			if err != nil {
 				return err
 			}
-			return s.keep(ctx, &f, t, b, uri)
+			if err := s.keep(ctx, &f, t, b, uri); err != nil || in.log == "" {
+				return err
+			}
+			return s.uploadFile(ctx, in.build, repositoryOf(t), []artifact.Digest{t.digest}, in.log)
 		},
 	}
 	f.register(cmd)
@@ -77,6 +85,8 @@ A failed run is attested as failed: what that means is for a policy to say.`,
 	fl.StringVar(&in.predicate, "predicate", "", "the predicate, a JSON file; - is standard input")
 	fl.StringVar(&in.report, "report", "", "a tool's report, of which the predicate is made; - is standard input")
 	fl.StringVar(&in.kind, "type", "", "the predicate's type, or the report's")
+	fl.StringVar(&in.log, "build-log", "", "also upload this file as the log of the build (assay build-log)")
+	fl.StringVar(&in.build, "build", "", "with --build-log: the build's ID, as its provenance names it")
 	fl.StringVar(&in.name, "name", "", "of a report: its suite or step, where there are several of one type")
 	fl.StringVar(&in.url, "url", "", "of a report: where the run can be seen")
 	fl.StringArrayVar(&in.configuration, "configuration", nil, "of a test report: a file that configured the run; can be repeated")

@@ -17,6 +17,7 @@ import (
 
 	"assay/builder/trace"
 	"assay/internal/fault"
+	"assay/telemetry"
 )
 
 const (
@@ -42,6 +43,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	defer stop()
 	// The first signal asks for an orderly end, the second one ends.
 	context.AfterFunc(ctx, stop)
+	ctx = telemetry.FromEnvironment(ctx, os.Getenv) // a pipeline's trace goes on at the server
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
 	root := newRoot(a)
 	root.SetArgs(args)

@@ -74,6 +74,7 @@ unmodified cosign, and ask with "assay verify".`,
 		a.runCommand(),
 		a.buildCommand(),
 		a.runnerCommand(),
+		a.buildLogCommand(),
 		a.rebuildCommand(),
 	)
 	add("artifact",

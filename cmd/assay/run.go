@@ -26,6 +26,7 @@ type runFlags struct {
 	builderID, step  string
 	without, caches  []string
 	heartbeat        time.Duration
+	log              bool
 	bundles          string
 	imageRef, fileTo artifact.Reference
 	cacheSpecs       []runner.CacheSpec
@@ -99,6 +100,7 @@ GitLab by id_tokens named SIGSTORE_ID_TOKEN, Kubernetes by projected tokens
 	fl.StringVar(&f.step, "step", "build", "the step's name in the link")
 	fl.StringSliceVar(&f.without, "without", nil, "leave out some of: "+strings.Join(optionalEvidence, ", "))
 	fl.DurationVar(&f.heartbeat, "heartbeat", time.Minute, "tell the server of this machine's health at this interval while it builds; 0: never")
+	fl.BoolVar(&f.log, "log", false, "send the build's output to the server, to be shown at the artifact; known secrets are taken out (assay build-log)")
 	fl.StringSliceVar(&f.caches, "cache", nil, "KEY=PATH of what outlives builds, for the evidence about the machine")
 	fl.StringVar(&f.bundles, "bundle-dir", "", "also write every Sigstore bundle to this folder")
 	complete(cmd, "without", optionalEvidence...)
@@ -173,6 +175,9 @@ func (a *app) run(ctx context.Context, f *runFlags) error {
 	if a.output != "table" {
 		report, f.build.Stdout = a.stdout, a.stderr
 	}
+	if err := w.capture(); err != nil {
+		return err
+	}
 	told := s.tellStarts(ctx, f.imageRef, f.fileTo)
 	end := w.beat(ctx)
 	w.run, err = builder.Build(ctx, f.build)
@@ -186,6 +191,7 @@ func (a *app) run(ctx context.Context, f *runFlags) error {
 	if err == nil {
 		err = w.attest(ctx)
 	}
+	w.uploadOutput(ctx)
 	told.finish(ctx, a, w.run.ID, err == nil && w.run.Failure == nil, w.imageAt, w.artifactAt)
 	if w.run.Failure != nil {
 		err = w.failed(ctx, err)

@@ -29,6 +29,7 @@ type wrapped struct {
 	signer  *client.Signing
 	run     *builder.Run
 	machine *runner.Evidence // nil: left out
+	log     *captured        // nil: none was asked for
 
 	images     []*target // what was pushed
 	imageAt    string
