@@ -75,6 +75,11 @@ func (s *Store) Sources(ctx context.Context) (all []Source, err error) {
 	return all, err
 }
 
+// SourcesIn is Sources within a transaction.
+func (s *Store) SourcesIn(ctx context.Context, tx *store.Tx) ([]Source, error) {
+	return sources(ctx, tx, `ORDER BY name, ecosystem`)
+}
+
 // Source is one feed; fault.NotFound when it was never imported.
 func (s *Store) Source(ctx context.Context, name, ecosystem string) (src Source, err error) {
 	err = s.db.View(ctx, func(tx *store.Tx) error {

@@ -119,6 +119,7 @@ func (f *Follower) work(ctx context.Context) {
 			_ = f.Matcher.db.Release(context.WithoutCancel(ctx), matchLease, holder) // it ends by itself
 		}
 	}()
+	again := false // there may be what an older matcher looked up
 	for turn := 0; ctx.Err() == nil; turn++ {
 		var err error
 		worked := false
@@ -126,8 +127,14 @@ func (f *Follower) work(ctx context.Context) {
 			was, before := held, epoch
 			if held, epoch, err = f.Matcher.db.Lease(ctx, matchLease, holder, matchTTL); held && (!was || epoch != before) {
 				f.Matcher.Forget()
+				again = true
 			}
 			renew = time.Now().Add(matchTTL / 3)
+		}
+		if err == nil && held && again {
+			// What an older matcher looked up, a page for each turn; other work goes on.
+			again, err = f.Matcher.Again(ctx)
+			again = again || err != nil
 		}
 		if err == nil && held {
 			worked, err = f.next(ctx, lane.Next(f.Lanes, turn, false))
@@ -135,7 +142,7 @@ func (f *Follower) work(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			f.Logger.ErrorContext(ctx, "matching failed and is tried again", "error", err)
 		}
-		if worked {
+		if worked || again && err == nil && held {
 			continue
 		}
 		select {

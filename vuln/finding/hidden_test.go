@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"assay/event"
 	"assay/internal/clock"
 	"assay/internal/fault"
 	"assay/sbom"
@@ -202,6 +203,72 @@ func TestThreat_SBOM_EveryVersion(t *testing.T) {
 		s.document(2, purls(500)...)
 		if all, st, err := s.m.OfSubject(t.Context(), subject(2), time.Hour); err != nil || len(all) != 10_000 || !st.Scanned {
 			t.Errorf("%d findings, %v", len(all), err)
+		}
+	})
+}
+
+// What an older matcher took for clean, a newer one looks up again: nobody has to
+// hand the bill of materials in a second time.
+func TestThreat_Vuln_OlderMatcher(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		s := open(t, db)
+		s.bring("osv", "npm", advisory("GHSA-1", "npm", "left-pad", "2.0.0", ""), advisory("GHSA-2", "npm", "right-pad", "2.0.0", ""))
+		s.document(1, "pkg:npm/left-pad@1.0.0", "pkg:npm/right-pad@1.0.0", "pkg:generic/thing@1")
+		want := s.findings(1)
+		if len(want) != 2 {
+			t.Fatalf("%q", want)
+		}
+		through := func(version string) (turns int) {
+			t.Helper()
+			for {
+				worked, err := s.m.AgainBy(t.Context(), version)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !worked {
+					return turns
+				}
+				if turns++; turns > 10 {
+					t.Fatal("it does not end")
+				}
+			}
+		}
+		if n := through("1"); n != 1 || len(s.told(event.FindingOpened)) != 0 {
+			t.Errorf("%d turns, %d told: nothing is new", n, len(s.told(event.FindingOpened)))
+		}
+		// As an older one left it: one clean that is not, one of which it knew nothing,
+		// and a match that is none.
+		if err := db.Update(t.Context(), func(tx *store.Tx) error {
+			for _, q := range []string{
+				`UPDATE finding_component SET version = '99.0.0' WHERE package = 'left-pad'`, `DELETE FROM finding_match WHERE advisory = 'GHSA-1'`,
+				`UPDATE finding_component SET ecosystem = '', package = '', version = '', state = 1 WHERE package = 'right-pad'`,
+				`UPDATE finding_match SET advisory = 'GHSA-3' WHERE advisory = 'GHSA-2'`,
+			} {
+				if _, err := tx.Exec(t.Context(), q); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		s.m.Forget()
+		if n := through("1"); n != 0 {
+			t.Errorf("the same matcher looks again, %d times", n)
+		}
+		through("2")
+		if d := cmp.Diff(want, s.findings(1)); d != "" {
+			t.Errorf("looked up again (-want +got): %s", d)
+		}
+		if opened, closed := s.told(event.FindingOpened), s.told(event.FindingResolved); len(opened) != 1 || len(closed) != 1 {
+			t.Errorf("%d opened and %d resolved are told, want one artifact each", len(opened), len(closed))
+		}
+		if _, st, err := s.m.OfSubject(t.Context(), subject(1), time.Hour); err != nil || st.Unmatched != 1 {
+			t.Errorf("%+v, %v", st, err)
+		}
+		s.bring("osv", "npm", advisory("GHSA-1", "npm", "left-pad", "2.0.0", ""), advisory("GHSA-2", "npm", "right-pad", "2.0.0", ""), advisory("GHSA-4", "npm", "left-pad", "3.0.0", ""))
+		if got := s.findings(1); len(got) != 3 {
+			t.Errorf("what came after: %q, want three", got)
 		}
 	})
 }

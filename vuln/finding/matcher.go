@@ -550,6 +550,8 @@ func (a *applying) tell(ctx context.Context) error {
 	return nil
 }
 
+func isMalicious(id string) bool { return strings.HasPrefix(id, "MAL-") }
+
 const (
 	actor = "system:vuln"
 	// maxNamed is how many advisories one event names; the others are counted.
@@ -585,7 +587,7 @@ func (a *applying) events(ctx context.Context, kind event.Kind, column string) (
 	}
 	for _, s := range slices.Sorted(maps.Keys(subjects)) {
 		list := slices.Sorted(slices.Values(subjects[s]))
-		malicious := slices.ContainsFunc(list, func(id string) bool { return strings.HasPrefix(id, "MAL-") })
+		malicious := slices.ContainsFunc(list, isMalicious)
 		out = append(out, event.Event{Kind: kind, Digest: artifact.Digest(s), Actor: actor, Body: map[string]any{
 			"feed": a.op.Name, "ecosystem": a.op.Ecosystem, "operation": a.op.ID, "advisories": list[:min(len(list), maxNamed)], "count": len(list), "malicious": malicious,
 		}})

@@ -16,6 +16,7 @@ import "assay/store"
 //     for), fresh components never seen before, and advisories looked at for them.
 //   - finding_pending: what is to be done, in order: documents and operations.
 //   - finding_cost: what matching an operation of a feed cost.
+//   - finding_matcher: which matcher looked all of it up.
 //   - finding_missed: matches that opened about components which had come out clean
 //     though the advisory was there, or published (cause). Scans since clean_from
 //     are those that missed it.
@@ -94,7 +95,7 @@ CREATE TABLE finding_missed (
 	PRIMARY KEY (component, advisory, feed, opened)
 );
 CREATE INDEX finding_missed_opened ON finding_missed (opened);
-CREATE INDEX finding_missed_operation ON finding_missed (operation);`}}
+CREATE INDEX finding_missed_operation ON finding_missed (operation);`, matchers}}
 
 // The states of a component.
 const (
