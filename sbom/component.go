@@ -63,7 +63,10 @@ func splitRPM(s string) (name, version string) {
 func distinct(in []string) []string {
 	var out []string
 	for _, s := range in {
-		if s = strings.TrimSpace(s); s == "" || len(s) > maxText || slices.Contains(out, s) || len(out) == maxList {
+		if len(out) == maxList {
+			break
+		}
+		if s = strings.TrimSpace(s); s == "" || len(s) > maxText || slices.Contains(out, s) {
 			continue
 		}
 		out = append(out, s)

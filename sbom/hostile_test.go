@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"assay/internal/fault"
 	"assay/internal/vectors"
@@ -176,6 +177,31 @@ func BenchmarkRead(b *testing.B) {
 	for b.Loop() {
 		if _, err := sbom.Parse(in); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// What is done with a licence grows with its length, and stops at what one can have.
+func TestThreat_SBOM_LicenseOfParentheses(t *testing.T) {
+	const n = 300_000
+	for name, text := range map[string]string{
+		"parentheses": strings.Repeat("(", n) + "MIT" + strings.Repeat(")", n),
+		"nested":      strings.Repeat("(MIT AND ", n/4) + "MIT" + strings.Repeat(")", n/4),
+		"a list":      "MIT" + strings.Repeat(" AND MIT", n),
+		"short":       strings.Repeat("(", 2000) + "MIT" + strings.Repeat(")", 2000),
+	} {
+		began := time.Now()
+		var list []string
+		for range 200 {
+			list = append(list, text)
+		}
+		c := sbom.Component{Licenses: list, Concluded: list}
+		c.Settle()
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("%s: %s", name, took)
+		}
+		if ids := sbom.LicenseIDs(text); ids != nil {
+			t.Errorf("%s: it is an expression of %d", name, len(ids))
 		}
 	}
 }

@@ -97,6 +97,9 @@ func (p *expression) id() bool {
 func licenses(in []string) []string {
 	var out []string
 	for _, text := range in {
+		if len(text) > maxText {
+			continue // nobody's licence, and not kept
+		}
 		for _, part := range splitAnd(text) {
 			if id := knownLicenses()[strings.ToLower(part)]; id != "" {
 				part = id
@@ -110,10 +113,18 @@ func licenses(in []string) []string {
 }
 
 // splitAnd parts a text at the ANDs that stand outside every parenthesis.
-func splitAnd(text string) []string {
-	text = trimmed(text)
-	for len(text) > 1 && text[0] == '(' && closes(text) == len(text)-1 {
+func splitAnd(text string) []string { return splitAndIn(trimmed(text), maxParens) }
+
+// maxParens is how deep parentheses are followed; what lies deeper stays as it is, and
+// is no expression that [LicenseIDs] knows.
+const maxParens = 64
+
+func splitAndIn(text string, deep int) []string {
+	for ; deep > 0 && len(text) > 1 && text[0] == '(' && closes(text) == len(text)-1; deep-- {
 		text = trimmed(text[1 : len(text)-1])
+	}
+	if deep == 0 {
+		return []string{text}
 	}
 	depth, start := 0, 0
 	var out []string
@@ -142,7 +153,7 @@ func splitAnd(text string) []string {
 	out = append(out, text[start:])
 	var parts []string
 	for _, part := range out {
-		parts = append(parts, splitAnd(part)...)
+		parts = append(parts, splitAndIn(trimmed(part), deep-1)...)
 	}
 	return parts
 }
