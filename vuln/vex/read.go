@@ -1,6 +1,7 @@
 package vex
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -108,9 +109,7 @@ func exact(names []string) []string {
 		p := purls[i]
 		_, err := artifact.ParseDigest(p.Version)
 		wide := digest && p.Type == "oci" && err != nil
-		for _, o := range purls {
-			wide = wide || p.Type != "" && p.Version == "" && o.Version != "" && o.Package().String() == p.Package().String()
-		}
+		wide = wide || p.Type != "" && p.Version == "" && slices.ContainsFunc(purls, func(o artifact.PURL) bool { return o.Version != "" && o.Package().String() == p.Package().String() })
 		if !wide {
 			out = append(out, n)
 		}
