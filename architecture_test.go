@@ -28,6 +28,7 @@ var floors = []string{
 	"config",
 	"alert",
 	"slo",
+	"policy/exception",
 	"verify",
 	"builder",
 	"vuln",

@@ -121,3 +121,11 @@ func until(about []string, names ...string) func(*event.Event, body) (found, boo
 		return found{about: key, cause: key, key: e.Cluster, summary: b.words(names...)}, true
 	}
 }
+
+// exceptionOf matches exceptions of a kind, until they end.
+func exceptionOf(kind string) func(*event.Event, body) (found, bool) {
+	return func(_ *event.Event, b body) (found, bool) {
+		id := b.text("id")
+		return found{about: id, cause: id, summary: b.words("id", "until", "reason", "requested_by", "decided_by")}, b.text("kind") == kind
+	}
+}

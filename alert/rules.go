@@ -74,6 +74,14 @@ var rules = []Rule{
 		match: func(_ *event.Event, b body) (found, bool) {
 			return found{about: b.text("subject"), summary: b.words("subject", "reason")}, true
 		}},
+	{ID: "break-glass-exception", Severity: Page, High: true, Title: "An artifact runs by break-glass",
+		Why:     "Two persons agreed that it may run whatever its checks say, until the exception ends.",
+		Command: "assay exception list --artifact {digest}", kinds: []event.Kind{event.ExceptionApproved}, resolves: []event.Kind{event.ExceptionWithdrawn, event.ExceptionExpired},
+		match: exceptionOf("break-glass")},
+	{ID: "exception-granted", Severity: Ticket, Title: "An artifact may run although checks fail",
+		Why:     "Two persons agreed on it, for a while. What failed is to be mended before it ends.",
+		Command: "assay exception list --artifact {digest}", kinds: []event.Kind{event.ExceptionApproved}, resolves: []event.Kind{event.ExceptionWithdrawn, event.ExceptionExpired},
+		match: exceptionOf("exception")},
 	{ID: "source-rewritten", Severity: Page, High: true, Title: "The history of a protected branch, or a tag, was rewritten",
 		Why:     "What was reviewed there is no longer what stands there.",
 		Command: "assay source compare", kinds: []event.Kind{event.SourceForcePushed, event.SourceTagMoved},

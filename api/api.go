@@ -31,6 +31,7 @@ import (
 	"assay/inventory"
 	"assay/inventory/supply"
 	"assay/policy"
+	"assay/policy/exception"
 	"assay/registry/collect"
 	"assay/registry/gate"
 	"assay/registry/integrity"
@@ -97,6 +98,7 @@ type Options struct {
 	Inventory       *inventory.Store
 	Admission       AdmissionSite
 	Risk            *risk.Scorer
+	Exceptions      *exception.Store
 	Tickets         *ticket.Book
 	Indicators      *slo.Store
 	Alerts          *alert.Store

@@ -72,7 +72,7 @@ func (a *API) table() []Route {
 	}, slices.Concat(
 		a.revocationRoutes(),
 		a.policyRoutes(),
-		a.vexRoutes(),
+		a.vexRoutes(), a.exceptionRoutes(),
 		a.sbomRoutes(),
 		a.bomRoutes(),
 		a.feedRoutes(),

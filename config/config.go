@@ -226,6 +226,14 @@ type Verify struct {
 	// Builders grant SLSA build levels: who signs provenance of which builder
 	// has which level. All other provenance has level 1, whatever it says.
 	Builders []policy.Builder `yaml:"builders"`
+	// Exceptions bound how long an exception may hold that two persons agree on.
+	Exceptions Exceptions `yaml:"exceptions"`
+}
+
+// Exceptions are the bounds of exceptions.
+type Exceptions struct {
+	MaxValidity        time.Duration `yaml:"max_validity"`
+	BreakGlassValidity time.Duration `yaml:"break_glass_validity"`
 }
 
 // Runner says how builds are compared with earlier ones of the same source.
@@ -287,7 +295,7 @@ func Default() Config {
 		Registry:   Registry{MaxUploads: 64, MaxManifest: 4 << 20, ExchangeLife: 15 * time.Minute},
 		Identity:   Identity{RobotMaxLife: 90 * 24 * time.Hour},
 		Tlog:       Tlog{WitnessWait: 2 * time.Second, WitnessOutage: "degrade"},
-		Verify:     Verify{MaxValidity: 24 * time.Hour},
+		Verify:     Verify{MaxValidity: 24 * time.Hour, Exceptions: Exceptions{MaxValidity: 30 * 24 * time.Hour, BreakGlassValidity: 8 * time.Hour}},
 		Runner:     Runner{TrustedRefs: []string{"refs/heads/main", "refs/heads/master", "refs/heads/release/**", "refs/tags/**"}},
 		BuildLogs:  BuildLogs{Max: 64 << 20, Keep: 90 * 24 * time.Hour},
 		Telemetry:  Telemetry{Protocol: "http/protobuf", Sample: 1, Interval: time.Minute},
@@ -512,6 +520,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Verify.MaxValidity <= 0 {
 		return fault.Newf(fault.Invalid, "verify.max_validity %s: want more than nothing", c.Verify.MaxValidity)
+	}
+	if x := c.Verify.Exceptions; x.MaxValidity <= 0 || x.BreakGlassValidity <= 0 || x.MaxValidity > 366*24*time.Hour || x.BreakGlassValidity > 7*24*time.Hour {
+		return fault.Newf(fault.Invalid, "verify.exceptions: want max_validity of at most a year, and break_glass_validity of at most a week")
 	}
 	return nil
 }

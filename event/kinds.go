@@ -73,6 +73,12 @@ const (
 	FindingOpened       Kind = "finding.opened"
 	VulnMissed          Kind = "vuln.missed"
 	VEXStated           Kind = "vex.stated"
+	ExceptionRequested  Kind = "exception.requested"
+	ExceptionApproved   Kind = "exception.approved"
+	ExceptionRejected   Kind = "exception.rejected"
+	ExceptionWithdrawn  Kind = "exception.withdrawn"
+	ExceptionExpired    Kind = "exception.expired"
+	ExceptionUsed       Kind = "exception.used"
 	VEXWithdrawn        Kind = "vex.withdrawn"
 	VEXProposed         Kind = "vex.proposed"
 	VEXRefused          Kind = "vex.refused"
@@ -343,6 +349,24 @@ func table() []KindInfo {
 			{"document", "its number"}, {"components", "how many"}, {"affected", "matches of component and advisory"}, {"unknown", "matches of which it cannot be told"},
 			{"unmatched", "components that no feed can know"}, {"tier", "that it had in the queue"}, {"new", "components never seen before, which alone were looked up"}, {"advisories", "looked at for them"},
 			{"cpu_us", "processor time of looking up, in microseconds"}, {"wall_us", "and by the clock"}, {"waited_us", "in the queue before"}}},
+		{ExceptionRequested, Audit, "Somebody asks that an artifact may run although checks fail. It excuses nothing yet.", []Field{
+			{"id", "exc_..."}, {"kind", "exception or break-glass"}, {"checks", "that it excuses; null: all"}, {"until", "RFC 3339"}, {"reason", "why"}, {"requested_by", "who asked for it"}, {"decided_by", "who approved or rejected it"}, {"ticket", "elsewhere"},
+		}},
+		{ExceptionApproved, Alert, "Another person approved it: those checks only warn, until it ends.", []Field{
+			{"id", "exc_..."}, {"kind", "exception or break-glass"}, {"checks", "that it excuses; null: all"}, {"until", "RFC 3339"}, {"reason", "why"}, {"requested_by", "who asked for it"}, {"decided_by", "who approved or rejected it"}, {"ticket", "elsewhere"},
+		}},
+		{ExceptionRejected, Audit, "The answer was no.", []Field{
+			{"id", "exc_..."}, {"kind", "exception or break-glass"}, {"checks", "that it excuses; null: all"}, {"until", "RFC 3339"}, {"reason", "why"}, {"requested_by", "who asked for it"}, {"decided_by", "who approved or rejected it"}, {"ticket", "elsewhere"},
+		}},
+		{ExceptionWithdrawn, Audit, "It was ended before its time.", []Field{
+			{"id", "exc_..."}, {"kind", "exception or break-glass"}, {"checks", "that it excuses; null: all"}, {"until", "RFC 3339"}, {"reason", "why"}, {"requested_by", "who asked for it"}, {"decided_by", "who approved or rejected it"}, {"ticket", "elsewhere"},
+		}},
+		{ExceptionExpired, Audit, "It is over: approved once, or never decided about.", []Field{
+			{"id", "exc_..."}, {"kind", "exception or break-glass"}, {"checks", "that it excuses; null: all"}, {"until", "RFC 3339"}, {"reason", "why"}, {"requested_by", "who asked for it"}, {"decided_by", "who approved or rejected it"}, {"ticket", "elsewhere"},
+		}},
+		{ExceptionUsed, Audit, "A decision allows because of an exception.", []Field{
+			{"id", "exc_..."}, {"decision", "dec_..."}, {"scope", "of the decision"}, {"checks", "that only warn for it"},
+		}},
 		{VEXStated, Audit, "The site states whether flaws concern its artifacts: decided here, or another's document taken over.", []Field{
 			{"id", "of the statement, vex_..."}, {"source", "triage or import"}, {"author", "of an imported one, by its own word"}, {"reason", "that was given"},
 			{"statements", "how many"}, {"vulnerability", "of the first"}, {"status", "of the first"}, {"until", "when it ends, RFC 3339; absent: no end"},

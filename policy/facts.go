@@ -65,9 +65,11 @@ type Facts struct {
 	// Components are the ages and licences of its components, one for each requirement
 	// that asks for them.
 	Components []ComponentsFact `json:"components,omitempty"`
-	Rejected   []Rejected       `json:"rejected"`  // evidence that did not verify; proves nothing, is shown
-	Truncated  bool             `json:"truncated"` // more evidence exists than was read; always a deny
-	Trust      Trust            `json:"trust"`     // state of what the evidence was verified with
+	// Exceptions are those for the artifact in this scope; absent: there are none.
+	Exceptions []ExceptionFact `json:"exceptions,omitempty"`
+	Rejected   []Rejected      `json:"rejected"`  // evidence that did not verify; proves nothing, is shown
+	Truncated  bool            `json:"truncated"` // more evidence exists than was read; always a deny
+	Trust      Trust           `json:"trust"`     // state of what the evidence was verified with
 }
 
 // Kind is what sort of thing an artifact is.

@@ -45,7 +45,19 @@ type Check struct {
 	Evidence []string `json:"evidence,omitempty"`  // ids of the bundles, at most 16
 	LogIndex *int64   `json:"log_index,omitempty"` // of the first of them that is logged
 	Mend     string   `json:"mend,omitempty"`      // the command that would mend a failed check
+	// Exception is the id of the exception for which a failed check only warns; of a
+	// check that fails, of one that is over.
+	Exception string `json:"exception,omitempty"`
+	grave     grave
 }
+
+// grave says what excuses a failed check.
+type grave uint8
+
+const (
+	emergency   grave = iota + 1 // only break-glass: a flaw that is known to be exploited
+	unexcusable                  // nothing: a malicious package
+)
 
 // Result is what a policy says of facts at an instant.
 type Result struct {
@@ -318,8 +330,8 @@ func (p *Policy) Evaluate(ctx context.Context, f *Facts, now time.Time) (res Res
 			Mend: "assay apply -f DIR  # with a policy whose scope matches, or one without scope",
 		})
 	}
+	passed := ev.excuse(head)
 	r := Result{Verdict: Deny, Checks: ev.checks, ValidUntil: ev.until, Level: ev.level}
-	passed := false
 	for _, c := range ev.checks[head:] {
 		passed = passed || c.Status == Pass
 	}

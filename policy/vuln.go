@@ -237,6 +237,12 @@ func (r *vulnRule) findings(ev *evaluation, f *Vulnerabilities, q *quality) Chec
 			}
 			continue
 		}
+		switch {
+		case v.Malicious:
+			c.grave = unexcusable
+		case v.KEV != "":
+			c.grave = max(c.grave, emergency)
+		}
 		if n++; len(bad) < 5 {
 			bad = append(bad, clip(v.ID, 40)+" in "+clip(v.Component, 120)+" ("+why+fixedIn(&v)+")")
 		}
@@ -245,6 +251,9 @@ func (r *vulnRule) findings(ev *evaluation, f *Vulnerabilities, q *quality) Chec
 		}
 	}
 	more, k := r.groups(ev, f, vex)
+	if k > 0 && slices.ContainsFunc(f.More, func(g FindingGroup) bool { return g.Urgent }) {
+		c.grave = unexcusable // malicious, perhaps
+	}
 	bad, n = append(bad, more...), n+k
 	if n == 0 {
 		c.Found = fmt.Sprintf("none of %d findings", len(f.Findings)+countOf(f.More)) + settledText(settled, away)

@@ -31,6 +31,7 @@ import (
 	"assay/internal/keyring"
 	"assay/inventory"
 	"assay/inventory/supply"
+	"assay/policy/exception"
 	"assay/registry"
 	"assay/registry/collect"
 	"assay/registry/gate"
@@ -84,6 +85,7 @@ type parts struct {
 	services        []inventory.Spec // of the configuration
 	inventory       *inventory.Store
 	risk            *risk.Scorer
+	exceptions      *exception.Store
 	tiers           *tier.Book
 	tickets         *ticket.Book
 	assigned        atomic.Pointer[inventory.Catalogue] // that what runs was brought to
@@ -122,7 +124,8 @@ func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, feed.Migrations, exploit.Migrations, upstream.Migrations, finding.Migrations, canary.Migrations, vex.Migrations, malware.Migrations, baseline.Migrations,
 		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, forge.Migrations, vouchMigrations, transfer.Migrations,
-		contract.Migrations, inventory.Migrations, admission.Migrations, supply.Migrations, ticket.Migrations, ui.Migrations, buildlog.Migrations, tier.Migrations, slo.Migrations, alert.Migrations,
+		contract.Migrations, inventory.Migrations, admission.Migrations, supply.Migrations, ticket.Migrations, ui.Migrations, buildlog.Migrations, tier.Migrations, exception.Migrations,
+		slo.Migrations, alert.Migrations,
 	}
 }
 
@@ -362,6 +365,7 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 	if err := s.openVulnerabilities(); err != nil {
 		return err
 	}
+	s.openExceptions()
 	s.openRisk()
 	if err := s.openTiers(); err != nil {
 		return err
@@ -440,7 +444,7 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 		Indicators: s.watch.slo, Alerts: s.watch.alerts,
 		Ledger: s.ledger, Supply: supply.NewStore(s.db),
 		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Vulnerabilities: s.vulnerabilities, Inventory: s.inventory, SiteServices: s.services, Admission: &admissionSite{s: s}, Integrity: s.integrity, Collector: s.collector, Holds: s.legal, Retention: s.retention, Runners: s.runners, Webhooks: s.webhooks, Forges: s.forges, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
-		Risk: s.risk, Tickets: s.tickets, BuildLogs: s.buildLogs, Links: s.cfg.Telemetry.Links,
+		Exceptions: s.exceptions, Risk: s.risk, Tickets: s.tickets, BuildLogs: s.buildLogs, Links: s.cfg.Telemetry.Links,
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve, Lies: lies,
 		Credentials: s.credentials, Desired: s.desired.Load, Placed: s.placed, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Foreign: foreignTrust{s}, Delegations: delegations{s}, Rotate: s.rotate, Clock: s.clock, Logger: s.log,

@@ -31,18 +31,19 @@ const (
 
 // gathering is one collection of facts.
 type gathering struct {
-	target   Target
-	digests  artifact.DigestSet
-	verifier *Verifier
-	builders *builders
-	policy   *policy.Policy
-	cache    *verdicts // nil: none
-	epoch    int64
-	runners  RunnerSource  // nil: nothing was compared
-	flaws    FlawSource    // nil: nothing is known of vulnerabilities
-	services ServiceSource // nil: nothing is known of services
-	links    []linked      // for the layouts that the policy names
-	stated   []statedVEX   // by whom the policy names
+	target     Target
+	digests    artifact.DigestSet
+	verifier   *Verifier
+	builders   *builders
+	policy     *policy.Policy
+	cache      *verdicts // nil: none
+	epoch      int64
+	runners    RunnerSource    // nil: nothing was compared
+	flaws      FlawSource      // nil: nothing is known of vulnerabilities
+	services   ServiceSource   // nil: nothing is known of services
+	exceptions ExceptionSource // nil: there are none
+	links      []linked        // for the layouts that the policy names
+	stated     []statedVEX     // by whom the policy names
 	// components knows what artifacts are made of; nil: nothing is known of that.
 	components ComponentSource
 	never      map[string]bool // fingerprints of the own decision keys, which are no evidence

@@ -3,6 +3,7 @@ package verify
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -52,6 +53,8 @@ const (
 	vsaScope = "urn:assay:scope"
 	vsaFacts = "urn:assay:facts"
 	vsaMode  = "urn:assay:mode"
+	// vsaExceptions are the ids of the exceptions for which checks only warn.
+	vsaExceptions = "urn:assay:exceptions"
 	// slsaVersion is what the levels are measured by.
 	slsaVersion = "1.2"
 )
@@ -85,6 +88,19 @@ func summary(verifierID string, t Target, f *policy.Facts, factsID string, p *po
 			return nil, err
 		}
 		v.Extensions[k] = b
+	}
+	var excepted []string
+	for _, c := range res.Checks {
+		if c.Exception != "" && c.Status == policy.Warned && !slices.Contains(excepted, c.Exception) {
+			excepted = append(excepted, c.Exception)
+		}
+	}
+	if len(excepted) > 0 {
+		b, err := strictjson.Canonical(excepted)
+		if err != nil {
+			return nil, err
+		}
+		v.Extensions[vsaExceptions] = b
 	}
 	return v.Statement(attestation.Subject{Name: t.uri(), Digest: t.Digest.Set()})
 }

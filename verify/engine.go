@@ -73,6 +73,9 @@ type Options struct {
 	// Services knows whose artifacts are; nil: nothing is known of it.
 	Services ServiceSource
 
+	// Exceptions knows what two persons agreed to let pass; nil: nothing.
+	Exceptions ExceptionSource
+
 	MaxValidity time.Duration // a decision holds at most this long; default 24 h
 	Timeout     time.Duration // of one decision; default 60 s
 	// CacheEntries bounds the decisions kept in memory (default 20,000), and
@@ -307,7 +310,10 @@ func (e *Engine) tell(ctx context.Context, tx *store.Tx, d, was *Decision, sc po
 			"facts": d.FactsHash, "valid_until": d.ValidUntil.UTC().Format(time.RFC3339),
 		},
 	}
-	if err := event.Append(ctx, tx, ev); err != nil || was == nil || was.Verdict == d.Verdict {
+	if err := event.Append(ctx, tx, ev); err != nil {
+		return err
+	}
+	if err := tellExceptions(ctx, tx, d, was, ev); err != nil || was == nil || was.Verdict == d.Verdict {
 		return err
 	}
 	ev.Kind = event.DecisionChanged

@@ -80,6 +80,9 @@ func (g *gathering) gather(ctx context.Context, src EvidenceSource, scope policy
 	if err := g.enterContract(ctx); err != nil {
 		return err
 	}
+	if err := g.enterExceptions(ctx, g.exceptions, now); err != nil {
+		return err
+	}
 	return ctx.Err()
 }
 

@@ -88,6 +88,7 @@ unmodified cosign, and ask with "assay verify".`,
 		a.scanCommand(),
 		a.vulnCommand(),
 		a.vexCommand(),
+		a.exceptionCommand(),
 		a.ticketCommand(),
 	)
 	add("registry",
