@@ -51,6 +51,13 @@ func Read(b []byte) (*Document, error) {
 	}
 	for i := range d.Statements {
 		s := &d.Statements[i]
+		for _, p := range s.Products {
+			// A pattern of repositories here is ours to write, and no other's name for a
+			// product: "**" in the place of a package URL would be everything.
+			if !strings.HasPrefix(p, "pkg:") && !strings.HasPrefix(p, "sha256:") && !strings.HasPrefix(p, "sha512:") && !(d.Format == "openvex" && strings.HasPrefix(p, repositoryURN)) {
+				return nil, fault.Newf(fault.Invalid, "VEX: statement %d: product %.200q: want a package URL, a digest, or %sPATTERN", i+1, p, repositoryURN)
+			}
+		}
 		s.Impact, s.Action = excerpt.Text(s.Impact, maxText), excerpt.Text(s.Action, maxText)
 		if err := s.Check(); err != nil {
 			return nil, fault.Newf(fault.Invalid, "VEX: statement %d: %w", i+1, err)

@@ -43,6 +43,12 @@ func TestThreat_VEX_WiderThanNamed(t *testing.T) {
 			text:      strings.NewReplacer(`"relationships": [`, `"relationships": [{"category": "default_component_of", "product_reference": "PAD", "relates_to_product_reference": "PAD", "full_product_name": {"product_id": "IN"}},`, `"product_reference": "PAD", "relates_to_product_reference": "APP"`, `"product_reference": "IN", "relates_to_product_reference": "APP"`).Replace(csafText),
 			component: "pkg:npm/right-pad@1.0.0", about: Subject{Digest: image},
 		},
+		"every artifact":                       {text: one(`{"@id": "**"}`), wrong: "want a package URL"},
+		"a pattern":                            {text: one(`{"@id": "team/**"}`), wrong: "want a package URL"},
+		"a pattern as a package URL":           {text: one(`{"@id": "https://vendor.example/app", "identifiers": {"purl": "**"}}`), wrong: "want a package URL"},
+		"CSAF, a pattern as a package URL":     {text: strings.NewReplacer(`"hashes": [{"file_hashes": [{"algorithm": "sha256", "value": "2C8B08DA5CE60398E1F19AF0E5DCCC744DF274B826ABE585EABA68C525434806"}]}]`, `"purl": "**"`).Replace(csafText), wrong: "want a package URL"},
+		"CycloneDX, a pattern as its own name": {text: strings.Replace(cdxText, `"hashes": [{"alg": "SHA-256", "content": "2c8b08da5ce60398e1f19af0e5dccc744df274b826abe585eaba68c525434806"}]`, `"purl": "**"`, 1), wrong: "want a package URL"},
+		"our own pattern":                      {text: one(`{"@id": "urn:assay:repository:team/**"}`), about: other, want: true},
 		"CycloneDX, some versions": {
 			text: strings.Replace(cdxText, `{"ref": "pad"}`, `{"ref": "pad", "versions": [{"version": "0.9", "status": "unaffected"}]}`, 1), wrong: "want one component for each version",
 		},
