@@ -43,6 +43,7 @@ var floors = []string{
 	"tlog",
 	"identity",
 	"webhook",
+	"siem",
 	"event",
 	"policy",
 	"client",

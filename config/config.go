@@ -54,6 +54,7 @@ type Config struct {
 	Admission Admission `yaml:"admission"`
 	BuildLogs BuildLogs `yaml:"build_logs"`
 	Telemetry Telemetry `yaml:"telemetry"`
+	SIEM      SIEM      `yaml:"siem"`
 	Log       Log       `yaml:"log"`
 }
 
@@ -502,6 +503,9 @@ func (c *Config) Validate() error {
 		return err
 	}
 	if err := c.BuildLogs.validate(); err != nil {
+		return err
+	}
+	if err := c.SIEM.validate(); err != nil {
 		return err
 	}
 	if err := c.Telemetry.validate(); err != nil {

@@ -40,6 +40,7 @@ import (
 	"assay/registry/retention"
 	"assay/registry/ticket"
 	"assay/sbom"
+	"assay/siem"
 	"assay/slo"
 	"assay/source/forge"
 	"assay/store"
@@ -95,6 +96,7 @@ type parts struct {
 	ledger          *contract.Ledger
 	webhooks        *webhook.Sender
 	buildLogs       *buildlog.Store
+	siem            *siem.Streams
 	forges          *forge.Recorder
 	engine          *verify.Engine
 	gate            *gate.Gate
@@ -436,6 +438,9 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 		DB: s.db, Events: s.events, Hooks: func() []*webhook.Hook { return s.desired.Load().Webhooks }, Secret: config.Secret,
 		Source: s.public, Host: s.host(), Logger: s.log, Registerer: s.reg,
 	})
+	if err := s.openSIEM(); err != nil {
+		return err
+	}
 	if err := s.openForges(); err != nil {
 		return err
 	}

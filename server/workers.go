@@ -71,6 +71,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 		work["stir"] = s.stir
 		work["backfill"] = s.backfill
 		work["contracts"] = s.ledger.Run
+		work["siem"] = s.siem.Run
 		work["build logs"] = s.buildLogs.Work
 		work["webhooks"] = s.webhooks.Run
 		work["forges"] = s.forges.Run
