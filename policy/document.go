@@ -40,6 +40,8 @@ type Spec struct {
 	Facts        *Selection    `yaml:"facts,omitempty" json:"facts,omitempty"` // predicate members that the Rego modules read
 	Requirements *Requirements `yaml:"requirements,omitempty" json:"requirements,omitempty"`
 	Rego         Modules       `yaml:"rego,omitempty" json:"rego,omitempty"`
+	// Data is what the modules read beside the facts, as data.NAME.
+	Data map[string]Value `yaml:"data,omitempty" json:"data,omitempty"`
 }
 
 // Mode is what a denial does.
@@ -171,6 +173,9 @@ func (v *Value) UnmarshalYAML(n *yaml.Node) (err error) {
 // MarshalJSON writes the value.
 func (v Value) MarshalJSON() ([]byte, error) { return canonicalJSON(v.JSON) }
 
+// MarshalYAML writes the value.
+func (v Value) MarshalYAML() (any, error) { return v.JSON, nil }
+
 func fromYAML(n *yaml.Node) (any, error) {
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -254,7 +259,7 @@ func (d Duration) MarshalJSON() ([]byte, error) {
 // Module is one Rego module.
 type Module struct {
 	Name string `yaml:"name" json:"name"` // file name, for messages and checks
-	Text string `yaml:"text" json:"text"` // Rego v1, package assay.policy
+	Text string `yaml:"text" json:"text"` // Rego v1, package assay.policy; of any other package it is a library of the others
 }
 
 // Modules is one Rego text, or a list of named ones. Each is evaluated by

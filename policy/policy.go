@@ -126,7 +126,7 @@ func compile(d *Document) (*Policy, error) {
 			}
 		}
 	}
-	if u.rego, err = compileModules(d.Spec.Rego, u.reqs != nil); err != nil {
+	if u.rego, err = compileModules(d.Spec.Rego, d.Spec.Data, u.reqs != nil); err != nil {
 		return nil, fmt.Errorf("spec.rego: %w", err)
 	}
 	if u.reqs == nil && len(u.rego) == 0 {

@@ -58,37 +58,55 @@ func CompileRego(name string, modules ...Module) (*Policy, error) {
 	return Compile(&Document{APIVersion: APIVersion, Kind: KindPolicy, Metadata: Metadata{Name: name}, Spec: Spec{Rego: modules}})
 }
 
-func compileModules(modules []Module, beside bool) ([]*regoModule, error) {
+func compileModules(modules []Module, data map[string]Value, beside bool) ([]*regoModule, error) {
 	if len(modules) > maxModules {
 		return nil, fault.Newf(fault.Invalid, "%d modules: at most %d", len(modules), maxModules)
+	}
+	if len(modules) == 0 && len(data) > 0 {
+		return nil, fault.Newf(fault.Invalid, "spec.data without a module that could read it")
+	}
+	env, err := newSurroundings(modules, data)
+	if err != nil {
+		return nil, err
 	}
 	var out []*regoModule
 	for i, m := range modules {
 		if m.Name == "" || len(m.Name) > 120 || slices.ContainsFunc(modules[:i], func(o Module) bool { return o.Name == m.Name }) {
 			return nil, fault.Newf(fault.Invalid, "module %d: name %.60q is absent, too long, or used twice", i+1, m.Name)
 		}
-		c, err := compileModule(m, beside)
+		if env.isLibrary(m.Name) {
+			continue
+		}
+		c, err := compileModule(m, env, beside)
 		if err != nil {
 			return nil, fmt.Errorf("module %s: %w", m.Name, err)
 		}
 		out = append(out, c)
 	}
+	if len(modules) > 0 && len(out) == 0 {
+		return nil, fault.Newf(fault.Invalid, "package %s, want package assay.policy: of libraries alone nothing is asked", env.firstPackage())
+	}
 	return out, nil
 }
 
-func compileModule(m Module, beside bool) (*regoModule, error) {
+func parseModule(m Module) (*ast.Module, error) {
 	if len(m.Text) > maxModule {
 		return nil, fault.Newf(fault.TooLarge, "%d bytes: at most %d", len(m.Text), maxModule)
 	}
-	caps := capabilities()
-	mod, err := ast.ParseModuleWithOpts(m.Name, m.Text, ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: caps})
+	mod, err := ast.ParseModuleWithOpts(m.Name, m.Text, ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: capabilities()})
 	if err != nil {
 		return nil, fault.Newf(fault.Invalid, "%w", err)
 	}
-	if got := mod.Package.Path.String(); got != regoPackage {
-		return nil, fault.Newf(fault.Invalid, "package %s, want package assay.policy", strings.TrimPrefix(got, "data."))
+	return mod, nil
+}
+
+func compileModule(m Module, env *surroundings, beside bool) (*regoModule, error) {
+	caps := capabilities()
+	mod, err := parseModule(m)
+	if err != nil {
+		return nil, err
 	}
-	out := &regoModule{name: m.Name, flaws: strings.Contains(m.Text, "vulnerabilities"), service: strings.Contains(m.Text, "service")}
+	out := &regoModule{name: m.Name, flaws: env.names(m, "vulnerabilities"), service: env.names(m, "service")}
 	if err := out.rules(mod); err != nil {
 		return nil, err
 	}
@@ -98,16 +116,7 @@ func compileModule(m Module, beside bool) (*regoModule, error) {
 	if !out.allow && !beside {
 		return nil, fault.Newf(fault.Invalid, "defines no allow: with deny alone, what no rule foresees would pass; add allow, or requirements beside it")
 	}
-	if err := onlyOwnData(mod); err != nil {
-		return nil, err
-	}
-	if err := checkPatterns(mod); err != nil {
-		return nil, err
-	}
-	if err := checkWeight(mod); err != nil {
-		return nil, err
-	}
-	if err := guardCalls(mod); err != nil {
+	if err := env.vet(mod); err != nil {
 		return nil, err
 	}
 	schemas, err := factsSchemaSet()
@@ -124,6 +133,11 @@ func compileModule(m Module, beside bool) (*regoModule, error) {
 		rego.StrictBuiltinErrors(true),
 		rego.GenerateJSON(boundedJSON),
 	)
+	around, err := env.options()
+	if err != nil {
+		return nil, err
+	}
+	opts = append(opts, around...)
 	if out.query, err = rego.New(opts...).PrepareForEval(context.Background()); err != nil {
 		return nil, fault.Newf(fault.Invalid, "%s", clip(strings.ReplaceAll(err.Error(), guardPrefix, ""), 2000))
 	}
@@ -152,19 +166,6 @@ func (m *regoModule) rules(mod *ast.Module) error {
 		}
 	}
 	return nil
-}
-
-// onlyOwnData refuses references to documents that do not exist here: they
-// would be undefined in silence, and a deny rule over them would never hold.
-func onlyOwnData(mod *ast.Module) (err error) {
-	own := mod.Package.Path
-	ast.WalkRefs(mod, func(r ast.Ref) bool {
-		if err == nil && r.HasPrefix(ast.DefaultRootRef) && !r.HasPrefix(own) {
-			err = fault.Newf(fault.Invalid, "%s: there is no %s; a module sees input and its own package", mod.Package.Location, clip(r.String(), 100))
-		}
-		return false
-	})
-	return err
 }
 
 func (m *regoModule) queryBody() ast.Body {
