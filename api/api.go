@@ -94,6 +94,7 @@ type Options struct {
 	// Revocations is the site's list.
 	Revocations     Revocations
 	Bundles         Bundles // between sites; nil: none here
+	PolicyBundles   PolicyBundles
 	Vulnerabilities Vulnerabilities
 	Inventory       *inventory.Store
 	Admission       AdmissionSite

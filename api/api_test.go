@@ -76,6 +76,7 @@ func newSite(t *testing.T) *site {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	cfg := config.Default()
 	cfg.Data, cfg.Server.Listen = filepath.Join(dir, "data"), "127.0.0.1:0"
+	cfg.Trust.Policies.Unsigned = true
 	srv, err := server.New(t.Context(), cfg, server.Options{Version: "test"})
 	if err != nil {
 		t.Fatal(err)
@@ -185,6 +186,7 @@ func (s *site) fill(st client.Status) {
 		s.ids["/api/v1/exceptions/{id}"+route] = "exc_" + strings.Repeat("1", 26) + route
 	}
 	s.ids["/api/v1/vex/proposals/{id}"] = "vexp_" + strings.Repeat("1", 64)
+	s.holdBundle()
 	s.ids["/api/v1/decisions/{id}/facts"], s.ids["/api/v1/policies/{name}/mode"] = report.DecisionID+"/facts", "signed/mode"
 	s.ids["/api/v1/registry/repair/{digest}"] = string(artifact.SHA256Of([]byte("{}")))
 	s.serviced()
@@ -285,6 +287,10 @@ func (s *site) request(method, path string) (query string, header map[string]str
 		return "", jsonBody, []byte(`{"cluster": "edge", "guards": []}`)
 	case "POST /api/v1/policies/replay":
 		return "?days=7", map[string]string{"Content-Type": "application/yaml"}, []byte(fmt.Sprintf(policyDoc, s.issuer))
+	case "POST /api/v1/policy-bundles":
+		return "", jsonBody, []byte(`{"name": "held", "version": 1, "unsigned": true, "dry_run": true}`)
+	case "DELETE /api/v1/policy-bundles/{name}":
+		return "?reason=a+test", nil, nil
 	case "POST /api/v1/policies/{name}/mode":
 		return "", jsonBody, []byte(`{"mode": "enforce", "reason": "a test"}`)
 	case "POST /api/v1/trust/revocations":
@@ -376,6 +382,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"post /api/v1/vex/statements": "approver", "post /api/v1/vex/triage": "approver", "delete /api/v1/vex/statements/{id}": "approver",
 		"get /api/v1/vex/proposals": "viewer", "post /api/v1/vex/proposals/{id}": "approver", "delete /api/v1/vex/proposals/{id}": "approver",
 		"get /api/v1/decisions/{id}/facts": "viewer", "post /api/v1/policies/replay": "auditor", "post /api/v1/policies/{name}/mode": "admin",
+		"get /api/v1/policy-bundles": "auditor", "post /api/v1/policy-bundles": "admin", "get /api/v1/policy-bundles/{name}/history": "auditor", "delete /api/v1/policy-bundles/{name}": "admin",
 		"put /api/v1/bom": "signer", "post /api/v1/bom": "signer", "get /api/v1/bom/token/{token}": "viewer",
 		"post /api/v1/evidence": "signer", "get /api/v1/evidence": "viewer", "get /api/v1/evidence/{id}": "team",
 		"get /api/v1/contracts": "viewer", "get /api/v1/contracts/check": "viewer", "get /api/v1/coverage": "viewer",

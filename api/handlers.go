@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"net/http"
@@ -71,7 +72,7 @@ func (a *API) table() []Route {
 		{Method: "GET", Path: "/api/v1/trust/tuf-root", Summary: "The first TUF root.json", Out: RawBytes{"application/json"}, Status: 200, handle: a.tufRoot},
 	}, slices.Concat(
 		a.revocationRoutes(),
-		a.policyRoutes(),
+		a.policyRoutes(), a.policyBundleRoutes(),
 		a.vexRoutes(), a.exceptionRoutes(),
 		a.sbomRoutes(),
 		a.bomRoutes(),
@@ -287,7 +288,12 @@ func (a *API) applyDocuments(r *http.Request, wanted []config.Document, dryRun, 
 
 // applyChange carries out what change plans, from what is stored.
 func (a *API) applyChange(r *http.Request, dryRun bool, change func(stored []config.Document) (wanted []config.Document, plan []config.Change, err error)) (*client.ApplyAnswer, error) {
-	ctx := r.Context()
+	return a.applyFor(r.Context(), "", dryRun, change, nil)
+}
+
+// applyFor is applyChange for a bundle of policies ("": for none), with what else
+// belongs into the transaction. Policies that a bundle brought are its own.
+func (a *API) applyFor(ctx context.Context, owner string, dryRun bool, change func(stored []config.Document) (wanted []config.Document, plan []config.Change, err error), also func(tx *store.Tx) error) (*client.ApplyAnswer, error) {
 	answer := &client.ApplyAnswer{DryRun: dryRun}
 	run := a.o.DB.Update
 	if dryRun {
@@ -303,6 +309,9 @@ func (a *API) applyChange(r *http.Request, dryRun bool, change func(stored []con
 			return err
 		}
 		if err := config.CheckVersions(stored, wanted); err != nil {
+			return err
+		}
+		if err := guardBundles(ctx, tx, owner, plan); err != nil {
 			return err
 		}
 		desired, err := config.Compile(config.After(stored, wanted, plan), a.o.Site, a.o.SiteServices...)
@@ -343,6 +352,9 @@ func (a *API) applyChange(r *http.Request, dryRun bool, change func(stored []con
 			}); err != nil {
 				return err
 			}
+		}
+		if also != nil {
+			return also(tx)
 		}
 		return nil
 	})

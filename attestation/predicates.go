@@ -28,6 +28,10 @@ const (
 	// docs/build.md describes it.
 	PredicateBuildFailure = "https://assay.dev/predicates/build-failure/v0.1"
 
+	// PredicatePolicyBundle says of its subject, the listing of a bundle of
+	// policies, which name and version it has; docs/policy-bundles.md describes it.
+	PredicatePolicyBundle = "https://assay.dev/predicates/policy-bundle/v0.1"
+
 	// PredicateSBOMOverlay adds to what bills of materials say of components;
 	// docs/sbom.md describes it.
 	PredicateSBOMOverlay = "https://assay.dev/predicates/sbom-overlay/v0.1"

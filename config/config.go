@@ -47,6 +47,7 @@ type Config struct {
 	Registry  Registry  `yaml:"registry"`
 	Tlog      Tlog      `yaml:"tlog"`
 	Trust     Trust     `yaml:"trust"`
+	Policy    Policy    `yaml:"policy"`
 	Verify    Verify    `yaml:"verify"`
 	Runner    Runner    `yaml:"runner"`
 	Vuln      Vuln      `yaml:"vuln"`
@@ -218,6 +219,8 @@ type Trust struct {
 	OfflineRoot string `yaml:"offline_root"`
 	// Keys are PEM files of public keys whose signatures count.
 	Keys []string `yaml:"keys"`
+	// Policies says who may sign bundles of policies.
+	Policies PolicySigners `yaml:"policies"`
 }
 
 // Verify bounds decisions.
@@ -509,6 +512,9 @@ func (c *Config) Validate() error {
 		return err
 	}
 	if err := c.Telemetry.validate(); err != nil {
+		return err
+	}
+	if err := c.validatePolicy(); err != nil {
 		return err
 	}
 	switch c.Log.Level {

@@ -146,7 +146,7 @@ func TestConfigReference(t *testing.T) {
 	}
 	wantRows(t, "operate.md", all)
 	for _, f := range all {
-		if f == "apiVersion" || f == "kind" || strings.HasPrefix(f, "identity.issuers.") || strings.HasPrefix(f, "verify.builders.") || f == "trust.roots" || f == "trust.keys" || f == "server.trusted_proxies" || f == "backup.recipients" ||
+		if f == "apiVersion" || f == "kind" || strings.HasPrefix(f, "identity.issuers.") || strings.HasPrefix(f, "verify.builders.") || f == "trust.policies.signers" || strings.HasPrefix(f, "trust.policies.signers.") || strings.HasPrefix(f, "policy.bundles") || f == "trust.roots" || f == "trust.keys" || f == "server.trusted_proxies" || f == "backup.recipients" ||
 			f == "server.roles" || strings.HasPrefix(f, "inventory.clusters.") || strings.HasPrefix(f, "tlog.witnesses.") || strings.HasPrefix(f, "registry.replicas.") || strings.HasPrefix(f, "vuln.feeds.") || strings.HasPrefix(f, "siem.sinks.") || strings.HasPrefix(f, "telemetry.links.") || f == "telemetry.signals" || f == "telemetry.baggage" || f == "keys.rotation.roles" || f == "keys.rotation.alerts" || f == "inventory.services" {
 			continue // not set by a variable
 		}

@@ -31,6 +31,7 @@ import (
 	"assay/internal/keyring"
 	"assay/inventory"
 	"assay/inventory/supply"
+	"assay/policy/bundle"
 	"assay/policy/exception"
 	"assay/registry"
 	"assay/registry/collect"
@@ -127,7 +128,7 @@ func migrations() []store.Migrations {
 		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, feed.Migrations, exploit.Migrations, upstream.Migrations, finding.Migrations, canary.Migrations, vex.Migrations, malware.Migrations, baseline.Migrations,
 		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, forge.Migrations, vouchMigrations, transfer.Migrations,
 		contract.Migrations, inventory.Migrations, admission.Migrations, supply.Migrations, ticket.Migrations, ui.Migrations, buildlog.Migrations, tier.Migrations, exception.Migrations,
-		slo.Migrations, alert.Migrations,
+		slo.Migrations, alert.Migrations, bundle.Migrations,
 	}
 }
 
@@ -453,7 +454,7 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve, Lies: lies,
 		Credentials: s.credentials, Desired: s.desired.Load, Placed: s.placed, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Foreign: foreignTrust{s}, Delegations: delegations{s}, Rotate: s.rotate, Clock: s.clock, Logger: s.log,
-		Revocations: revocations{s}, Bundles: carrying{s},
+		Revocations: revocations{s}, Bundles: carrying{s}, PolicyBundles: policyBundles{s},
 	})
 	var err error
 	if s.ui, err = s.openUI(); err != nil {

@@ -79,6 +79,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 		s.clusterWork(work)
 		work["runners"] = (&baseline.Follower{Store: s.runners, Events: s.events, Logger: s.log}).Run
 		work["findings"] = (&finding.Follower{Matcher: s.vulnerabilities.Findings, Events: s.events, Logger: s.log, Lanes: s.tiers}).Run
+		work["bundles"] = s.followBundles
 		work["feeds"] = s.vulnerabilities.Upstreams.Run
 		work["canaries"] = (&canary.Follower{Canaries: s.vulnerabilities.Canaries, Events: s.events, Logger: s.log}).Run
 		work["malware"] = (&malware.Follower{DB: s.db, Events: s.events, Quarantine: s.quarantine, HasSay: hasSay, Logger: s.log}).Run

@@ -29,6 +29,7 @@ func (a *app) policyCommand() *cobra.Command {
 		a.policyModeCommand(policy.Enforce),
 		a.policyModeCommand(policy.Warn),
 		a.policyModeCommand(policy.Audit),
+		a.policyBundleCommand(),
 	)
 }
 
