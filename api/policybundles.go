@@ -314,7 +314,7 @@ func (a *API) applyBundle(ctx context.Context, q *client.PolicyBundleActivate, a
 			return err
 		}
 		return event.Append(ctx, tx, event.Event{
-			Kind: event.PolicyBundleActivated, Actor: act.Actor, TraceID: event.TraceFrom(ctx),
+			Kind: event.PolicyBundleChanged, Actor: act.Actor, TraceID: event.TraceFrom(ctx),
 			Body: map[string]any{"name": act.Name, "version": act.Version, "from": *before, "digest": act.Digest, "signers": clipAll(act.Signers), "origin": act.Origin, "reason": act.Reason, "rollback": rollback},
 		})
 	})
@@ -401,7 +401,7 @@ func (a *API) removeBundle(r *http.Request) (*client.PolicyBundleActivated, erro
 			return err
 		}
 		return event.Append(ctx, tx, event.Event{
-			Kind: event.PolicyBundleActivated, Actor: identity.FromContext(ctx).Actor(), TraceID: event.TraceFrom(ctx),
+			Kind: event.PolicyBundleChanged, Actor: identity.FromContext(ctx).Actor(), TraceID: event.TraceFrom(ctx),
 			Body: map[string]any{"name": name, "version": 0, "from": out.From, "digest": out.Digest, "reason": reason},
 		})
 	})
