@@ -36,6 +36,7 @@ type Vulnerability struct {
 	Fixed     string         `json:"fixed,omitempty"`      // least version that mends it; absent: none is named
 	Reachable string         `json:"reachable,omitempty"`  // no: the site states that its code is not there or not called; absent: nobody does
 	FirstSeen string         `json:"first_seen,omitempty"` // since when it is known here that this artifact is concerned, RFC 3339
+	Known     string         `json:"known,omitempty"`      // since when an advisory about it is in force here, whatever it affected then, RFC 3339
 	Statement *VulnStatement `json:"statement,omitempty"`  // by which its state is not the advisories'
 	Attested  []AttestedVEX  `json:"attested,omitempty"`   // what signers whom the policy names say of it, the newest of each
 }
@@ -55,7 +56,7 @@ type FindingGroup struct {
 	Fixable  bool    `json:"fixable"` // a version is named that mends them
 	Count    int     `json:"count"`
 	EPSS     float64 `json:"epss,omitzero"`       // the highest among them
-	Seen     string  `json:"first_seen,omitzero"` // the earliest among them
+	Seen     string  `json:"first_seen,omitzero"` // the earliest among them, of when they are known, too
 	Urgent   bool    `json:"urgent,omitzero"`     // malicious, or known to be exploited: always a deny, unless it is stated away
 	// Attested is what signers whom the policy names say of all of them alike.
 	Attested []AttestedVEX `json:"attested,omitempty"`

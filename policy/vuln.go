@@ -205,7 +205,12 @@ func (r *vulnRule) denies(v *Vulnerability, now time.Time) (why string, until ti
 		why = v.Severity
 	}
 	if r.grace > 0 {
-		if at, err := time.Parse(time.RFC3339, v.FirstSeen); err == nil && now.Before(at.Add(r.grace)) {
+		// Who builds again has another artifact, and the flaw is no newer.
+		at, err := time.Parse(time.RFC3339, v.FirstSeen)
+		if known, kerr := time.Parse(time.RFC3339, v.Known); v.Known != "" && (kerr != nil || known.Before(at)) {
+			at = known
+		}
+		if err == nil && now.Before(at.Add(r.grace)) {
 			return "", at.Add(r.grace)
 		}
 	}

@@ -100,6 +100,9 @@ func vulnerability(f *finding.Finding) policy.Vulnerability {
 		EPSS: twoFigures(f.EPSS), Malicious: f.Malicious, Relation: f.Direct, Via: clip(f.Via, 200), Fixed: clip(f.Fixed, 80),
 		FirstSeen: f.FirstSeen.UTC().Truncate(time.Second).Format(time.RFC3339),
 	}
+	if !f.Known.IsZero() {
+		v.Known = f.Known.UTC().Truncate(time.Second).Format(time.RFC3339)
+	}
 	for _, r := range f.Records[:min(len(f.Records), maxRecords)] {
 		v.Records = append(v.Records, clip(r.ID, 80))
 	}
@@ -160,7 +163,7 @@ func urgent(v *policy.Vulnerability) int {
 func grouped(rest []policy.Vulnerability) (out []policy.FindingGroup) {
 	for i := range rest {
 		v := &rest[i]
-		g := policy.FindingGroup{Severity: v.Severity, State: v.State, Fixable: v.Fixed != "", Count: 1, EPSS: v.EPSS, Seen: v.FirstSeen, Attested: attestedOfGroup(v.Attested)}
+		g := policy.FindingGroup{Severity: v.Severity, State: v.State, Fixable: v.Fixed != "", Count: 1, EPSS: v.EPSS, Seen: since(v), Attested: attestedOfGroup(v.Attested)}
 		if urgent(v) > 0 && open(v) > 0 {
 			g.Urgent = true
 		}
@@ -177,6 +180,14 @@ func grouped(rest []policy.Vulnerability) (out []policy.FindingGroup) {
 		out[at].Seen = min(out[at].Seen, g.Seen)
 	}
 	return out
+}
+
+// since is what grace is counted from.
+func since(v *policy.Vulnerability) string {
+	if v.Known != "" {
+		return min(v.Known, v.FirstSeen)
+	}
+	return v.FirstSeen
 }
 
 func alike(a, b *policy.FindingGroup) bool {

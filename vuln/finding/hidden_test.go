@@ -272,3 +272,26 @@ func TestThreat_Vuln_OlderMatcher(t *testing.T) {
 		}
 	})
 }
+
+// Whoever builds again has an artifact that is new here, and its flaws are not.
+func TestThreat_Vuln_KnownBeforeItWasBuilt(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		s := open(t, db)
+		s.bring("osv", "npm", advisory("GHSA-1", "npm", "left-pad", "2.0.0", ""))
+		if err := db.Update(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.Exec(t.Context(), `UPDATE feed_operation SET finished = finished - ?`, (48 * time.Hour).Microseconds())
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		s.bring("osv", "npm", advisory("GHSA-1", "npm", "left-pad", "2.1.0", "")) // another word about the same
+		s.document(1, "pkg:npm/left-pad@1.0.0")
+		all, _, err := s.m.OfSubject(t.Context(), subject(1), time.Hour)
+		if err != nil || len(all) != 1 {
+			t.Fatalf("%+v, %v", all, err)
+		}
+		if old := all[0].FirstSeen.Sub(all[0].Known); old < 47*time.Hour || old > 49*time.Hour {
+			t.Errorf("known since %s, here since %s", all[0].Known, all[0].FirstSeen)
+		}
+	})
+}

@@ -32,6 +32,7 @@ type Finding struct {
 	Via       string    // the component that brings it, of a transitive one
 	Path      []string  // from what the root needs itself to the component; nil: not asked for, or nobody can tell
 	FirstSeen time.Time // since when it is known here that this artifact is affected
+	Known     time.Time // since when the first of its records is in force here, whatever it affected then; zero: not asked for
 	Severity  string    // critical, high, medium, low, none; "unknown" when nobody rates it
 	Score     float64   // of CVSS, with the severity; 0: none
 	Summary   string
@@ -131,6 +132,7 @@ type row struct {
 	direct                             int64
 	via                                string
 	seen                               time.Time
+	known                              time.Time // since when the record is in force here; zero: not asked for
 }
 
 func (m *Matcher) rows(ctx context.Context, subject artifact.Digest) (all []row, st State, err error) {
@@ -140,7 +142,8 @@ func (m *Matcher) rows(ctx context.Context, subject artifact.Digest) (all []row,
 			return err
 		}
 		rows, err := tx.Query(ctx, `SELECT c.key, c.version, f.feed, f.advisory, f.status, f.fixed, f.reason, o.direct, COALESCE((SELECT v.key FROM sbom_component v WHERE v.id = o.via), ''),
-			CASE WHEN f.opened > s.scanned THEN f.opened ELSE s.scanned END
+			CASE WHEN f.opened > s.scanned THEN f.opened ELSE s.scanned END,
+			COALESCE((SELECT MIN(p.finished) FROM feed_record r JOIN feed_operation p ON p.id = r.operation AND p.state IN (1, 3) WHERE r.id = f.advisory AND r.name || '/' || r.ecosystem = f.feed), 0)
 			FROM finding_scan s JOIN sbom_occurrence o ON o.document = s.document JOIN finding_match f ON f.component = o.component AND f.closed = 0
 			JOIN sbom_component c ON c.id = o.component WHERE s.subject = ? ORDER BY c.key, f.advisory`, string(subject))
 		if err != nil {
@@ -149,11 +152,13 @@ func (m *Matcher) rows(ctx context.Context, subject artifact.Digest) (all []row,
 		defer rows.Close()
 		for rows.Next() {
 			var r row
-			var seen int64
-			if err := rows.Scan(&r.component, &r.version, &r.feed, &r.advisory, &r.status, &r.fixed, &r.reason, &r.direct, &r.via, &seen); err != nil {
+			var seen, known int64
+			if err := rows.Scan(&r.component, &r.version, &r.feed, &r.advisory, &r.status, &r.fixed, &r.reason, &r.direct, &r.via, &seen, &known); err != nil {
 				return err
 			}
-			r.seen = store.Time(seen)
+			if r.seen = store.Time(seen); known > 0 {
+				r.known = store.Time(known)
+			}
 			all = append(all, r)
 		}
 		return rows.Err()
@@ -378,6 +383,9 @@ func join(all []Finding, places map[[2]string]int, r row, f *flaw) []Finding {
 	at.Fixed = first(at.Fixed, r.fixed)
 	if r.seen.Before(at.FirstSeen) {
 		at.FirstSeen = r.seen
+	}
+	if !r.known.IsZero() && (at.Known.IsZero() || r.known.Before(at.Known)) {
+		at.Known = r.known
 	}
 	if d := directness(r.direct); d == "direct" {
 		at.Direct, at.Via = d, ""
