@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"assay/internal/fault"
 	"assay/vuln"
@@ -57,12 +58,39 @@ func OpenZip(name string) (Archive, error) {
 		f.Close()
 		return nil, err
 	}
-	r, err := zip.NewReader(f, size)
+	in := &opening{f: f}
+	in.left.Store(maxDirectory)
+	r, err := zip.NewReader(in, size)
+	in.open.Store(true)
+	if errors.Is(err, fault.TooLarge) {
+		f.Close()
+		return nil, err
+	}
 	if err != nil {
 		f.Close()
 		return nil, fault.Newf(fault.Invalid, "%w; was it cut short?", err)
 	}
 	return &zipped{f, r, "sha256:" + hex.EncodeToString(h.Sum(nil))}, nil
+}
+
+// maxDirectory is how many bytes the list of an archive's members may have, at whose
+// opening all of them are read into memory: some million, several times those of the
+// largest public feed.
+var maxDirectory int64 = 128 << 20
+
+// opening reads a file of which only so much may be read, until it is open: where the
+// list of members begins and ends, an archive says in several places.
+type opening struct {
+	f    io.ReaderAt
+	left atomic.Int64
+	open atomic.Bool
+}
+
+func (o *opening) ReadAt(p []byte, at int64) (int, error) {
+	if !o.open.Load() && o.left.Add(-int64(len(p))) < 0 {
+		return 0, fault.Newf(fault.TooLarge, "the list of its members has more than %d bytes", maxDirectory)
+	}
+	return o.f.ReadAt(p, at)
 }
 
 func (z *zipped) Digest() string { return z.digest }

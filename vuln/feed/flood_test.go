@@ -89,3 +89,28 @@ func TestThreat_Feed_LargeRecords(t *testing.T) {
 		}
 	}
 }
+
+// An archive of many millions of members is refused before they are in memory.
+func TestThreat_Feed_MillionsOfMembers(t *testing.T) {
+	defer func(was int64) { maxDirectory = was }(maxDirectory)
+	maxDirectory = 128 << 10
+	few, many := map[string]string{}, map[string]string{}
+	for i := range 3000 {
+		name := fmt.Sprintf("a-name-that-makes-the-list-longer-%d.json", i)
+		if many[name] = "{}"; i < 500 {
+			few[name] = "{}"
+		}
+	}
+	if _, err := OpenZip(archive(t, many)); !errors.Is(err, fault.TooLarge) {
+		t.Errorf("many: %v", err)
+	}
+	a, err := OpenZip(archive(t, few))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	n := 0
+	if err := a.Each(DefaultLimits(), func(string, []byte) error { n++; return nil }); err != nil || n != 500 {
+		t.Errorf("%d records, %v", n, err)
+	}
+}
