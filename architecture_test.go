@@ -52,6 +52,7 @@ var floors = []string{
 	"attestation",
 	"blob",
 	"store",
+	"artifactid",
 	"internal/oci",
 	"telemetry",
 	"artifact",

@@ -22,6 +22,7 @@ import (
 	"assay/internal/fault"
 	"assay/internal/netguard"
 	"assay/store"
+	"assay/telemetry"
 )
 
 const (
@@ -293,10 +294,10 @@ func (s *Store) client(r *Receiver) (*http.Client, error) {
 	}
 	c := &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
+		Transport: telemetry.Transport(&http.Transport{
 			DialContext: r.dialer().DialContext, TLSClientConfig: conf, TLSHandshakeTimeout: 5 * time.Second,
 			MaxIdleConns: 16, MaxIdleConnsPerHost: 2, IdleConnTimeout: 30 * time.Second, MaxResponseHeaderBytes: 32 << 10, ForceAttemptHTTP2: true,
-		},
+		}),
 	}
 	if s.conns.all == nil {
 		s.conns.all = map[string]*http.Client{}

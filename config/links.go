@@ -199,6 +199,10 @@ func DeepLinks(links []Link, of string, v LinkValues) (out []DeepLink) {
 		if err != nil {
 			continue // it was validated
 		}
+		// Within another system's query a quote would end its text.
+		if l.Kind != "" && strings.ContainsAny(values[subject[of]], "\"'`\\!{}()|") {
+			continue
+		}
 		if u := fill(template, values); u != "" {
 			out = append(out, DeepLink{l.Name, l.For, u})
 		}

@@ -19,6 +19,7 @@ import (
 	"assay/internal/fault"
 	"assay/internal/strictjson"
 	"assay/store"
+	"assay/telemetry"
 	"assay/tlog"
 	"assay/tlog/rekor"
 
@@ -167,7 +168,7 @@ func (s *Server) peersOnly(next http.Handler) http.Handler {
 func (s *Server) peerClient() *http.Client {
 	return &http.Client{
 		Timeout:       30 * time.Second,
-		Transport:     peerTransport{token: s.peers.token, next: http.DefaultTransport},
+		Transport:     peerTransport{token: s.peers.token, next: telemetry.TransportAll(http.DefaultTransport)},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }

@@ -25,6 +25,7 @@ import (
 	"assay/internal/fault"
 	"assay/internal/netguard"
 	"assay/store"
+	"assay/telemetry"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -364,11 +365,11 @@ func (s *Sender) client(h *Hook) (*http.Client, error) {
 	d := &net.Dialer{Timeout: 5 * time.Second, Control: netguard.Control(h.AllowPrivate)}
 	c := &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
+		Transport: telemetry.Transport(&http.Transport{
 			DialContext: d.DialContext, TLSClientConfig: conf, TLSHandshakeTimeout: 5 * time.Second,
 			MaxIdleConns: 16, MaxIdleConnsPerHost: perHook, IdleConnTimeout: 30 * time.Second,
 			MaxResponseHeaderBytes: 32 << 10, ForceAttemptHTTP2: true,
-		},
+		}),
 	}
 	s.conns[key] = c
 	return c, nil

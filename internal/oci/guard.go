@@ -16,6 +16,7 @@ import (
 	"assay/internal/fault"
 	"assay/internal/netguard"
 	"assay/internal/strictjson"
+	"assay/telemetry"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 )
@@ -61,7 +62,7 @@ func NewTransport(g Guard) (http.RoundTripper, error) {
 		ResponseHeaderTimeout: 30 * time.Second, MaxIdleConns: 64, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute,
 		MaxResponseHeaderBytes: 64 << 10, ForceAttemptHTTP2: true, DisableCompression: true,
 	}
-	return t, nil
+	return telemetry.Transport(t), nil
 }
 
 type viaKey struct{}

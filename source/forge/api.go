@@ -17,6 +17,7 @@ import (
 	"assay/internal/netguard"
 	"assay/internal/strictjson"
 	"assay/source"
+	"assay/telemetry"
 )
 
 // answers are what a forge says of a push when it is asked.
@@ -38,10 +39,10 @@ func (r *Recorder) client(private bool) *http.Client {
 	c := &http.Client{
 		Timeout:       20 * time.Second,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
+		Transport: telemetry.Transport(&http.Transport{
 			Proxy: http.ProxyFromEnvironment, DialContext: d.DialContext, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout: 5 * time.Second, MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second, MaxResponseHeaderBytes: 64 << 10, ForceAttemptHTTP2: true,
-		},
+		}),
 	}
 	r.conns[private] = c
 	return c
