@@ -37,7 +37,13 @@ func (a *API) vexRoutes() []Route {
 // them. repository is where it is met; "" leaves out statements about
 // repositories.
 func (v *Vulnerabilities) OfSubject(ctx context.Context, subject artifact.Digest, repository string) (all []finding.Finding, st finding.State, err error) {
-	if all, st, err = v.Findings.OfSubject(ctx, subject, v.MaxAge); err != nil {
+	return v.OfDocuments(ctx, subject, repository, nil)
+}
+
+// OfDocuments is OfSubject by some bills of materials alone, as their attestations are
+// named; nil is all.
+func (v *Vulnerabilities) OfDocuments(ctx context.Context, subject artifact.Digest, repository string, attestations []string) (all []finding.Finding, st finding.State, err error) {
+	if all, st, err = v.Findings.OfDocuments(ctx, subject, v.MaxAge, attestations); err != nil {
 		return nil, st, err
 	}
 	if err := v.Findings.Paths(ctx, subject, all); err != nil {

@@ -6,6 +6,7 @@ package policy
 type Vulnerabilities struct {
 	Scan           string          `json:"scan"`                     // done, pending (a bill of materials is not looked up yet), or no_sbom
 	SBOMs          []string        `json:"sboms,omitempty"`          // attestations of the documents that were looked up
+	SBOMsBy        string          `json:"sboms_by,omitempty"`       // stands for the signers whose documents alone were looked at, since the policy named them; absent: all were
 	Components     int             `json:"components"`               // distinct, of all documents
 	Incomplete     []string        `json:"incomplete,omitempty"`     // what the documents say that they do not hold
 	Unmatched      int             `json:"unmatched,omitzero"`       // components of a kind that no feed knows

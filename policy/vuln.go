@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strconv"
@@ -124,6 +126,11 @@ func (r *vulnRule) evaluate(ev *evaluation, q *quality) {
 	}
 	if f == nil {
 		known.Status, known.Found, known.Mend = Fail, "nothing is known of its flaws here", "assay verify "+ev.target+"  # on a server that holds its bill of materials"
+		ev.add(known)
+		return
+	}
+	if f.SBOMsBy != "" && r.ids == nil {
+		known.Status, known.Found, known.Mend = Fail, "these facts were gathered for a policy that names whose bills of materials count", "ask again: assay verify "+ev.target
 		ev.add(known)
 		return
 	}
@@ -351,6 +358,37 @@ func (r *vulnRule) evaluateSBOM(ev *evaluation, f *Vulnerabilities, q *quality) 
 	}
 	c := Check{Name: "vulnerabilities/sbom", Expected: "a bill of materials by " + identitiesText(r.ids) + q.text(), Found: t.found(1, "bill of materials") + ev.rejectedText(len(t.order) < 1)}
 	ev.conclude(c, &t, 1, q, func() string { return "assay attest --type cyclonedx --predicate sbom.json " + ev.target })
+}
+
+// SBOMsBy stands for the signers whose bills of materials the policy's rules count; "":
+// anybody's, for one of them at least.
+func (p *Policy) SBOMsBy() string {
+	var all []string
+	for _, u := range p.units {
+		if u.reqs != nil && u.reqs.vuln != nil {
+			if u.reqs.vuln.ids == nil {
+				return ""
+			}
+			for _, id := range u.reqs.vuln.ids {
+				all = append(all, id.text)
+			}
+		}
+		if slices.ContainsFunc(u.rego, func(m *regoModule) bool { return m.flaws }) {
+			return ""
+		}
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	slices.Sort(all)
+	sum := sha256.Sum256([]byte(strings.Join(slices.Compact(all), "\n")))
+	return "sby_" + hex.EncodeToString(sum[:])
+}
+
+// CountsSBOM says whether a rule of the policy names who signed evidence as one whose
+// bill of materials counts.
+func (p *Policy) CountsSBOM(e *Evidence) bool {
+	return slices.ContainsFunc(p.units, func(u *unit) bool { return u.reqs != nil && u.reqs.vuln != nil && matchAny(u.reqs.vuln.ids, e) })
 }
 
 // WantsVulnerabilities says whether the policy looks at what is known of an

@@ -137,6 +137,25 @@ func minimalFacts() *Facts {
 	return &Facts{Schema: FactsSchema, Subject: Subject{Digest: artifact.SHA256Of(nil), Kind: Image, Repository: "team/app"}, Scope: Scope{ID: "default"}}
 }
 
+// Facts of the documents of some signers tell a policy that names none too little.
+func TestThreat_Vuln_FactsOfSomeSigners(t *testing.T) {
+	mine := vulnPolicy(t, `{deny: [high], identities: [{issuer: "https://issuer.example", subject: ci@example.org}]}`)
+	anybodys := vulnPolicy(t, `{deny: [high]}`)
+	if mine.SBOMsBy() == "" || anybodys.SBOMsBy() != "" {
+		t.Errorf("%q, %q", mine.SBOMsBy(), anybodys.SBOMsBy())
+	}
+	for who, want := range map[string]bool{"ci@example.org": true, "stranger@example.org": false} {
+		if got := mine.CountsSBOM(&Evidence{Identity: &Identity{Issuer: "https://issuer.example", Subject: who}}); got != want {
+			t.Errorf("%s: %v", who, got)
+		}
+	}
+	f := minimalFacts()
+	f.Vulnerabilities = &Vulnerabilities{Scan: "done", SBOMs: []string{"att_1"}, SBOMsBy: mine.SBOMsBy(), Components: 1, KEV: true, EPSS: true, Findings: []Vulnerability{}}
+	if res, err := anybodys.Evaluate(t.Context(), f, time.Now()); err != nil || res.Verdict != Deny {
+		t.Errorf("%v, %v", res.Verdict, err)
+	}
+}
+
 // Words that would deny nothing are refused, a bound is compared with what the score
 // is, and that somebody looks into a flaw settles nothing.
 func TestThreat_Vuln_WordsThatDenyNothing(t *testing.T) {

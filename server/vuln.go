@@ -67,14 +67,20 @@ func (f flaws) ComponentVEX(ctx context.Context, subject artifact.Digest, limit 
 }
 
 func (f flaws) Flaws(ctx context.Context, subject policy.Subject) (*verify.Flaws, error) {
+	return f.FlawsBy(ctx, subject, nil)
+}
+
+// FlawsBy is Flaws by some bills of materials alone; nil is all.
+func (f flaws) FlawsBy(ctx context.Context, subject policy.Subject, attestations []string) (*verify.Flaws, error) {
 	if f.known.Findings == nil { // a process that knows nothing of them
 		return &verify.Flaws{}, nil
 	}
 	var out verify.Flaws
 	var err error
-	if out.Findings, out.State, err = f.known.OfSubject(ctx, subject.Digest, subject.Repository); err != nil {
+	if out.Findings, out.State, err = f.known.OfDocuments(ctx, subject.Digest, subject.Repository, attestations); err != nil {
 		return nil, err
 	}
-	out.Documents, err = f.known.Findings.Documents(ctx, subject.Digest)
+	all, err := f.known.Findings.Documents(ctx, subject.Digest, attestations)
+	out.Documents = all
 	return &out, err
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"assay/policy"
+	"assay/sbom"
 	"assay/vuln/finding"
 	"assay/vuln/vex"
 )
@@ -43,13 +44,13 @@ func (g *gathering) enterVulnerabilities(ctx context.Context, src FlawSource, no
 	if src == nil || !g.policy.WantsVulnerabilities() {
 		return nil
 	}
-	got, err := src.Flaws(ctx, g.facts.Subject)
+	got, by, err := g.flawsBy(ctx, src)
 	if err != nil {
 		return err
 	}
 	st := got.State
 	f := &policy.Vulnerabilities{
-		Scan: "done", SBOMs: got.Documents, Components: st.Components, Unmatched: st.Unmatched, ReleaseUnknown: st.ReleaseMissing,
+		SBOMsBy: by, Scan: "done", SBOMs: got.Documents, Components: st.Components, Unmatched: st.Unmatched, ReleaseUnknown: st.ReleaseMissing,
 		FeedsMissing: st.FeedsMissing, FeedsStale: st.FeedsStale, KEV: st.KEV, EPSS: st.EPSS, Findings: []policy.Vulnerability{},
 	}
 	switch {
@@ -92,6 +93,31 @@ func (g *gathering) enterVulnerabilities(ctx context.Context, src FlawSource, no
 		g.expires = earliest(g.expires, st.FreshUntil)
 	}
 	return nil
+}
+
+// flawsBySource is a FlawSource that tells flaws by some bills of materials alone.
+type flawsBySource interface {
+	FlawsBy(ctx context.Context, subject policy.Subject, attestations []string) (*Flaws, error)
+}
+
+// flawsBy asks for the flaws by those bills of materials whose signers the policy
+// names, where it names any for all that it asks: what a stranger attests about an
+// artifact then neither allows nor denies it. by stands for them.
+func (g *gathering) flawsBy(ctx context.Context, src FlawSource) (f *Flaws, by string, err error) {
+	by = g.policy.SBOMsBy()
+	from, ok := src.(flawsBySource)
+	if by == "" || !ok {
+		f, err = src.Flaws(ctx, g.facts.Subject)
+		return f, "", err
+	}
+	attestations := []string{}
+	for i := range g.facts.Attestations {
+		if a := &g.facts.Attestations[i]; sbom.IsPredicate(a.PredicateType) && g.policy.CountsSBOM(&a.Evidence) {
+			attestations = append(attestations, a.ID)
+		}
+	}
+	f, err = from.FlawsBy(ctx, g.facts.Subject, attestations)
+	return f, by, err
 }
 
 func vulnerability(f *finding.Finding) policy.Vulnerability {

@@ -17,13 +17,13 @@ import (
 const mostUnnamed = 20
 
 // unnamed reads some of the components that no advisory can be about.
-func unnamed(ctx context.Context, tx *store.Tx, subject artifact.Digest, st *State) error {
+func unnamed(ctx context.Context, tx *store.Tx, subject artifact.Digest, some documents, st *State) error {
 	if st.Unmatched+st.ReleaseMissing == 0 {
 		return nil
 	}
 	var err error
 	st.Unnamed, err = store.Values[string](ctx, tx, `SELECT DISTINCT c.key FROM finding_scan s JOIN sbom_occurrence o ON o.document = s.document JOIN finding_component f ON f.component = o.component AND f.state <> 0
-		JOIN sbom_component c ON c.id = o.component WHERE s.subject = ? ORDER BY c.key LIMIT ?`, string(subject), mostUnnamed)
+		JOIN sbom_component c ON c.id = o.component WHERE s.subject = ?`+some.of("s.document")+` ORDER BY c.key LIMIT ?`, string(subject), mostUnnamed)
 	return err
 }
 
@@ -34,12 +34,12 @@ func (m *Matcher) Coverage(ctx context.Context, subject artifact.Digest, maxAge 
 	}
 	err = m.db.View(ctx, func(tx *store.Tx) error {
 		st = State{}
-		return known(ctx, tx, subject, &st)
+		return known(ctx, tx, subject, nil, &st)
 	})
 	if err != nil {
 		return st, err
 	}
-	if err := m.freshness(ctx, subject, maxAge, &st); err != nil {
+	if err := m.freshness(ctx, subject, nil, maxAge, &st); err != nil {
 		return st, err
 	}
 	book, err := m.exploits.Book(ctx)

@@ -295,3 +295,36 @@ func TestThreat_Vuln_KnownBeforeItWasBuilt(t *testing.T) {
 		}
 	})
 }
+
+// What is asked by some bills of materials alone is told by those alone.
+func TestOfDocuments(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		s := open(t, db)
+		s.bring("osv", "npm", advisory("GHSA-1", "npm", "left-pad", "2.0.0", ""))
+		for i, p := range []string{"pkg:npm/left-pad@1.0.0", "pkg:pypi/requests@1.0"} {
+			ix, _, err := s.boms.Index(t.Context(), sbom.Source{Attestation: fmt.Sprintf("att_%d", i), Subject: subject(1), Identity: "me"}, strings.NewReader(
+				`{"bomFormat":"CycloneDX","specVersion":"1.6","version":1,"components":[{"bom-ref":"a","type":"library","name":"x","version":"1.0.0","purl":"`+p+`"}]}`))
+			if err == nil {
+				err = s.m.Scan(t.Context(), ix.ID)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, tt := range []struct {
+			by                             []string
+			sbom                           bool
+			components, findings, ofs, gap int
+		}{
+			{nil, true, 2, 1, 2, 1}, {[]string{"att_0"}, true, 1, 1, 1, 0}, {[]string{"att_1"}, true, 1, 0, 1, 1}, {[]string{"att_0", "att_1", "att_2"}, true, 2, 1, 2, 1}, {[]string{"att_2"}, false, 0, 0, 0, 0}, {[]string{}, false, 0, 0, 0, 0},
+		} {
+			all, st, err := s.m.OfDocuments(t.Context(), subject(1), time.Hour, tt.by)
+			if err != nil || st.SBOM != tt.sbom || st.Components != tt.components || len(all) != tt.findings || len(st.FeedsMissing) != tt.gap {
+				t.Errorf("by %q: %d findings, %+v, %v", tt.by, len(all), st, err)
+			}
+			if ids, err := s.m.Documents(t.Context(), subject(1), tt.by); err != nil || len(ids) != tt.ofs {
+				t.Errorf("by %q: documents %q, %v", tt.by, ids, err)
+			}
+		}
+	})
+}

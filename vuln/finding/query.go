@@ -82,14 +82,24 @@ type State struct {
 // OfSubject gives what is known about an artifact. maxAge is how old a feed may
 // be before it is stale.
 func (m *Matcher) OfSubject(ctx context.Context, subject artifact.Digest, maxAge time.Duration) (all []Finding, st State, err error) {
+	return m.OfDocuments(ctx, subject, maxAge, nil)
+}
+
+// OfDocuments is OfSubject by some bills of materials alone, as their attestations are
+// named; nil is all, and an empty list none.
+func (m *Matcher) OfDocuments(ctx context.Context, subject artifact.Digest, maxAge time.Duration, attestations []string) (all []Finding, st State, err error) {
 	if err := subject.Validate(); err != nil {
 		return nil, st, fault.Wrap(fault.Invalid, err)
 	}
-	rows, st, err := m.rows(ctx, subject)
+	some, err := m.some(ctx, subject, attestations)
 	if err != nil {
 		return nil, st, err
 	}
-	if err := m.freshness(ctx, subject, maxAge, &st); err != nil {
+	rows, st, err := m.rows(ctx, subject, some)
+	if err != nil {
+		return nil, st, err
+	}
+	if err := m.freshness(ctx, subject, some, maxAge, &st); err != nil {
 		return nil, st, err
 	}
 	book, err := m.exploits.Book(ctx)
@@ -135,17 +145,17 @@ type row struct {
 	known                              time.Time // since when the record is in force here; zero: not asked for
 }
 
-func (m *Matcher) rows(ctx context.Context, subject artifact.Digest) (all []row, st State, err error) {
+func (m *Matcher) rows(ctx context.Context, subject artifact.Digest, some documents) (all []row, st State, err error) {
 	err = m.db.View(ctx, func(tx *store.Tx) error {
 		all, st = nil, State{}
-		if err := known(ctx, tx, subject, &st); err != nil {
+		if err := known(ctx, tx, subject, some, &st); err != nil {
 			return err
 		}
 		rows, err := tx.Query(ctx, `SELECT c.key, c.version, f.feed, f.advisory, f.status, f.fixed, f.reason, o.direct, COALESCE((SELECT v.key FROM sbom_component v WHERE v.id = o.via), ''),
 			CASE WHEN f.opened > s.scanned THEN f.opened ELSE s.scanned END,
 			COALESCE((SELECT MIN(p.finished) FROM feed_record r JOIN feed_operation p ON p.id = r.operation AND p.state IN (1, 3) WHERE r.id = f.advisory AND r.name || '/' || r.ecosystem = f.feed), 0)
 			FROM finding_scan s JOIN sbom_occurrence o ON o.document = s.document JOIN finding_match f ON f.component = o.component AND f.closed = 0
-			JOIN sbom_component c ON c.id = o.component WHERE s.subject = ? ORDER BY c.key, f.advisory`, string(subject))
+			JOIN sbom_component c ON c.id = o.component WHERE s.subject = ?`+some.of("s.document")+` ORDER BY c.key, f.advisory`, string(subject))
 		if err != nil {
 			return err
 		}
@@ -167,27 +177,27 @@ func (m *Matcher) rows(ctx context.Context, subject artifact.Digest) (all []row,
 }
 
 // known reads what the database knows of an artifact apart from matches.
-func known(ctx context.Context, tx *store.Tx, subject artifact.Digest, st *State) error {
+func known(ctx context.Context, tx *store.Tx, subject artifact.Digest, some documents, st *State) error {
 	var documents, scanned int64
 	if err := tx.QueryRow(ctx, `SELECT COUNT(*), COALESCE(SUM(CASE WHEN s.document IS NULL THEN 0 ELSE 1 END), 0)
-		FROM sbom_document d LEFT JOIN finding_scan s ON s.document = d.id WHERE d.subject = ? AND d.state = 1`, string(subject)).Scan(&documents, &scanned); err != nil {
+		FROM sbom_document d LEFT JOIN finding_scan s ON s.document = d.id WHERE d.subject = ? AND d.state = 1`+some.of("d.id"), string(subject)).Scan(&documents, &scanned); err != nil {
 		return err
 	}
-	if err := incomplete(ctx, tx, subject, st); err != nil {
+	if err := incomplete(ctx, tx, subject, some, st); err != nil {
 		return err
 	}
 	st.SBOM, st.Scanned = documents > 0, documents > 0 && documents == scanned
 	if err := tx.QueryRow(ctx, `SELECT COUNT(DISTINCT o.component), COUNT(DISTINCT CASE WHEN f.state = 1 THEN o.component END), COUNT(DISTINCT CASE WHEN f.state = 2 THEN o.component END)
-		FROM finding_scan s JOIN sbom_occurrence o ON o.document = s.document LEFT JOIN finding_component f ON f.component = o.component WHERE s.subject = ?`, string(subject)).
+		FROM finding_scan s JOIN sbom_occurrence o ON o.document = s.document LEFT JOIN finding_component f ON f.component = o.component WHERE s.subject = ?`+some.of("s.document"), string(subject)).
 		Scan(&st.Components, &st.Unmatched, &st.ReleaseMissing); err != nil {
 		return err
 	}
-	return unnamed(ctx, tx, subject, st)
+	return unnamed(ctx, tx, subject, some, st)
 }
 
 // incomplete reads what the documents say that they do not hold.
-func incomplete(ctx context.Context, tx *store.Tx, subject artifact.Digest, st *State) error {
-	rows, err := tx.Query(ctx, `SELECT incomplete FROM sbom_document WHERE subject = ? AND state = 1 AND incomplete <> ''`, string(subject))
+func incomplete(ctx context.Context, tx *store.Tx, subject artifact.Digest, some documents, st *State) error {
+	rows, err := tx.Query(ctx, `SELECT incomplete FROM sbom_document WHERE subject = ? AND state = 1 AND incomplete <> ''`+some.of("id"), string(subject))
 	if err != nil {
 		return err
 	}
@@ -212,7 +222,7 @@ func incomplete(ctx context.Context, tx *store.Tx, subject artifact.Digest, st *
 
 // freshness says for which ecosystems no feed is in force, or none that was
 // looked at lately.
-func (m *Matcher) freshness(ctx context.Context, subject artifact.Digest, maxAge time.Duration, st *State) error {
+func (m *Matcher) freshness(ctx context.Context, subject artifact.Digest, some documents, maxAge time.Duration, st *State) error {
 	all, err := m.feeds.Sources(ctx)
 	if err != nil {
 		return err
@@ -220,7 +230,7 @@ func (m *Matcher) freshness(ctx context.Context, subject artifact.Digest, maxAge
 	var ecosystems []string
 	if err := m.db.View(ctx, func(tx *store.Tx) (err error) {
 		ecosystems, err = store.Values[string](ctx, tx, `SELECT DISTINCT f.ecosystem FROM finding_scan s JOIN sbom_occurrence o ON o.document = s.document
-			JOIN finding_component f ON f.component = o.component AND f.state = 0 WHERE s.subject = ? ORDER BY f.ecosystem`, string(subject))
+			JOIN finding_component f ON f.component = o.component AND f.state = 0 WHERE s.subject = ?`+some.of("s.document")+` ORDER BY f.ecosystem`, string(subject))
 		return err
 	}); err != nil {
 		return err

@@ -29,7 +29,7 @@ func (m *Matcher) Then(ctx context.Context, subject artifact.Digest, at time.Tim
 			return err
 		}
 		st.SBOM, st.Scanned = documents > 0, documents > 0
-		if err := incomplete(ctx, tx, subject, &st); err != nil {
+		if err := incomplete(ctx, tx, subject, nil, &st); err != nil {
 			return err
 		}
 		list, err := tx.Query(ctx, `SELECT c.key, c.version, f.feed, f.advisory, f.status, f.fixed, f.reason, o.direct, COALESCE((SELECT v.key FROM sbom_component v WHERE v.id = o.via), ''),
