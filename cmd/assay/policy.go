@@ -30,6 +30,7 @@ func (a *app) policyCommand() *cobra.Command {
 		a.policyModeCommand(policy.Warn),
 		a.policyModeCommand(policy.Audit),
 		a.policyBundleCommand(),
+		a.policyImportCommand(),
 	)
 }
 
