@@ -130,11 +130,13 @@ spec:
 	evidence := ids("att", "evidence", "list", "--subject", me, image, "-o", "json")
 	decision := ids("dec", "verify", "--subject", me, image, "-o", "json")
 	statement := ids("vex", "vex", "list", "-o", "json")
+	logged := ids("log", "build-log", "upload", "--build", hostileScript, "--repository", "shop/checkout", "--artifact", image, write("make.log", "compiling "+hostileScript+"\n\x1b]0;owned\x07"+hostileImage+"\npassword=abcdefgh12\n"), "-o", "json")
 	pages = []string{
 		"/ui/", "/ui/oncall", "/ui/slo", "/ui/alerts", "/ui/artifacts", "/ui/artifacts/" + digest, "/ui/artifacts/" + digest + "/risk", "/ui/evidence/" + evidence, "/ui/decisions/" + decision,
 		"/ui/registry", "/ui/registry/shop/checkout", "/ui/components?name=log4j-core", "/ui/search?q=where+is+log4j-core+%3C+2.17%3F", "/ui/search?q=" + "%3Cscript%3Ewindow.pwned=1%3C/script%3E",
 		"/ui/vulnerabilities", "/ui/vulnerabilities/CVE-2021-44228", "/ui/workloads", "/ui/services", "/ui/services/checkout", "/ui/builds", "/ui/policies", "/ui/policies/release", "/ui/vex", "/ui/vex/" + statement, "/ui/exceptions",
-		"/ui/trust", "/ui/audit", "/ui/inventory", "/ui/feeds", "/ui/feeds/internal/Maven", "/ui/log", "/ui/log/0", "/ui/runbooks", "/ui/runbooks/gate", "/ui/runbooks/drills", "/ui/slo/attestation-coverage", "/ui/nowhere",
+		"/ui/trust", "/ui/audit", "/ui/inventory", "/ui/feeds", "/ui/feeds/internal/Maven", "/ui/log", "/ui/log/0", "/ui/runbooks", "/ui/runbooks/gate", "/ui/runbooks/drills", "/ui/slo/attestation-coverage",
+		"/ui/build-logs", "/ui/build-logs?text=compiling", "/ui/build-logs/" + logged, "/ui/nowhere",
 	}
 	return s, pages
 }
@@ -198,7 +200,7 @@ func TestUI(t *testing.T) {
 		t.Errorf("%d pages were looked at, want %d", len(seen), want)
 	}
 	for page, words := range map[string][]string{
-		pages[5]:                     {"From commit to workload", "ci@example.com", "included", hostileScript, "CVE-2021-44228"},
+		pages[5]:                     {"From commit to workload", "ci@example.com", "included", hostileScript, "CVE-2021-44228", "not named by provenance"},
 		"/ui/services/checkout":      {hostileScript},
 		pages[12]:                    {"org.apache.logging.log4j/log4j-core@2.14.1", "1 match"},
 		"/ui/oncall":                 {"elsewhere.example/x:1", "shop/checkout"},
@@ -209,6 +211,8 @@ func TestUI(t *testing.T) {
 		"/ui/workloads":              {"edge", "checkout"},
 		"/ui/policies/release":       {"enforce", "kind: Policy"},
 		"/ui/registry/shop/checkout": {"v1"},
+		pages[len(pages)-3]:          {"compiling " + hostileScript},
+		pages[len(pages)-2]:          {"compiling " + hostileScript, "password=[REDACTED]", hostileImage},
 	} {
 		l := seen["dark "+page]
 		for _, w := range words {

@@ -292,7 +292,18 @@ func TestTelemetryOff(t *testing.T) {
 // TestOTLPLogs: collectors send logs of builds, in both encodings; they stand with
 // the artifact, without secrets, and nobody sends or reads them who may not.
 func TestOTLPLogs(t *testing.T) {
-	s := newSite(t, true, nil)
+	s := newSite(t, false, nil)
+	issuer := s.Status(t.Context()).Services.OIDC
+	s.apply(`apiVersion: assay/v1
+kind: Grant
+metadata: {name: me}
+spec: {issuer: "`+issuer+`", subject: me@example.com, role: admin, scope: "team/**"}
+---
+apiVersion: assay/v1
+kind: Grant
+metadata: {name: other}
+spec: {issuer: "`+issuer+`", subject: other@elsewhere.example, role: viewer, scope: "other/**"}
+`, false)
 	_, digest := s.image("team/app", "v1", "layer")
 	str := func(k, v string) *pbcommon.KeyValue {
 		return &pbcommon.KeyValue{Key: k, Value: &pbcommon.AnyValue{Value: &pbcommon.AnyValue_StringValue{StringValue: v}}}
@@ -319,6 +330,7 @@ func TestOTLPLogs(t *testing.T) {
 		"json":       {asJSON, "application/json", "", bearer, 200},
 		"nobody":     {raw, "application/x-protobuf", "", "", 401},
 		"no token":   {raw, "application/x-protobuf", "", "Bearer x.y.z", 401},
+		"a reader":   {raw, "application/x-protobuf", "", "Bearer " + s.token("other@elsewhere.example", identity.AudienceAPI), 403},
 		"garbage":    {[]byte{0xff, 0xff}, "application/x-protobuf", "", bearer, 400},
 		"form":       {raw, "application/x-www-form-urlencoded", "", bearer, 415},
 		"not gzip":   {raw, "application/x-protobuf", "gzip", bearer, 400},
@@ -333,6 +345,18 @@ func TestOTLPLogs(t *testing.T) {
 		}
 		if status, _, b := s.do(http.MethodPost, "/v1/logs", h, bytes.NewReader(c.body)); status != c.want {
 			t.Errorf("%s: %d %s, want %d", name, status, b, c.want)
+		}
+	}
+	// Who may write elsewhere alone is refused all; who may read elsewhere sees nothing.
+	other := map[string]string{"Authorization": "Bearer " + s.token("other@elsewhere.example", identity.AudienceAPI), "Content-Type": "application/json"}
+	for _, path := range []string{"/api/v1/build-logs?repository=team/app", "/api/v1/build-logs", "/api/v1/build-log-lines?text=compiling"} {
+		if status, _, b := s.do(http.MethodGet, path, other, nil); status != http.StatusForbidden {
+			t.Errorf("%s by another team: %d %s", path, status, b)
+		}
+	}
+	for _, path := range []string{"/api/v1/build-logs?repository=other/x", "/api/v1/build-log-lines?text=compiling&repository=other/x", "/api/v1/build-logs?repository=other/x&digest=" + string(digest)} {
+		if status, _, b := s.do(http.MethodGet, path, other, nil); status != http.StatusOK || !strings.Contains(b, `"items":[]`) {
+			t.Errorf("%s by another team: %d %s", path, status, b)
 		}
 	}
 	if status, h, _ := s.do(http.MethodGet, "/v1/logs", nil, nil); status != http.StatusMethodNotAllowed || h.Get("Allow") != "POST" {

@@ -77,7 +77,7 @@ func buildLogsPage(c *visit) (*Page, error) {
 			l := &found.Items[i]
 			t.Rows = append(t.Rows, []Cell{{Text: clip(l.Log, 16), Value: l.Log, Mono: true, URL: local("build-logs/"+l.Log, "from", strconv.FormatInt(max(l.Number-20, 1), 10))}, clipped(l.Build, 40), count(l.Number), clipped(l.Text, 400)})
 		}
-		note := fmt.Sprintf("%d MiB were read.", found.Searched>>20)
+		note := bytesOf(found.Searched).Text + " were read."
 		if found.Next != "" {
 			note += " There is more to read."
 		}

@@ -221,7 +221,7 @@ func buildsPage(c *visit) (*Page, error) {
 	if err := c.get(&list, "runners/builds", q...); err != nil {
 		return nil, err
 	}
-	sections := []Section{{ID: "builds", Title: "Builds", Table: c.next(buildTable(list.Items), list.Next)}}
+	sections := []Section{{ID: "builds", Title: "Builds", More: Link{"Build logs", local("build-logs")}, Table: c.next(buildTable(list.Items), list.Next)}}
 	if c.query("after") == "" && c.query("digest") == "" {
 		sections = append(sections, c.anomalies(), c.runners())
 	}
@@ -289,6 +289,9 @@ func buildPage(c *visit) (*Page, error) {
 		{"Machine", orUnknown(b.Machine, "the evidence does not name it")}, {"Kind", text(b.Kind)}, {"Fresh", text(yesNo(b.Fresh))}, {"Used before", text(fmt.Sprintf("%s (%d)", yesNo(b.Used), b.Uses))},
 		{"Image", orNone(b.Image)}, {"Invocation", orUnknown(b.InvocationID, "none was stated")}, {"Builds of this source", count(d.Builds)}, {"When", when(b.Time)},
 		{"Evidence", evidenceCell(b.Evidence)}, {"Provenance", evidenceCell(b.Provenance)}, {"Trace", evidenceCell(b.Trace)},
+	}
+	if b.InvocationID != "" {
+		facts = append(facts, Fact{"Log", link("of this invocation", local("build-logs", "build", b.InvocationID))})
 	}
 	for _, a := range b.Artifacts {
 		facts = append(facts, Fact{"Made", digest(a, "")})

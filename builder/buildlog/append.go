@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"hash/fnv"
+	"strings"
 	"time"
 
 	"assay/artifact"
@@ -55,13 +56,14 @@ func redact(lines []Line) (out []stored, n int64) {
 	r := secret.NewRedactor(nil)
 	out = make([]stored, 0, len(lines))
 	for _, l := range lines {
+		n += int64(strings.Count(l.Text, secret.Redacted)) // by who sent it
 		x := stored{S: clip(l.Stream, 16), M: clip(r.Line(clip(l.Text, 4*MaxLine)), MaxLine)}
 		if !l.Time.IsZero() && l.Time.Year() > 1700 && l.Time.Year() < 2250 { // what fits into nanoseconds
 			x.T = l.Time.UnixNano()
 		}
 		out = append(out, x)
 	}
-	return out, int64(r.Count)
+	return out, n + int64(r.Count)
 }
 
 func (s *Store) append(ctx context.Context, t *Target, id string, lines []stored, redacted int64) (Log, error) {

@@ -134,7 +134,6 @@ func (s *session) uploadLog(ctx context.Context, u client.BuildLogUpload, in io.
 	if l == nil {
 		return nil, fault.Newf(fault.Invalid, "the log is empty: nothing was uploaded")
 	}
-	l.Redacted = max(l.Redacted, int64(r.Count))
 	return l, nil
 }
 

@@ -23,6 +23,7 @@ import (
 	"assay/client"
 	"assay/internal/fault"
 	"assay/internal/strictyaml"
+	"assay/telemetry"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -200,7 +201,7 @@ func (a *app) httpClient() (*http.Client, error) {
 		}
 		t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
-	return &http.Client{Transport: t, Timeout: 60 * time.Second}, nil
+	return &http.Client{Transport: telemetry.Transport(t), Timeout: 60 * time.Second}, nil
 }
 
 // api is the client of the server's own API: through the admin socket where

@@ -24,6 +24,7 @@ import (
 	"assay/artifact"
 	"assay/internal/fault"
 	"assay/internal/strictjson"
+	"assay/telemetry"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -59,7 +60,7 @@ func New(o Options) *Client {
 		o.Keychain = authn.DefaultKeychain
 	}
 	if o.Transport == nil {
-		o.Transport = http.DefaultTransport
+		o.Transport = telemetry.Transport(http.DefaultTransport)
 	}
 	if o.UserAgent == "" {
 		o.UserAgent = "assay"
