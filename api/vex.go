@@ -194,12 +194,15 @@ func (a *API) triage(w http.ResponseWriter, r *http.Request) {
 			return nil, err
 		}
 		names := []string{q.Vulnerability}
-		// What feeds call it otherwise is the same flaw.
+		// What feeds call it otherwise is the same flaw; what mends it among others is not.
 		records, err := a.o.Vulnerabilities.Feeds.ByAlias(r.Context(), q.Vulnerability)
 		if err != nil {
 			return nil, err
 		}
 		for _, one := range records {
+			if !one.Means(q.Vulnerability) {
+				continue
+			}
 			for _, n := range append([]string{one.ID}, one.Names()...) {
 				if !slices.Contains(names, n) && len(names) < 32 {
 					names = append(names, n)

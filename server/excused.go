@@ -29,6 +29,9 @@ func (s *Server) excused(ctx context.Context) (func(subject artifact.Digest, fla
 			return nil, err
 		}
 		for _, r := range records {
+			if !r.Means(n) {
+				continue // it mends others, too
+			}
 			all = append(append(all, r.ID), r.Names()...)
 		}
 		for _, one := range all {

@@ -162,6 +162,36 @@ func (a *Advisory) Names() []string {
 	return slices.Compact(all)
 }
 
+// Means says whether the record is about the flaw of a name and about no other: it is
+// its own, or an alias. An advisory of a distribution may mend several flaws, which it
+// names as those upstream: with one of them it is the same, with more it is not.
+func (a *Advisory) Means(name string) bool {
+	return a.ID == name || slices.Contains(a.Aliases, name) || len(a.Upstream) == 1 && a.Upstream[0] == name
+}
+
+// Same are the names of the flaw that the record is about, where it is one.
+func (a *Advisory) Same() []string {
+	if len(a.Upstream) == 1 {
+		return append(a.Names(), a.Upstream[0])
+	}
+	return a.Names()
+}
+
+// Flaws are the names of all flaws that the record is about: its own names, and those
+// that an advisory of a distribution mends, which some of them call related.
+func (a *Advisory) Flaws() []string {
+	all := append(a.Names(), a.Upstream...)
+	if len(a.Aliases)+len(a.Upstream) == 0 && slices.ContainsFunc(a.Affected, func(f Affected) bool { return distributions[family(f.Package.Ecosystem)] }) {
+		for _, r := range a.Related {
+			if strings.HasPrefix(r, "CVE-") && plainID(r) {
+				all = append(all, r)
+			}
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // PublishedAt is when the record says that it was published; false when it says
 // nothing that can be: before 1990, or after now.
 func (a *Advisory) PublishedAt(now time.Time) (time.Time, bool) {

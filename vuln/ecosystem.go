@@ -96,6 +96,12 @@ func distribution(p artifact.PURL, version, sourceName, sourceVersion string) (a
 	return all, false
 }
 
+// distributions are the ecosystems of distributions, without their releases.
+var distributions = map[string]bool{
+	"Debian": true, "Ubuntu": true, "Alpine": true, "Wolfi": true, "Chainguard": true, "MinimOS": true, "AlmaLinux": true, "Rocky Linux": true,
+	"Red Hat": true, "Mageia": true, "openEuler": true, "openSUSE": true, "SUSE": true, "Photon OS": true,
+}
+
 func knownDistribution(namespace string) bool {
 	switch namespace {
 	case "debian", "ubuntu", "alpine", "almalinux", "rocky", "rockylinux", "redhat", "rhel", "opensuse", "sles", "suse", "mageia", "openeuler":

@@ -184,3 +184,27 @@ func TestThreat_Vuln_UnreadableVersionOfAList(t *testing.T) {
 		}
 	}
 }
+
+func TestMeans(t *testing.T) {
+	dsa := Advisory{ID: "DSA-1", Upstream: []string{"CVE-1", "CVE-2"}, Related: []string{"CVE-9"}}
+	one := Advisory{ID: "UBUNTU-CVE-1", Upstream: []string{"CVE-1"}}
+	ghsa := Advisory{ID: "GHSA-1", Aliases: []string{"CVE-1"}, Related: []string{"CVE-9"}}
+	alma := Advisory{ID: "ALSA-1", Related: []string{"CVE-1", "CVE-2", "RHSA-1"}, Affected: make([]Affected, 1)}
+	alma.Affected[0].Package.Ecosystem = "AlmaLinux:8"
+	alike := Advisory{ID: "PYSEC-1", Related: []string{"CVE-9"}, Affected: make([]Affected, 1)}
+	alike.Affected[0].Package.Ecosystem = "PyPI"
+	for _, tt := range []struct {
+		a     Advisory
+		means bool // CVE-1
+		flaws string
+	}{
+		{dsa, false, "CVE-1 CVE-2 DSA-1"}, {one, true, "CVE-1 UBUNTU-CVE-1"}, {ghsa, true, "CVE-1 GHSA-1"}, {alma, false, "ALSA-1 CVE-1 CVE-2"}, {alike, false, "PYSEC-1"},
+	} {
+		if got := tt.a.Means("CVE-1"); got != tt.means {
+			t.Errorf("%s means CVE-1: %v", tt.a.ID, got)
+		}
+		if got := strings.Join(tt.a.Flaws(), " "); got != tt.flaws {
+			t.Errorf("%s is about %s, want %s", tt.a.ID, got, tt.flaws)
+		}
+	}
+}

@@ -328,3 +328,35 @@ func TestOfDocuments(t *testing.T) {
 		}
 	})
 }
+
+// An advisory of a distribution mends flaws that it names as upstream, or as related:
+// that one of them is exploited counts. What is stated about one of several takes none
+// of the others away.
+func TestThreat_Vuln_ExploitedUpstream(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		s := open(t, db)
+		s.bring("osv", "Debian", advisory("DSA-1", "Debian:12", "curl", "9", `"upstream": ["CVE-2024-1001", "CVE-2024-1002"],`), advisory("DEBIAN-CVE-2024-1003", "Debian:12", "curl", "9", `"upstream": ["CVE-2024-1003"],`))
+		s.bring("osv", "AlmaLinux", advisory("ALSA-1", "AlmaLinux:9", "curl", "9", `"related": ["CVE-2024-1001", "CVE-2024-1002"],`))
+		s.bring("osv", "npm", advisory("GHSA-1", "npm", "curl", "9", `"aliases": ["CVE-2024-1001"],`))
+		exploits := exploit.NewStore(db)
+		if _, err := exploits.Import(t.Context(), strings.NewReader(`{"catalogVersion": "2026.01.01", "dateReleased": "2026-01-01", "vulnerabilities": [{"cveID": "CVE-2024-1002", "dateAdded": "2026-01-01"}, {"cveID": "CVE-2024-1003", "dateAdded": "2026-01-02"}]}`), "me", ""); err != nil {
+			t.Fatal(err)
+		}
+		s.document(1, "pkg:deb/debian/curl@7?distro=debian-12", "pkg:rpm/almalinux/curl@7?distro=almalinux-9.3", "pkg:npm/curl@7.0.0")
+		all, _, err := s.m.OfSubject(t.Context(), subject(1), time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, f := range all {
+			got = append(got, fmt.Sprintf("%s kev=%s %s", f.Name, f.KEV, strings.Join(f.Names, ",")))
+		}
+		slices.Sort(got)
+		want := []string{
+			"ALSA-1 kev=2026-01-01 ALSA-1", "CVE-2024-1001 kev= CVE-2024-1001,GHSA-1", "CVE-2024-1003 kev=2026-01-02 CVE-2024-1003,DEBIAN-CVE-2024-1003", "DSA-1 kev=2026-01-01 DSA-1",
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Error(d)
+		}
+	})
+}

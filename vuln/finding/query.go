@@ -272,6 +272,7 @@ type flaw struct {
 	kev       string
 	epss      float64
 	names     []string
+	mends     []string // names of all flaws that the record itself is about
 }
 
 // flaws remembers what was read of the flaws of one answer.
@@ -305,10 +306,10 @@ func (k *flaws) of(ctx context.Context, id string) (*flaw, error) {
 			k.memo.Store(id, &kept)
 		}
 	}
-	if k, is := k.book.Known(f.names...); is {
+	if k, is := k.book.Known(slices.Concat(f.names, f.mends)...); is {
 		f.kev = first(k.Added, "listed")
 	}
-	if s, is := k.book.Score(f.names...); is {
+	if s, is := k.book.Score(slices.Concat(f.names, f.mends)...); is {
 		f.epss = s.Probability
 	}
 	k.known[id] = f
@@ -321,10 +322,15 @@ func (k *flaws) read(ctx context.Context, id string) (*flaw, error) {
 	if err != nil {
 		return nil, err
 	}
+	// What mends this flaw among others is about another: only what means the same.
+	meant := func(all []feed.Record, name string) []feed.Record {
+		return slices.DeleteFunc(all, func(r feed.Record) bool { return !r.Means(name) })
+	}
+	records = meant(records, id)
 	f := &flaw{name: id}
 	names := []string{id}
 	for _, r := range records {
-		names = append(names, r.Names()...)
+		names = append(names, r.Same()...)
 	}
 	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
 		if name == id || len(names) > 200 {
@@ -334,11 +340,14 @@ func (k *flaws) read(ctx context.Context, id string) (*flaw, error) {
 		if err != nil {
 			return nil, err
 		}
-		records = append(records, more...)
+		records = append(records, meant(more, name)...)
 	}
 	for _, r := range records {
-		names = append(names, r.Names()...)
+		names = append(names, r.Same()...)
 		f.malicious = f.malicious || r.IsMalicious()
+		if r.ID == id {
+			f.mends = append(f.mends, r.Flaws()...)
+		}
 		if f.summary == "" || r.ID == id {
 			f.summary = first(r.Summary, f.summary)
 		}
@@ -394,6 +403,7 @@ func join(all []Finding, places map[[2]string]int, r row, f *flaw) []Finding {
 	if r.seen.Before(at.FirstSeen) {
 		at.FirstSeen = r.seen
 	}
+	at.KEV, at.EPSS, at.Malicious = first(at.KEV, f.kev), max(at.EPSS, f.epss), at.Malicious || f.malicious
 	if !r.known.IsZero() && (at.Known.IsZero() || r.known.Before(at.Known)) {
 		at.Known = r.known
 	}
