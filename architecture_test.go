@@ -28,6 +28,8 @@ var floors = []string{
 	"config",
 	"alert",
 	"slo",
+	"report",
+	"readiness",
 	"policy/bundle",
 	"policy/convert",
 	"policy/exception",

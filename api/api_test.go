@@ -271,6 +271,8 @@ func (s *site) request(method, path string) (query string, header map[string]str
 		return "?reason=a+test", jsonBody, []byte(`{"@context": "https://openvex.dev/ns/v0.2.0", "statements": [{"vulnerability": {"name": "CVE-2024-1"}, "products": [{"@id": "pkg:npm/a"}], "status": "fixed"}]}`)
 	case "POST /api/v1/vex/triage":
 		return "", jsonBody, []byte(`{"vulnerability": "CVE-2024-1", "products": ["**"], "status": "fixed", "reason": "a test"}`)
+	case "POST /api/v1/readiness/probes":
+		return "", jsonBody, []byte(`{"name": "game-day", "status": "pass", "found": "a test"}`)
 	case "POST /api/v1/exceptions":
 		return "", jsonBody, fmt.Appendf(nil, `{"kind": "break-glass", "digest": %q, "reason": "a test", "until": %q}`, artifact.SHA256Of([]byte("x")), time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
 	case "POST /api/v1/exceptions/{id}/approve", "POST /api/v1/exceptions/{id}/reject", "POST /api/v1/exceptions/{id}/withdraw":
@@ -418,7 +420,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"get /api/v1/silences": "viewer", "post /api/v1/silences": "operator", "delete /api/v1/silences/{id}": "operator", "get /api/v1/receivers": "auditor", "post /api/v1/receivers/test": "operator",
 		"get /api/v1/tickets": "viewer", "get /api/v1/tickets/{id}": "viewer", "get /api/v1/risk": "viewer", "get /api/v1/vulnerabilities/cost": "viewer", "get /api/v1/vulnerabilities/missed": "viewer", "get /api/v1/risk/artifact": "viewer", "get /api/v1/risk/services": "viewer", "get /api/v1/risk/upgrades": "viewer", "get /api/v1/inventory/services": "viewer", "get /api/v1/inventory/services/{name}": "viewer", "get /api/v1/inventory/clusters": "viewer", "get /api/v1/inventory/workloads": "viewer", "post /api/v1/inventory/report": "deployer",
 		"post /api/v1/admission/judge": "deployer", "get /api/v1/admission/bundle": "deployer", "post /api/v1/admission/records": "deployer",
-		"post /api/v1/inventory/guards": "deployer", "get /api/v1/inventory/running": "viewer", "get /api/v1/exceptions": "viewer", "post /api/v1/exceptions": "viewer", "get /api/v1/exceptions/{id}": "viewer", "get /api/v1/exceptions/{id}/bundle": "viewer", "post /api/v1/exceptions/{id}/approve": "approver", "post /api/v1/exceptions/{id}/reject": "approver", "post /api/v1/exceptions/{id}/withdraw": "approver", "get /api/v1/inventory/running/summary": "viewer",
+		"post /api/v1/inventory/guards": "deployer", "get /api/v1/inventory/running": "viewer", "get /api/v1/readiness/probes": "viewer", "post /api/v1/readiness/probes": "operator", "get /api/v1/exceptions": "viewer", "post /api/v1/exceptions": "viewer", "get /api/v1/exceptions/{id}": "viewer", "get /api/v1/exceptions/{id}/bundle": "viewer", "post /api/v1/exceptions/{id}/approve": "approver", "post /api/v1/exceptions/{id}/reject": "approver", "post /api/v1/exceptions/{id}/withdraw": "approver", "get /api/v1/inventory/running/summary": "viewer",
 		"post /api/v1/trust/delegations/signed": "signer", "delete /api/v1/trust/delegations": "admin",
 	}
 	public := map[string]bool{

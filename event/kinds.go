@@ -73,6 +73,7 @@ const (
 	FindingOpened       Kind = "finding.opened"
 	VulnMissed          Kind = "vuln.missed"
 	VEXStated           Kind = "vex.stated"
+	ReadinessProbed     Kind = "readiness.probed"
 	ExceptionRequested  Kind = "exception.requested"
 	ExceptionApproved   Kind = "exception.approved"
 	ExceptionRejected   Kind = "exception.rejected"
@@ -351,6 +352,9 @@ func table() []KindInfo {
 			{"document", "its number"}, {"components", "how many"}, {"affected", "matches of component and advisory"}, {"unknown", "matches of which it cannot be told"},
 			{"unmatched", "components that no feed can know"}, {"tier", "that it had in the queue"}, {"new", "components never seen before, which alone were looked up"}, {"advisories", "looked at for them"},
 			{"cpu_us", "processor time of looking up, in microseconds"}, {"wall_us", "and by the clock"}, {"waited_us", "in the queue before"}}},
+		{ReadinessProbed, Audit, "A defence was tried, or an exercise held.", []Field{
+			{"name", "unsigned-push, unsigned-pod, restore, game-day, policy-review, revocation-drill, or another"}, {"status", "pass or fail"}, {"found", "what happened"},
+		}},
 		{ExceptionRequested, Audit, "Somebody asks that an artifact may run although checks fail. It excuses nothing yet.", []Field{
 			{"id", "exc_..."}, {"kind", "exception or break-glass"}, {"checks", "that it excuses; null: all"}, {"until", "RFC 3339"}, {"reason", "why"}, {"requested_by", "who asked for it"}, {"decided_by", "who approved or rejected it"}, {"ticket", "elsewhere"},
 		}},

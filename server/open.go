@@ -33,6 +33,7 @@ import (
 	"assay/inventory/supply"
 	"assay/policy/bundle"
 	"assay/policy/exception"
+	"assay/readiness"
 	"assay/registry"
 	"assay/registry/collect"
 	"assay/registry/gate"
@@ -127,7 +128,7 @@ func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, feed.Migrations, exploit.Migrations, upstream.Migrations, finding.Migrations, canary.Migrations, vex.Migrations, malware.Migrations, baseline.Migrations,
 		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, forge.Migrations, vouchMigrations, transfer.Migrations,
-		contract.Migrations, inventory.Migrations, admission.Migrations, supply.Migrations, ticket.Migrations, ui.Migrations, buildlog.Migrations, tier.Migrations, exception.Migrations,
+		contract.Migrations, inventory.Migrations, admission.Migrations, supply.Migrations, ticket.Migrations, ui.Migrations, buildlog.Migrations, tier.Migrations, exception.Migrations, readiness.Migrations,
 		slo.Migrations, alert.Migrations, bundle.Migrations,
 	}
 }

@@ -25,7 +25,7 @@ func overview(c *visit) (*Page, error) {
 	}
 	running, runErr := c.runs()
 	p.Stats = append(p.Stats, c.runningStats(running, runErr)...)
-	p.Stats = append(p.Stats, c.riskStat(), c.feedStat(), c.owedStat(), c.ticketStat())
+	p.Stats = append(p.Stats, c.riskStat(), c.feedStat(), c.owedStat(), c.ticketStat(), c.maturityStat())
 	risk := c.riskTable("", 10)
 	risk.Title, risk.More = "What is most at risk", Link{"All", local("vulnerabilities")}
 	p.Sections = append(p.Sections, c.byCluster(running, runErr), risk, c.objectives(), c.owed())

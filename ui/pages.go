@@ -43,6 +43,8 @@ func (u *UI) pages() map[string]page {
 		"policies/{name}":             policyPage,
 		"vex":                         vexPage,
 		"vex/{id}":                    vexEntryPage,
+		"readiness":                   readinessPage,
+		"reports/{period}":            reportPage,
 		"exceptions":                  exceptionsPage,
 		"exceptions/{id}":             exceptionPage,
 		"trust":                       trustPage,

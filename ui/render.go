@@ -74,7 +74,7 @@ func (u *UI) navigation(s *session, here string) (out []navGroup) {
 	}
 	const evidence, verify, audit = identity.ActReadEvidence, identity.ActVerify, identity.ActReadAudit
 	add("Watch",
-		when(evidence, "Overview", "", "o"), when(evidence, "On call", "oncall", "n"), when(evidence, "Objectives", "slo", "s"), when(evidence, "Alerts", "alerts", "l"))
+		when(evidence, "Overview", "", "o"), when(evidence, "On call", "oncall", "n"), when(evidence, "Objectives", "slo", "s"), when(evidence, "Alerts", "alerts", "l"), when(evidence, "Readiness", "readiness", ""), when(evidence, "Reports", "reports/weekly", ""))
 	add("Artifacts",
 		when(verify, "Artifacts", "artifacts", "a"), when(verify, "Registry", "registry", "r"), when(evidence, "Components", "components", "c"),
 		when(evidence, "Vulnerabilities", "vulnerabilities", "v"), when(evidence, "Workloads", "workloads", "w"), when(evidence, "Services", "services", ""))

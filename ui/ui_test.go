@@ -25,6 +25,7 @@ import (
 	"assay/internal/fault"
 	"assay/policy"
 	"assay/policy/exception"
+	"assay/readiness"
 	"assay/registry/gate"
 	"assay/store"
 	"assay/store/storetest"
@@ -95,6 +96,13 @@ var answers = []struct {
 	{`decisions/[^/]*/facts`, func() any { return &policy.Facts{} }},
 	{`policies/replay`, func() any { return &replay.Comparison{} }},
 	{`documents`, func() any { return &client.List[client.StoredDocument]{} }},
+	{`slo/status`, func() any { return &client.List[client.Objective]{} }},
+	{`alerts`, func() any { return &client.List[client.Alert]{} }},
+	{`documents`, func() any { return &client.List[client.StoredDocument]{} }},
+	{`robots`, func() any { return &client.List[client.Robot]{} }},
+	{`receivers`, func() any { return &client.List[client.Receiver]{} }},
+	{`notices`, func() any { return &client.List[client.Notice]{} }},
+	{`readiness/probes`, func() any { return &client.List[readiness.Probe]{} }},
 	{`exceptions`, func() any { return &client.List[exception.Entry]{} }},
 	{`exceptions/.*`, func() any { return &exception.Entry{} }},
 	{`vex/statements`, func() any { return &client.List[vex.Entry]{} }},
@@ -350,7 +358,7 @@ func (s *site) login(who string) (*http.Client, string) {
 var everyPage = []string{
 	"", "oncall", "slo", "slo/m1", "alerts", "alerts/alert-1", "artifacts", "artifacts/" + string(aDigest), "artifacts/" + string(aDigest) + "/risk", "registry", "registry/team/app",
 	"search?q=log4j-core+%3C+2.17", "search?q=team", "components?name=x", "vulnerabilities", "vulnerabilities/CVE-2021-44228", "workloads", "services", "services/shop", "builds", "builds/run_1", "build-logs", "build-logs?text=compiled", "build-logs/log_1",
-	"policies", "policies/release", "vex", "vex/vex_1", "exceptions", "exceptions/exc_1", "decisions/dec_1", "trust", "audit", "inventory", "inventory/inv_1", "feeds", "feeds/osv/npm", "log", "log/3", "runbooks", "runbooks/gate",
+	"policies", "policies/release", "vex", "vex/vex_1", "exceptions", "exceptions/exc_1", "readiness", "reports/weekly", "reports/quarterly", "decisions/dec_1", "trust", "audit", "inventory", "inventory/inv_1", "feeds", "feeds/osv/npm", "log", "log/3", "runbooks", "runbooks/gate",
 }
 
 func each(t *testing.T, fn func(t *testing.T, s *site)) {

@@ -28,18 +28,28 @@ type finding struct {
 }
 
 func (a *app) doctorCommand() *cobra.Command {
-	return &cobra.Command{
+	var f readyFlags
+	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Probe a running site and say what is wrong and how to mend it",
 		Long: `Probe a running site: does it answer, is its clock right, does its log hold
 under its own trusted root, is its TUF metadata fresh, is the data folder
 private. Exit code 0 when all is well, 1 with failures, 2 when the site cannot
-be reached.`,
-		Example: "  assay doctor --data ./data\n  assay doctor --server https://assay.example -o json",
+be reached.
+
+With --stage it says whether the site is ready for production, and how mature it
+is, by trying its defences and not by reading its configuration: an unsigned push
+(--repository), a Pod by dry run (--kubeconfig), the last page and who took it, the
+last restore, services without owner or runbook. Exit code 0 when all checks pass, 1
+when one fails, 2 when something is not known.`,
+		Example: "  assay doctor --data ./data\n  assay doctor --server https://assay.example -o json\n  assay doctor --stage production --repository probes/unsigned --kubeconfig ~/.kube/config",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
 			defer cancel()
+			if f.stage != "" {
+				return a.ready(ctx, &f)
+			}
 			s, err := a.connect(ctx, "doctor@localhost", "", true)
 			if err != nil {
 				return err
@@ -95,6 +105,9 @@ be reached.`,
 			return nil
 		},
 	}
+	f.add(cmd)
+	cmd.AddCommand(a.doctorRecordCommand())
+	return cmd
 }
 
 var (
