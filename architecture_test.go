@@ -32,6 +32,7 @@ var floors = []string{
 	"readiness",
 	"policy/bundle",
 	"policy/convert",
+	"profile",
 	"policy/exception",
 	"verify",
 	"builder",

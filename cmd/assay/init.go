@@ -25,7 +25,7 @@ func (a *app) initCommand() *cobra.Command {
 		Short:   "Write what a repository needs to begin",
 		Example: "  assay init ci github --image assay.example/team/app --products app -- make app",
 	}
-	cmd.AddCommand(a.initCICommand())
+	cmd.AddCommand(a.initCICommand(), a.initProfileCommand())
 	return cmd
 }
 

@@ -136,6 +136,10 @@ func Record(ctx context.Context, tx *store.Tx, a *Activation, archive, signature
 	if signatures == nil {
 		signatures = []byte{}
 	}
+	// What was wrong with it before is looked at anew.
+	if _, err := tx.Exec(ctx, `UPDATE policy_bundle_source SET problem = '' WHERE name = ?`, a.Name); err != nil {
+		return err
+	}
 	_, err := tx.Exec(ctx, `INSERT INTO policy_bundle (name, seq, version, digest, archive, signatures, policies, signers, origin, actor, reason, activated_at, replaced_at)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)`,
 		a.Name, a.Seq, a.Version, string(a.Digest), archive, signatures, strings.Join(a.Policies, "\n"), strings.Join(a.Signers, "\n"), a.Origin, a.Actor, a.Reason, store.Micros(a.ActivatedAt))

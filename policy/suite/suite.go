@@ -18,6 +18,7 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/cover"
+	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/tester"
 )
 
@@ -126,10 +127,16 @@ type sorted struct {
 	tests   []string                   // files of Rego tests
 	cases   []string                   // files of PolicyTest documents
 	text    map[string][]byte
+	// What modules read beside the facts: libraries by their file, and data.
+	libraries []policy.Module
+	data      map[string]policy.Value
 }
 
 func sort(files map[string][]byte) (*sorted, error) {
 	s := &sorted{modules: map[string][]policy.Module{}, text: files}
+	if err := s.surroundings(); err != nil {
+		return nil, err
+	}
 	for _, name := range slices.Sorted(mapsKeys(files)) {
 		b := files[name]
 		if len(b) > maxFile {
@@ -139,7 +146,13 @@ func sort(files map[string][]byte) (*sorted, error) {
 		case strings.HasSuffix(name, "_test.rego"):
 			s.tests = append(s.tests, name)
 		case strings.HasSuffix(name, ".rego"):
-			if _, err := policy.CompileRego("tested", policy.Module{Name: path.Base(name), Text: string(b)}); err != nil {
+			m := policy.Module{Name: path.Base(name), Text: string(b)}
+			if pkg, err := policy.PackageOf(m); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			} else if pkg != "assay.policy" {
+				continue
+			}
+			if err := s.tested(name, m); err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}
 			s.modules[name] = []policy.Module{{Name: path.Base(name), Text: string(b)}}
@@ -148,6 +161,10 @@ func sort(files map[string][]byte) (*sorted, error) {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}
 		}
+	}
+	if len(s.libraries) > 0 && len(s.modules) == 0 {
+		pkg, _ := policy.PackageOf(s.libraries[0])
+		return nil, fault.Newf(fault.Invalid, "%s: package %s, want package assay.policy: of libraries alone nothing is asked", s.libraries[0].Name, pkg)
 	}
 	return s, nil
 }
@@ -232,9 +249,18 @@ func (r *Report) rego(ctx context.Context, s *sorted, test, filter string) error
 			return fault.Newf(fault.Invalid, "%w", err)
 		}
 	}
+	for _, l := range s.libraries {
+		if parsed[l.Name], err = ast.ParseModuleWithOpts(l.Name, l.Text, ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: caps}); err != nil {
+			return fault.Newf(fault.Invalid, "%w", err)
+		}
+	}
+	data := map[string]any{}
+	for k, v := range s.data {
+		data[k] = v.JSON
+	}
 	compiler := ast.NewCompiler().WithCapabilities(caps).WithEnablePrintStatements(true).WithDefaultRegoVersion(ast.RegoV1)
 	tracer := cover.New()
-	results, err := tester.NewRunner().SetCompiler(compiler).SetModules(parsed).SetCoverageQueryTracer(tracer).CapturePrintOutput(true).
+	results, err := tester.NewRunner().SetCompiler(compiler).SetModules(parsed).SetStore(inmem.NewFromObject(data)).SetCoverageQueryTracer(tracer).CapturePrintOutput(true).
 		RaiseBuiltinErrors(true).SetTimeout(testTime).Filter(filter).SetParallel(1).RunTests(ctx, nil)
 	if err != nil {
 		return fault.Newf(fault.Invalid, "%s: %w", test, err)
