@@ -2,6 +2,7 @@ package alert
 
 import (
 	"fmt"
+	"slices"
 
 	"assay/event"
 	"assay/inventory"
@@ -67,6 +68,22 @@ var rules = []Rule{
 		Why:     "The image was changed after it was decided about.",
 		Command: "assay inventory workloads --digest {digest}", kinds: []event.Kind{event.WorkloadDrifted}, resolves: []event.Kind{event.WorkloadAllowed, event.WorkloadStopped},
 		match: until([]string{"namespace", "kind", "name", "container"}, "namespace", "name", "reason"), severity: inProduction},
+	// Runtime.
+	{ID: "runtime-executed", Severity: Page, High: true, Title: "A container executed what its image does not hold",
+		Why:     "The file was brought there while it ran, or changed. A page in production, else a ticket.",
+		Command: "assay runtime list --digest {digest}", kinds: []event.Kind{event.RuntimeExecuted},
+		match: seen, severity: inProduction},
+	{ID: "runtime-threat", Severity: Page, High: true, Title: "Falco or Tetragon saw an attack",
+		Why:     "Its rule is of priority critical or above, or stopped a process. A page in production, else a ticket.",
+		Command: "assay runtime list --digest {digest}", kinds: []event.Kind{event.RuntimeReported},
+		match: func(e *event.Event, b body) (found, bool) {
+			f, _ := seen(e, b)
+			return f, slices.Contains([]string{"emergency", "alert", "critical"}, b.text("priority"))
+		}, severity: inProduction},
+	{ID: "runtime-unwatched", Severity: Ticket, Title: "What is executed on a host cannot be told",
+		Why:     "The image's files are not known, or the agent missed some: nothing seen there means nothing.",
+		Command: "assay runtime list --cluster {cluster}", kinds: []event.Kind{event.RuntimeUnwatched},
+		match: seen},
 	// Policy bypass.
 	{ID: "break-glass", Severity: Page, High: true, Title: "Somebody took the break-glass rights",
 		Why:     "The administrator's rights were taken over the admin socket, past all roles.",
@@ -177,6 +194,15 @@ var rules = []Rule{
 		match: func(e *event.Event, b body) (found, bool) {
 			return found{about: e.Cluster, anywhere: true, summary: b.words("namespace", "object", "reason")}, b.text("cause") == slo.CauseInfrastructure
 		}},
+}
+
+// seen matches what sensors report: an alert for each thing at each workload.
+func seen(e *event.Event, b body) (found, bool) {
+	about := b.words("namespace", "kind", "name", "container", "rule", "path")
+	if b.text("name") == "" {
+		about = b.words("node", "container_id", "rule", "path")
+	}
+	return found{about: e.Cluster + " " + about, cause: about, key: e.Cluster, anywhere: true, summary: b.words("source", "rule", "namespace", "name", "path", "message")}, true
 }
 
 func feed(_ *event.Event, b body) (found, bool) {

@@ -98,6 +98,7 @@ type Options struct {
 	Vulnerabilities Vulnerabilities
 	Inventory       *inventory.Store
 	Admission       AdmissionSite
+	Threats         Threats
 	Risk            *risk.Scorer
 	Exceptions      *exception.Store
 	Tickets         *ticket.Book

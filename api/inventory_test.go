@@ -58,6 +58,14 @@ func (s *site) inventoryRequest(method, path string) (query string, header map[s
 		return "?digest=" + string(s.digest), nil, nil, true
 	case "GET /api/v1/risk/artifact":
 		return "?digest=" + string(s.digest), nil, nil, true
+	case "GET /api/v1/runtime/files":
+		return "?cluster=prod&digest=" + string(s.digest), nil, nil, true
+	case "POST /api/v1/runtime/falco":
+		return "?cluster=edge", jsonBody, []byte(`{"output":"a shell","priority":"Notice","rule":"Terminal shell in container","time":"2026-03-03T12:00:00Z","output_fields":{"container.id":"0123456789ab"}}`), true
+	case "POST /api/v1/runtime/tetragon":
+		return "?cluster=edge", jsonBody, []byte(`{"process_kprobe":{"process":{"binary":"/bin/cat"},"function_name":"fd_install","policy_name":"files"},"node_name":"n1","time":"2026-03-03T12:00:00Z"}`), true
+	case "POST /api/v1/runtime/agent":
+		return "", jsonBody, []byte(`{"cluster":"edge","node":"n1","executions":[{"rule":"foreign","path":"/tmp/x"}]}`), true
 	case "POST /api/v1/inventory/report":
 		return "", jsonBody, []byte(`{"cluster":"edge","workloads":[{"digest":"` + string(s.digest) + `"}]}`), true
 	}

@@ -90,6 +90,9 @@ const (
 	WorkloadAllowed     Kind = "workload.allowed"
 	WorkloadDrifted     Kind = "workload.drifted"
 	ClusterGuardChanged Kind = "cluster.guard_changed"
+	RuntimeReported     Kind = "runtime.reported"
+	RuntimeExecuted     Kind = "runtime.executed"
+	RuntimeUnwatched    Kind = "runtime.unwatched"
 	TicketOpened        Kind = "ticket.opened"
 	TicketClosed        Kind = "ticket.closed"
 	DecisionMade        Kind = "decision.made"
@@ -189,6 +192,16 @@ func workloadFields(reason string) []Field {
 		f = append(f, Field{"reason", reason})
 	}
 	return f
+}
+
+// runtimeFields are those of what sensors report.
+func runtimeFields() []Field {
+	return []Field{
+		{"source", "falco, tetragon or agent"}, {"rule", "the sensor's; of the agent: foreign, changed, unknown or unwatched"}, {"priority", "as Falco names them"},
+		{"joined", "false: the inventory knows no such container"}, {"times", "how often it was reported"}, {"node", "where"}, {"namespace", "of the workload"}, {"kind", "of the workload"},
+		{"name", "of the workload"}, {"instance", "the Pod"}, {"container", "its name"}, {"container_id", "as the sensor says"}, {"image", "reference"}, {"reported_digest", "the sensor's, where the inventory has another"},
+		{"process", "its command line, clipped"}, {"path", "of the executed file"}, {"file", "its digest"}, {"message", "the sensor's words"}, {"claimed", "the sensor's time"},
+		{"state", "of the image where it runs: allowed, denied, drifted or unknown"}, {"decision", "decision, dec_..."}}
 }
 
 // admissionFields are those of the kinds of admission.
@@ -403,6 +416,9 @@ func table() []KindInfo {
 		{WorkloadDrifted, Alert, "Another digest runs than the one that was admitted and pinned. The event's digest is what runs.", workloadFields("both digests")},
 		{ClusterGuardChanged, Alert, "A webhook configuration, or the policy that only digests may run, is gone from a cluster, says something else, or is back.", []Field{
 			{"kind", "resource"}, {"name", "of the object"}, {"what", "missing, changed or back"}}},
+		{RuntimeReported, Alert, "Falco or Tetragon saw something in a container or on a host: once an hour for the same thing. The event's digest is the image's, as the inventory has it, else as the sensor says.", runtimeFields()},
+		{RuntimeExecuted, Alert, "The agent of a host saw a file executed in a container that its image does not hold, or not with this content.", runtimeFields()},
+		{RuntimeUnwatched, Alert, "The agent of a host could not tell whether what was executed is of the image, or missed some of it. It counts as nothing seen, never as clean.", runtimeFields()},
 		{TicketOpened, Alert, "The gate holds an artifact back, and its owner is told: once for each artifact and cause. The event's team is the owner's.", []Field{
 			{"ticket", "tkt_..."}, {"cause", "gate:REPOSITORY, quarantined or revoked"}, {"repository", "where it lies"}, {"owned", "false: nobody owns it, so that it went to the platform's team"},
 			{"reason", "the first checks that failed"}, {"decision", "decision, dec_..."}, {"contacts", "of the team"}, {"mend", "commands that would"}, {"upgrades", "component, to which version, which flaws that mends and which it leaves"}}},

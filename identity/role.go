@@ -17,6 +17,7 @@ const (
 	ActWriteEvidence Action = "write-evidence" // hand in bundles
 	ActVerify        Action = "verify"         // ask for a decision
 	ActDeploy        Action = "deploy"         // record that something runs or is about to
+	ActObserve       Action = "observe"        // say what a sensor of a cluster or a host saw
 	ActApprove       Action = "approve"        // promote by hand, grant an exception
 	ActApply         Action = "apply"          // change configuration, roles and policies
 	ActReadAudit     Action = "read-audit"     // read the audit trail
@@ -40,6 +41,7 @@ const (
 	RolePublisher Role = "publisher"
 	RoleSigner    Role = "signer"
 	RoleDeployer  Role = "deployer"
+	RoleAgent     Role = "agent"
 	RoleApprover  Role = "approver"
 	RoleOperator  Role = "operator"
 	RoleAuditor   Role = "auditor"
@@ -61,12 +63,13 @@ var roleTable = []struct {
 	{RoleSigner, []Action{ActPull, ActReadEvidence, ActVerify, ActSign, ActWriteEvidence}},
 	{RolePublisher, []Action{ActPull, ActReadEvidence, ActVerify, ActSign, ActWriteEvidence, ActCreate, ActPush}},
 	{RoleDeployer, []Action{ActPull, ActReadEvidence, ActVerify, ActDeploy}},
+	{RoleAgent, []Action{ActObserve}},
 	{RoleApprover, []Action{ActPull, ActReadEvidence, ActVerify, ActReadLog, ActApprove}},
 	{RoleOperator, []Action{ActPull, ActReadEvidence, ActVerify, ActReadLog, ActDelete, ActOperate, ActRevoke}},
 	{RoleAuditor, []Action{ActReadEvidence, ActVerify, ActReadLog, ActReadAudit}},
 	{RoleAdmin, []Action{
 		ActPull, ActCreate, ActPush, ActDelete, ActSign, ActReadLog, ActReadEvidence, ActWriteEvidence,
-		ActVerify, ActDeploy, ActApprove, ActApply, ActReadAudit, ActOperate, ActRevoke, ActAdmin,
+		ActVerify, ActDeploy, ActObserve, ActApprove, ActApply, ActReadAudit, ActOperate, ActRevoke, ActAdmin,
 	}},
 }
 
