@@ -267,6 +267,39 @@ func TestASlowBurnMakesATicket(t *testing.T) {
 	})
 }
 
+func TestASpentBudgetIsWhatThePolicySays(t *testing.T) {
+	each(t, func(t *testing.T, s *site) {
+		if err := s.o.DB.Migrate(t.Context(), slo.Migrations); err != nil {
+			t.Fatal(err)
+		}
+		goals := slo.Defaults()
+		numbers := slo.New(slo.Options{DB: s.o.DB, Clock: s.o.Clock, Objectives: func() *slo.Objectives { return goals }})
+		s.o.Objectives = func(ctx context.Context) ([]slo.Status, error) { return numbers.Status(ctx, time.Time{}) }
+		tend := func(policy string) {
+			t.Helper()
+			var err error
+			if goals, err = slo.Compile(map[string]slo.Spec{"site": {Budget: &slo.BudgetSpec{Exhausted: policy}}}); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Tend(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// Ten days ago half failed: the budget is spent, and nothing burns it now.
+		x := []slo.Sample{{Indicator: slo.FailedVerifications, At: s.now.Add(-240 * time.Hour), Good: 500, Bad: 500}}
+		if err := s.o.DB.Update(t.Context(), func(tx *store.Tx) error { return numbers.Add(t.Context(), tx, x, true) }); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct{ policy, want string }{{"", "ticket"}, {"page", "page"}, {"page", "page"}, {"ticket", "ticket"}} {
+			tend(c.policy)
+			s.want("policy "+c.policy, s.open(), []string{c.want + " objective-missed firing x1"})
+		}
+		s.now = s.now.Add(40 * 24 * time.Hour) // the window has passed it
+		tend("page")
+		s.want("after the window", s.open(), nil)
+	})
+}
+
 func TestThreeHighEventsOfAServiceEscalate(t *testing.T) {
 	each(t, func(t *testing.T, s *site) {
 		fire := func(service string, kind event.Kind, n int) {

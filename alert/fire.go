@@ -33,6 +33,7 @@ type occurrence struct {
 	event  string // evt_...
 	at     time.Time
 	more   []string // further evidence
+	page   bool     // the site's budget policy makes a page of it
 }
 
 // Follow opens and resolves alerts by what happens, until ctx ends.

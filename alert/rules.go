@@ -118,7 +118,13 @@ var rules = []Rule{
 	{ID: RuleFastBurn, Severity: Page, Title: "An objective burns its budget fast", Why: "At this rate the budget of a month is gone in two to five days.", Command: "assay slo status"},
 	{ID: RuleUnderFire, Severity: Page, Title: "Three high-severity events of one service in 15 minutes", Why: "Together they may be one attack.", Command: "assay alert list --service {about}"},
 	{ID: RuleSlowBurn, Severity: Ticket, Title: "An objective burns its budget slowly", Why: "At this rate the budget of the month will not last.", Command: "assay slo status"},
-	{ID: RuleMissed, Severity: Ticket, Title: "An objective is missed", Why: "Its budget is spent, or a thing of which there may be none was there.", Command: "assay slo status"},
+	{ID: RuleMissed, Severity: Ticket, Title: "An objective is missed", Why: "Its budget is spent, or a thing of which there may be none was there.", Command: "assay slo status",
+		severity: func(o *occurrence) Severity {
+			if o.page {
+				return Page
+			}
+			return Ticket
+		}},
 	{ID: RuleUndelivered, Severity: Ticket, Title: "A notice reached nobody", Why: "A receiver took none for three days, or there is no receiver for a team.", Command: "assay alert deliveries",
 		kinds: []event.Kind{event.AlertUndelivered},
 		match: func(_ *event.Event, b body) (found, bool) {

@@ -62,8 +62,10 @@ func (s *Store) Tend(ctx context.Context) error {
 	return s.measure(ctx)
 }
 
-// judged opens the alert of a rule and what it is about, or resolves it.
-func (s *Store) judged(ctx context.Context, tx *store.Tx, rule, about, summary string, wrong bool, place slo.Place) error {
+// judged opens the alert of a rule and what it is about, or resolves it. One whose
+// severity the budget policy has changed since is closed and opened anew: as a
+// ticket it told nobody who is on call.
+func (s *Store) judged(ctx context.Context, tx *store.Tx, rule, about, summary string, wrong, page bool) error {
 	r := ruleOf(rule)
 	f := found{about: about, summary: summary, anywhere: true}
 	fp := fingerprint(r, f, "")
@@ -84,9 +86,16 @@ func (s *Store) judged(ctx context.Context, tx *store.Tx, rule, about, summary s
 	if err := rows.Err(); err != nil {
 		return err
 	}
+	o := &occurrence{rule: r, found: f, page: page, at: tx.Now()}
+	if wrong && len(open) > 0 && r.severity != nil && open[0].Severity != r.severity(o) {
+		if err := s.resolve(ctx, tx, &open[0], "system:alert"); err != nil {
+			return err
+		}
+		open = nil
+	}
 	switch {
 	case wrong && len(open) == 0:
-		return s.fire(ctx, tx, &occurrence{rule: r, found: f, place: place, at: tx.Now()})
+		return s.fire(ctx, tx, o)
 	case wrong:
 		_, err := tx.Exec(ctx, `UPDATE alert SET last = ?, summary = ? WHERE id = ?`, tx.Now(), summary, open[0].ID)
 		return err
@@ -110,7 +119,7 @@ func (s *Store) tendOutage(ctx context.Context) error {
 		return nil // nothing is known of it
 	}
 	return s.o.DB.Update(ctx, func(tx *store.Tx) error {
-		return s.judged(ctx, tx, RuleOutage, "verification", fmt.Sprintf("%d questions in the last minute, none of them answered", failed), answered == 0 && failed >= outageAtLeast, slo.Place{})
+		return s.judged(ctx, tx, RuleOutage, "verification", fmt.Sprintf("%d questions in the last minute, none of them answered", failed), answered == 0 && failed >= outageAtLeast, false)
 	})
 }
 
@@ -135,7 +144,7 @@ func (s *Store) tendObjectives(ctx context.Context) error {
 			}
 			summary := o.Definition.Name + ": " + o.Reason
 			for rule, wrong := range map[string]bool{RuleFastBurn: fast, RuleSlowBurn: slowly && !fast, RuleMissed: o.State == slo.Exhausted && !fast} {
-				if err := s.judged(ctx, tx, rule, about, summary, wrong, slo.Place{}); err != nil {
+				if err := s.judged(ctx, tx, rule, about, summary, wrong, o.PageWhenSpent); err != nil {
 					return err
 				}
 			}

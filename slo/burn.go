@@ -59,7 +59,9 @@ type Status struct {
 	BurnRates []BurnRate // of ratios
 	State     State
 	Reason    string // in words
-	At        time.Time
+	// PageWhenSpent is the budget policy's word: a spent budget is a page, else a ticket.
+	PageWhenSpent bool
+	At            time.Time
 }
 
 // Missed says whether the objective is not reached.
@@ -97,7 +99,7 @@ func (s *Store) Objectives() *Objectives {
 
 func (s *Store) status(ctx context.Context, tx *store.Tx, o Objective, goals *Objectives, at time.Time) (Status, error) {
 	d, _ := DefinitionOf(o.Indicator)
-	out := Status{Objective: o, Definition: d, State: OK, Budget: 1, At: at}
+	out := Status{Objective: o, Definition: d, State: OK, Budget: 1, At: at, PageWhenSpent: goals.Budget.spent() == "page"}
 	key := seriesKey{o.Indicator, "", ""}
 	read := func(at time.Time, w time.Duration) (counts, error) {
 		c, err := s.window(ctx, tx, key, at, w)

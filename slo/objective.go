@@ -54,6 +54,14 @@ type BudgetSpec struct {
 	Exhausted string `yaml:"exhausted"`
 }
 
+// spent is the severity of a budget that is spent.
+func (b BudgetSpec) spent() string {
+	if b.Exhausted == "page" {
+		return "page"
+	}
+	return "ticket"
+}
+
 // Duration is a time in YAML: 30m, 24h, 30d.
 type Duration time.Duration
 

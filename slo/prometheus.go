@@ -42,7 +42,7 @@ func PrometheusRules(o *Objectives) ([]byte, error) {
 		)
 		note := map[string]string{"summary": d.Name, "runbook_url": "runbooks/objective-missed.md", "command": "assay slo status"}
 		if d.Unit != Ratio {
-			alerts.Rules = append(alerts.Rules, promRule{Alert: "AssayObjectiveMissed", Expr: "max by (indicator) (assay_slo_met" + match + ") == 0", For: "15m", Labels: labels("ticket", x.Indicator), Annotations: note})
+			alerts.Rules = append(alerts.Rules, promRule{Alert: "AssayObjectiveMissed", Expr: "max by (indicator) (assay_slo_met" + match + ") == 0", For: "15m", Labels: labels(o.Budget.spent(), x.Indicator), Annotations: note})
 			continue
 		}
 		for _, severity := range []string{"page", "ticket"} {

@@ -9,6 +9,8 @@ import (
 	"assay/event"
 	"assay/store"
 	"assay/store/storetest"
+
+	"go.yaml.in/yaml/v3"
 )
 
 func newStore(t testing.TB, d store.Dialect, now *time.Time) *Store {
@@ -50,6 +52,38 @@ func TestUnknownIsNotGood(t *testing.T) {
 }
 
 // What somebody names makes no rows without bound.
+func TestRulesPageForASpentBudgetWhereThePolicySaysSo(t *testing.T) {
+	for policy, want := range map[string]string{"": "ticket", "ticket": "ticket", "page": "page"} {
+		goals, err := Compile(map[string]Spec{"site": {Budget: &BudgetSpec{Exhausted: policy}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := PrometheusRules(goals)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var f ruleFile
+		if err := yaml.Unmarshal(b, &f); err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, g := range f.Groups {
+			for _, r := range g.Rules {
+				if r.Alert != "AssayObjectiveMissed" {
+					continue
+				}
+				n++
+				if got := r.Labels["severity"]; got != want {
+					t.Errorf("policy %q: %s is a %s, want a %s", policy, r.Labels["indicator"], got, want)
+				}
+			}
+		}
+		if n == 0 {
+			t.Errorf("policy %q: no rule for a missed objective", policy)
+		}
+	}
+}
+
 func TestThreat_MetricsLogs_IndicatorsStayBounded(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC)
 	s := newStore(t, store.SQLite, &now)
