@@ -1,14 +1,19 @@
 package server
 
 import (
+	"archive/zip"
+	"bytes"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"testing"
 
 	"assay/artifact"
+	"assay/client"
 	"assay/identity"
 	"assay/store"
+	"assay/vuln/vex"
 )
 
 // Who may sign in a repository of his own has no say over the images of others by
@@ -106,5 +111,39 @@ func TestThreat_Tenancy_FindingsByAnothersGrants(t *testing.T) {
 		if got, _, _ := s.do(http.MethodGet, path+"?digest="+string(victim)+"&repository=evil/app", nil, nil); got != http.StatusUnauthorized {
 			t.Errorf("%s: without a token: %d", path, got)
 		}
+	}
+}
+
+// What is stated about one flaw takes no other away that the same advisory mends.
+func TestThreat_VEX_OneFlawOfAnAdvisory(t *testing.T) {
+	s := newSite(t, false, nil)
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	for name, text := range map[string]string{
+		"DSA-1":             `{"id": "DSA-1", "modified": "2024-01-01T00:00:00Z", "upstream": ["CVE-2024-1001", "CVE-2024-1002"]}`,
+		"UBUNTU-CVE-2024-1": `{"id": "UBUNTU-CVE-2024-1", "modified": "2024-01-01T00:00:00Z", "upstream": ["CVE-2024-1001"]}`,
+		"GHSA-1":            `{"id": "GHSA-1", "modified": "2024-01-01T00:00:00Z", "aliases": ["CVE-2024-1001"]}`,
+	} {
+		w, err := z.Create(name + ".json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.admin.ImportFeed(t.Context(), "osv", "", "", &b); err != nil {
+		t.Fatal(err)
+	}
+	var e vex.Entry
+	if err := s.admin.Triage(t.Context(), client.TriageRequest{Vulnerability: "CVE-2024-1001", Products: []string{"**"}, Status: "not_affected", Justification: "vulnerable_code_not_present", Reason: "a test"}, &e); err != nil {
+		t.Fatal(err)
+	}
+	got := slices.Sorted(slices.Values(e.Statements[0].Vulnerabilities))
+	if want := []string{"CVE-2024-1001", "GHSA-1", "UBUNTU-CVE-2024-1"}; !slices.Equal(got, want) {
+		t.Errorf("stated about %q, want %q", got, want)
 	}
 }
