@@ -116,7 +116,7 @@ func kindOf(media, kind string) string {
 		return ""
 	case strings.Contains(all, "helm"):
 		return "chart"
-	case strings.Contains(all, "wasm"):
+	case strings.Contains(all, "wasm"), strings.Contains(all, "function"), strings.Contains(kind, "zip"):
 		return "function"
 	case strings.Contains(media, "index") || strings.Contains(media, "list"):
 		return "index"
