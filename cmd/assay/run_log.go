@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"assay/artifact"
 	"assay/client"
 )
 
@@ -101,7 +100,7 @@ func (w *wrapped) uploadOutput(ctx context.Context) {
 	}
 	for _, p := range w.run.Products {
 		if len(u.Artifacts) < 32 {
-			u.Artifacts = append(u.Artifacts, artifact.Digest(p.Digest))
+			u.Artifacts = append(u.Artifacts, p.Digest)
 		}
 	}
 	// What the build could read under a secret's name is known here alone.

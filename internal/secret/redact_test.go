@@ -3,6 +3,7 @@ package secret_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"assay/internal/secret"
 )
@@ -57,4 +58,34 @@ func FuzzRedact(f *testing.F) {
 			t.Errorf("%q is still in %q", known, got)
 		}
 	})
+}
+
+// TestThreat_Logs_SlowLines: no line takes long, however it is made.
+func TestThreat_Logs_SlowLines(t *testing.T) {
+	for _, unit := range []string{"://a:", "a=", "bearer ", "eyJ", "token=", "token://", "token=[REDACTED]", "token:a ", "ghp_a", ":", "x", "basic basic", `"password":"`} {
+		s := strings.Repeat(unit, 256<<10/len(unit)) + "@"
+		began := time.Now()
+		secret.NewRedactor([]string{"://a:://"}).Line(s)
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("%d bytes of %q took %s", len(s), unit, took)
+		}
+	}
+}
+
+func BenchmarkRedact(b *testing.B) {
+	lines := []string{
+		"2026-05-01T12:00:00Z compiling module example.com/app/internal/x (12 of 340)",
+		"go: downloading golang.org/x/net v0.40.0", "PASS: TestThing (0.02s) at thing_test.go:42", `{"level":"info","msg":"request","path":"/v2/","status":200}`,
+	}
+	r := secret.NewRedactor(nil)
+	n := 0
+	for _, l := range lines {
+		n += len(l)
+	}
+	b.SetBytes(int64(n))
+	for b.Loop() {
+		for _, l := range lines {
+			r.Line(l)
+		}
+	}
 }
