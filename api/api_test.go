@@ -384,7 +384,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"post /api/v1/vex/statements": "approver", "post /api/v1/vex/triage": "approver", "delete /api/v1/vex/statements/{id}": "approver",
 		"get /api/v1/vex/proposals": "viewer", "post /api/v1/vex/proposals/{id}": "approver", "delete /api/v1/vex/proposals/{id}": "approver",
 		"get /api/v1/decisions/{id}/facts": "viewer", "post /api/v1/policies/replay": "auditor", "post /api/v1/policies/{name}/mode": "admin",
-		"get /api/v1/policy-bundles": "auditor", "post /api/v1/policy-bundles": "admin", "get /api/v1/policy-bundles/{name}/history": "auditor", "delete /api/v1/policy-bundles/{name}": "admin",
+		"get /api/v1/vendors": "auditor", "get /api/v1/policy-bundles": "auditor", "post /api/v1/policy-bundles": "admin", "get /api/v1/policy-bundles/{name}/history": "auditor", "delete /api/v1/policy-bundles/{name}": "admin",
 		"put /api/v1/bom": "signer", "post /api/v1/bom": "signer", "get /api/v1/bom/token/{token}": "viewer",
 		"post /api/v1/evidence": "signer", "get /api/v1/evidence": "viewer", "get /api/v1/evidence/{id}": "team",
 		"get /api/v1/contracts": "viewer", "get /api/v1/contracts/check": "viewer", "get /api/v1/coverage": "viewer",

@@ -72,7 +72,7 @@ func (a *API) table() []Route {
 		{Method: "GET", Path: "/api/v1/trust/tuf-root", Summary: "The first TUF root.json", Out: RawBytes{"application/json"}, Status: 200, handle: a.tufRoot},
 	}, slices.Concat(
 		a.revocationRoutes(),
-		a.policyRoutes(), a.policyBundleRoutes(),
+		a.policyRoutes(), a.policyBundleRoutes(), a.vendorRoutes(),
 		a.vexRoutes(), a.exceptionRoutes(), a.readinessRoutes(),
 		a.sbomRoutes(),
 		a.bomRoutes(),
@@ -343,7 +343,7 @@ func (a *API) applyFor(ctx context.Context, owner string, dryRun bool, change fu
 				continue
 			}
 			kind := event.ConfigApplied
-			if c.Kind == config.KindPolicy {
+			if c.Kind == config.KindPolicy || c.Kind == config.KindVendor {
 				kind = event.PolicyApplied
 			}
 			if err := event.Append(ctx, tx, event.Event{

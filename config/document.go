@@ -31,10 +31,10 @@ const (
 
 // Kinds lists the kinds of document.
 func Kinds() []string {
-	return []string{KindContract, KindGrant, KindIssuer, KindObjectives, KindPolicy, KindReceiver, KindRepository, KindRetention, KindServices, KindSource, KindTeam, KindWebhook}
+	return []string{KindContract, KindGrant, KindIssuer, KindObjectives, KindPolicy, KindReceiver, KindRepository, KindRetention, KindServices, KindSource, KindTeam, KindVendor, KindWebhook}
 }
 
-const kindNames = KindContract + ", " + KindGrant + ", " + KindIssuer + ", " + KindObjectives + ", " + KindPolicy + ", " + KindReceiver + ", " + KindRepository + ", " + KindRetention + ", " + KindServices + ", " + KindSource + ", " + KindTeam + " or " + KindWebhook
+const kindNames = KindContract + ", " + KindGrant + ", " + KindIssuer + ", " + KindObjectives + ", " + KindPolicy + ", " + KindReceiver + ", " + KindRepository + ", " + KindRetention + ", " + KindServices + ", " + KindSource + ", " + KindTeam + ", " + KindVendor + " or " + KindWebhook
 
 // Document is one document of `assay apply`, checked.
 type Document struct {
@@ -54,6 +54,7 @@ type Document struct {
 	Services   *inventory.Spec        // of KindServices
 	Objectives *slo.Spec              // of KindObjectives
 	Receiver   *alert.Spec            // of KindReceiver
+	Vendor     *Vendor                // of KindVendor
 }
 
 type metadata struct {
@@ -145,6 +146,9 @@ func parseDocument(p strictyaml.Document) (d Document, err error) {
 		}
 		d.Name, d.Retention = e.Metadata.Name, &e.Spec
 		return d, e.Spec.Validate()
+	case KindVendor:
+		d.Name, d.Vendor, err = parseVendor(p)
+		return d, err
 	case KindServices:
 		d.Name, d.Services, err = parseServices(p)
 		return d, err
@@ -225,6 +229,8 @@ type Desired struct {
 	Inventory *inventory.Catalogue
 	// Retention are the rules of what is kept for how long.
 	Retention []RetentionRule
+	// Vendors are those whose artifacts are kept here.
+	Vendors []*Vendor
 }
 
 // Compile joins documents, and the site's own issuers and services, into what
@@ -257,6 +263,9 @@ func Compile(docs []Document, site []identity.IssuerConfig, services ...inventor
 			d.Grants = append(d.Grants, identity.Grant{Anonymous: true, Role: identity.RoleViewer, Scope: doc.Repository.Pattern, Actions: []identity.Action{identity.ActPull}})
 		case doc.Policy != nil:
 			policies = append(policies, doc.Policy)
+		case doc.Vendor != nil:
+			d.Vendors = append(d.Vendors, doc.Vendor)
+			policies = append(policies, doc.Vendor.Policy)
 		}
 	}
 	var err error

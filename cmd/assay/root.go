@@ -98,6 +98,7 @@ unmodified cosign, and ask with "assay verify".`,
 		a.retentionCommand(),
 		a.holdCommand(),
 		a.importCommand(),
+		a.vendorCommand(),
 	)
 	add("server",
 		a.upCommand(),
