@@ -39,6 +39,7 @@ var floors = []string{
 	"vuln",
 	"sbom/scan",
 	"sbom",
+	"inventory/agent",
 	"inventory/threat",
 	"inventory",
 	"source",

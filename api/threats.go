@@ -16,6 +16,8 @@ import (
 type Threats interface {
 	Take(ctx context.Context, reporter string, list []threat.Report) (threat.Taken, error)
 	List(ctx context.Context, digest artifact.Digest, cluster string, limit int) ([]threat.Seen, error)
+	// DigestOf gives the digest of a container's image; "" unknown.
+	DigestOf(ctx context.Context, cluster, namespace, pod, container string) (artifact.Digest, error)
 	// FilesOf gives what can be executed of an image.
 	FilesOf(ctx context.Context, d artifact.Digest) (threat.Files, error)
 	// Runs says whether an image runs in a cluster.
@@ -32,7 +34,7 @@ func (a *API) threatRoutes() []Route {
 		{Method: "POST", Path: "/api/v1/runtime/agent", Summary: "Say what was executed on a host that its images do not hold", Action: identity.ActObserve,
 			In: client.RuntimeReport{}, Out: client.RuntimeTaken{}, Status: 200, handle: a.reportRuntime},
 		{Method: "GET", Path: "/api/v1/runtime/files", Summary: "What can be executed of an image that runs in a cluster", Action: identity.ActObserve,
-			Query: []Param{{"cluster", "where it runs"}, {"digest", "sha256:…"}}, Out: client.ImageFiles{}, Status: 200, handle: a.imageFiles},
+			Query: []Param{{"cluster", "where it runs"}, {"digest", "sha256:…; or its container:"}, {"namespace", "of the container"}, {"pod", "of the container"}, {"container", "its name"}}, Out: client.ImageFiles{}, Status: 200, handle: a.imageFiles},
 		{Method: "GET", Path: "/api/v1/runtime", Summary: "What sensors reported, latest first", Action: identity.ActReadEvidence,
 			Query: []Param{{"digest", "sha256:…, of the image"}, {"cluster", "by whose grants it is read too"}, {"limit", "at most 1000"}}, Out: client.List[client.RuntimeSeen]{}, Status: 200, handle: a.runtimeSeen},
 	}
@@ -117,8 +119,19 @@ func (a *API) imageFiles(w http.ResponseWriter, r *http.Request) {
 		if err := a.observes(r, cluster); err != nil {
 			return out, err
 		}
-		if out.Digest, err = artifact.ParseDigest(r.URL.Query().Get("digest")); err != nil {
-			return out, err
+		q := r.URL.Query()
+		if pod := q.Get("pod"); pod != "" {
+			if out.Digest, err = a.o.Threats.DigestOf(r.Context(), cluster, q.Get("namespace"), pod, q.Get("container")); err != nil {
+				return out, err
+			}
+		}
+		if text := q.Get("digest"); out.Digest == "" && (text != "" || q.Get("pod") == "") {
+			if out.Digest, err = artifact.ParseDigest(text); err != nil {
+				return out, err
+			}
+		}
+		if out.Digest == "" {
+			return out, fault.Newf(fault.NotFound, "the inventory of cluster %s knows no container %.80q of Pod %.80q in namespace %.80q, or not what it runs", cluster, q.Get("container"), q.Get("pod"), q.Get("namespace"))
 		}
 		// An agent is told of what runs where it is, not of every image of the site.
 		runs, err := a.o.Threats.Runs(r.Context(), cluster, out.Digest)

@@ -92,8 +92,21 @@ func (c *Client) RuntimeSeen(ctx context.Context, digest artifact.Digest, cluste
 	return &out, c.call(ctx, http.MethodGet, "/api/v1/runtime", q, nil, &out)
 }
 
+// ImageFilesQuery names an image that runs in a cluster, by its digest or by a
+// container. What the inventory knows of the container goes before the digest.
+type ImageFilesQuery struct {
+	Cluster, Namespace, Pod, Container string
+	Digest                             artifact.Digest
+}
+
 // ImageFiles gives what can be executed of an image that runs in a cluster.
-func (c *Client) ImageFiles(ctx context.Context, cluster string, d artifact.Digest) (*ImageFiles, error) {
+func (c *Client) ImageFiles(ctx context.Context, f ImageFilesQuery) (*ImageFiles, error) {
+	q := url.Values{}
+	for k, v := range map[string]string{"cluster": f.Cluster, "namespace": f.Namespace, "pod": f.Pod, "container": f.Container, "digest": string(f.Digest)} {
+		if v != "" {
+			q.Set(k, v)
+		}
+	}
 	var out ImageFiles
-	return &out, c.call(ctx, http.MethodGet, "/api/v1/runtime/files", url.Values{"cluster": {cluster}, "digest": {string(d)}}, nil, &out)
+	return &out, c.call(ctx, http.MethodGet, "/api/v1/runtime/files", q, nil, &out)
 }

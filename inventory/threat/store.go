@@ -138,6 +138,19 @@ func find(ctx context.Context, tx *store.Tx, r *Report) (*workload, error) {
 	return out, rows.Err()
 }
 
+// DigestOf gives the digest of a container's image as the inventory has it; "": it
+// knows no such container, or not what it runs.
+func (s *Store) DigestOf(ctx context.Context, cluster, namespace, pod, container string) (d artifact.Digest, err error) {
+	err = s.db.View(ctx, func(tx *store.Tx) error {
+		w, err := find(ctx, tx, &Report{Cluster: cluster, Namespace: namespace, Pod: pod, Container: container})
+		if err == nil && w != nil {
+			d = w.digest
+		}
+		return err
+	})
+	return d, err
+}
+
 func (s *Store) take(ctx context.Context, tx *store.Tx, reporter string, r Report, t *Taken) error {
 	w, err := find(ctx, tx, &r)
 	if err != nil {
