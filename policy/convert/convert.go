@@ -101,9 +101,7 @@ func read(text []byte) ([]object, error) {
 			return nil, fault.Newf(fault.Invalid, "document at line %d: want a mapping: %w", p.Line, err)
 		}
 		if object(o).str("kind") == "List" {
-			for _, one := range object(o).list("items") {
-				out = append(out, one)
-			}
+			out = append(out, object(o).list("items")...)
 			continue
 		}
 		out = append(out, o)
