@@ -217,8 +217,8 @@ func (m *message) gitlab(ctx context.Context) (string, error) {
 	return m.ref, err
 }
 
-// jira makes an issue and comments on it (REST API 2). How it is closed is the
-// workflow's: the last comment says that it is over.
+// jira makes an issue, comments on it and moves it to where its workflow calls it
+// done (REST API 2).
 func (m *message) jira(ctx context.Context) (string, error) {
 	base := strings.TrimSuffix(m.r.URL, "/") + "/rest/api/2/issue"
 	set := func(h http.Header) {
@@ -237,7 +237,14 @@ func (m *message) jira(ctx context.Context) (string, error) {
 		}}, set, &made)
 		return made.Key, err
 	}
-	_, err := m.call(ctx, http.MethodPost, base+"/"+url.PathEscape(m.ref)+"/comment", map[string]any{"body": m.title + "\n\n" + m.text}, set)
+	one := base + "/" + url.PathEscape(m.ref)
+	// Moved before it is told: an attempt that fails between leaves no second comment.
+	if m.n.Over() {
+		if err := m.jiraDone(ctx, one+"/transitions", set); err != nil {
+			return m.ref, err
+		}
+	}
+	_, err := m.call(ctx, http.MethodPost, one+"/comment", map[string]any{"body": m.title + "\n\n" + m.text}, set)
 	return m.ref, err
 }
 

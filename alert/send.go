@@ -326,11 +326,14 @@ func (r *Receiver) tls() (*tls.Config, error) {
 	return conf, nil
 }
 
-// call sends JSON and gives the answer of a 2xx; anything else is an error.
+// call sends JSON (nil: nothing) and gives the answer of a 2xx; anything else is an error.
 func (m *message) call(ctx context.Context, method, url string, body any, set func(http.Header)) ([]byte, error) {
-	b, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
+	var b []byte
+	if body != nil {
+		var err error
+		if b, err = json.Marshal(body); err != nil {
+			return nil, err
+		}
 	}
 	c, err := m.s.client(m.r)
 	if err != nil {
@@ -357,7 +360,7 @@ func (m *message) call(ctx context.Context, method, url string, body any, set fu
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if resp.StatusCode/100 != 2 {
-		return nil, fmt.Errorf("the receiver answered %d: %s", resp.StatusCode, excerpt.Line(string(answer), 200, ' '))
+		return nil, &answerError{resp.StatusCode, excerpt.Line(string(answer), 200, ' ')}
 	}
 	return answer, err
 }

@@ -26,6 +26,9 @@ type shaped struct {
 	got  []string
 	last map[string]map[string]any
 	fail int // requests to refuse
+	// Of Jira: its answer to which ways lead on, and whether those want more.
+	ways   string
+	strict bool
 }
 
 func (s *shaped) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -39,6 +42,18 @@ func (s *shaped) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	line := r.Method + " " + r.URL.EscapedPath()
 	s.got = append(s.got, line)
+	if r.Method == http.MethodGet {
+		if len(b) > 0 {
+			http.Error(w, "a GET with a body", http.StatusBadRequest)
+			return
+		}
+		fmt.Fprint(w, s.ways)
+		return
+	}
+	if strings.HasSuffix(line, "/transitions") && s.strict {
+		http.Error(w, "a resolution is required", http.StatusBadRequest)
+		return
+	}
 	if s.last == nil {
 		s.last = map[string]map[string]any{}
 	}
@@ -59,7 +74,7 @@ func (s *shaped) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestReceiversGetWhatTheyUnderstand(t *testing.T) {
-	server := &shaped{fail: 3}
+	server := &shaped{fail: 3, ways: jiraWays}
 	h := httptest.NewServer(server)
 	defer h.Close()
 	mail := newSMTP(t)
@@ -102,11 +117,12 @@ func TestReceiversGetWhatTheyUnderstand(t *testing.T) {
 	server.mu.Lock()
 	got := slices.Clone(server.got)
 	slices.Sort(got)
-	want := []string{
+	want := []string{ // in any order
 		"PATCH /repos/o/n/issues/7", "POST /api/v2/alerts", "POST /api/v2/alerts", "POST /api/v4/projects/g%2Fn/issues", "POST /api/v4/projects/g%2Fn/issues/8/notes",
 		"POST /hook", "POST /hook", "POST /pd", "POST /pd", "POST /repos/o/n/issues", "POST /repos/o/n/issues/7/comments",
-		"POST /rest/api/2/issue", "POST /rest/api/2/issue/OPS-9/comment", "POST /slack", "POST /slack", "PUT /api/v4/projects/g%2Fn/issues/8",
+		"GET /rest/api/2/issue/OPS-9/transitions", "POST /rest/api/2/issue", "POST /rest/api/2/issue/OPS-9/transitions", "POST /rest/api/2/issue/OPS-9/comment", "POST /slack", "POST /slack", "PUT /api/v4/projects/g%2Fn/issues/8",
 	}
+	slices.Sort(want)
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("requests (-want +got):\n%s", d)
 	}
