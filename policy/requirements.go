@@ -25,6 +25,7 @@ type requirements struct {
 	components   *Components
 	layouts      []*Layout
 	quality      quality
+	sbom         bool // a bill of materials by who signed the provenance
 }
 
 // quality is what a bundle must be, beside being verified, to count at all.
@@ -72,6 +73,12 @@ func (r *Requirements) compile() (*requirements, error) {
 		}
 		out.service = r.Service
 	}
+	if r.SBOM != nil {
+		if err := r.SBOM.compile(r.Provenance); err != nil {
+			return nil, fmt.Errorf("sbom: %w", err)
+		}
+		out.sbom = true
+	}
 	if r.Vulnerabilities != nil {
 		if out.vuln, err = r.Vulnerabilities.compile(); err != nil {
 			return nil, fmt.Errorf("vulnerabilities: %w", err)
@@ -90,7 +97,7 @@ func (r *Requirements) compile() (*requirements, error) {
 	if out.layouts, err = compileLayouts(r.Layouts, out.quality); err != nil {
 		return nil, err
 	}
-	if len(r.Signatures)+len(r.Attestations)+len(out.reports)+len(out.layouts) == 0 && r.Provenance == nil && r.Build == nil && r.Source == nil && r.Contract == "" && r.Runner == nil && r.Builders == nil && r.Vulnerabilities == nil && r.Components == nil && r.Service == nil {
+	if len(r.Signatures)+len(r.Attestations)+len(out.reports)+len(out.layouts) == 0 && r.Provenance == nil && r.Build == nil && r.Source == nil && r.Contract == "" && r.Runner == nil && r.Builders == nil && r.Vulnerabilities == nil && r.Components == nil && r.Service == nil && r.SBOM == nil {
 		return nil, fault.Newf(fault.Invalid, "requirements name nothing that must be there: want signatures, attestations, provenance, build, source, contract, service, vulnerabilities, components or reports such as tests")
 	}
 	names := map[string]bool{}
@@ -370,6 +377,9 @@ func (r *requirements) evaluate(ev *evaluation) {
 	}
 	for _, p := range r.reports {
 		p.evaluate(ev, &r.quality)
+	}
+	if r.sbom {
+		r.evaluateSBOM(ev)
 	}
 	if r.service != nil {
 		r.service.evaluate(ev)
