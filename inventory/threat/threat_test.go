@@ -138,10 +138,7 @@ func TestTake(t *testing.T) {
 		if d := cmp.Diff(Taken{Told: 2, Again: 1, Joined: 2}, got); d != "" {
 			t.Error(d)
 		}
-		var bodies []string
-		for _, x := range storedEvents(t, db) {
-			bodies = append(bodies, x)
-		}
+		bodies := storedEvents(t, db)
 		if len(bodies) != 2 {
 			t.Fatalf("%d events: %q", len(bodies), bodies)
 		}
