@@ -80,7 +80,7 @@ func (a *API) policyBundles(w http.ResponseWriter, r *http.Request) {
 			return err
 		}
 		for _, one := range active {
-			p := client.PolicyBundle(wireBundle(one))
+			p := wireBundle(one)
 			if i := slices.IndexFunc(followed, func(f bundle.Followed) bool { return f.Name == one.Name }); i >= 0 {
 				p.Problem, p.CheckedAt = followed[i].Problem, followed[i].CheckedAt
 				followed = slices.Delete(followed, i, i+1)

@@ -9,7 +9,6 @@ import (
 	"assay/config"
 	"assay/event"
 	"assay/identity"
-	"assay/internal/clock"
 	"assay/internal/excerpt"
 	"assay/internal/oci"
 	"assay/policy/bundle"
@@ -23,7 +22,7 @@ type policyBundles struct{ s *Server }
 
 func (p policyBundles) Verify(ctx context.Context, b *bundle.Bundle, c bundle.Claim, signatures []byte) (*bundle.Signed, error) {
 	who := p.s.cfg.Trust.Policies
-	return bundle.Verify(ctx, p.s.trust().verifier, bundle.Signers{Identities: who.Signers, Threshold: who.Threshold}, b, c, signatures, clock.Clock(p.s.clock))
+	return bundle.Verify(ctx, p.s.trust().verifier, bundle.Signers{Identities: who.Signers, Threshold: who.Threshold}, b, c, signatures, p.s.clock)
 }
 
 func (p policyBundles) MayBeUnsigned() bool { return p.s.cfg.Trust.Policies.Unsigned }
