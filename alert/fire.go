@@ -30,7 +30,8 @@ type occurrence struct {
 	found  found
 	place  slo.Place
 	digest artifact.Digest
-	event  string // evt_...
+	event  string     // evt_...
+	kind   event.Kind // of it
 	at     time.Time
 	more   []string // further evidence
 	page   bool     // the site's budget policy makes a page of it
@@ -68,7 +69,7 @@ func (s *Store) take(ctx context.Context, tx *store.Tx, batch []event.Event) err
 }
 
 func (s *Store) opened(ctx context.Context, tx *store.Tx, r *Rule, f found, e *event.Event) error {
-	o := occurrence{rule: r, found: f, event: e.ID, at: e.Time, place: slo.Place{Team: e.Team, Service: e.Service, Environment: e.Env, Cluster: e.Cluster}}
+	o := occurrence{rule: r, found: f, event: e.ID, kind: e.Kind, at: e.Time, place: slo.Place{Team: e.Team, Service: e.Service, Environment: e.Env, Cluster: e.Cluster}}
 	if !f.anywhere {
 		o.digest = e.Digest
 	}
@@ -239,7 +240,7 @@ func (s *Store) open(ctx context.Context, tx *store.Tx, o *occurrence, fp string
 		return "", err
 	}
 	if err := event.Append(ctx, tx, event.Event{Kind: event.AlertOpened, Actor: "system:alert", Digest: a.Artifact, Team: a.Team, Service: a.Service, Env: a.Environment, Cluster: a.Cluster, Body: map[string]any{
-		"id": a.ID, "rule": a.Rule, "severity": string(a.Severity), "group": a.Group, "owned": a.Owned, "cause": o.event, "title": a.Title,
+		"id": a.ID, "rule": a.Rule, "severity": string(a.Severity), "group": a.Group, "owned": a.Owned, "cause": o.event, "title": a.Title, "of": string(o.kind), "after_ms": max(0, tx.Now().Sub(o.at).Milliseconds()),
 	}}); err != nil {
 		return "", err
 	}

@@ -542,7 +542,7 @@ func table() []KindInfo {
 			{"hook", "the document's name"}, {"event", "evt_..."}, {"kind", "of that event"}, {"attempts", "how often it was tried"}, {"reason", "the last failure"}}},
 		{AlertOpened, Domain, "A rule found that something is wrong. The event's digest is the artifact's, its team whom it goes to.", []Field{
 			{"id", "alert, alr_..."}, {"rule", "its name"}, {"severity", "page or ticket"}, {"group", "grp_..., that it is told of in"}, {"owned", "false: nobody owns it, so that it went to the platform's team"},
-			{"cause", "event that told, evt_..."}, {"title", "in short"}}},
+			{"cause", "event that told, evt_..."}, {"title", "in short"}, {"of", "kind of that event; empty: several together"}, {"after_ms", "milliseconds from that event to the alert"}}},
 		{AlertAcknowledged, Audit, "Somebody said that they deal with an alert and those of its group.", []Field{
 			{"id", "alert, alr_..."}, {"rule", "its name"}, {"group", "grp_..."}, {"seconds", "since it was opened"}, {"note", "of who acknowledged it"}}},
 		{AlertEscalated, Domain, "Nobody acknowledged a page in time: it is told of again, further up.", []Field{

@@ -23,7 +23,7 @@ const causeTakenBack = "taken-back"
 var kinds = []event.Kind{
 	event.ArtifactPushed, event.DecisionMade, event.DecisionChanged, event.AdmissionAllowed, event.AdmissionDenied, event.AdmissionWarned,
 	event.AttestationIngested, event.AttestationRejected, event.FeedImported, event.FindingOpened, event.TrustRevoked, event.PullUnauthorized,
-	event.StoreTampered, event.RunnerAnomaly, event.SignerUnlogged,
+	event.StoreTampered, event.RunnerAnomaly, event.SignerUnlogged, event.AlertOpened,
 }
 
 // body is what is read of events' bodies; a member of another type is absent.
@@ -45,6 +45,8 @@ type body struct {
 	Count        int64  `json:"count"`
 	What         string `json:"what"`
 	Name         string `json:"name"`
+	Of           string `json:"of"`
+	AfterMS      int64  `json:"after_ms"`
 }
 
 // Follow counts what happens, until ctx ends.
@@ -138,6 +140,16 @@ func (s *Store) count(ctx context.Context, tx *store.Tx, e *event.Event, b *body
 			return nil, err
 		}
 		return append(out, sample(UnauthorizedPulls, 0, max(1, b.Count), 0)), s.note(ctx, tx, e, place, UnauthorizedPulls, false, fmt.Sprintf("%d pulls: %s", max(1, b.Count), b.Reason))
+	case event.AlertOpened:
+		// What was detected is told of when there is an alert: that is added to what was
+		// counted with the event.
+		switch event.Kind(b.Of) {
+		case event.FindingOpened, event.TrustRevoked, event.PullUnauthorized:
+			x := sample(DetectionTime, 0, 0, 0)
+			x.Sum = float64(max(0, b.AfterMS)) / 1000
+			return []Sample{x}, nil
+		}
+		return nil, nil
 	case event.StoreTampered:
 		return []Sample{sample(DetectionTime, 0, 0, 1)}, nil
 	case event.RunnerAnomaly, event.SignerUnlogged:

@@ -83,7 +83,7 @@ var definitions = []Definition{
 	{SBOMQuality, "M3", "SBOM quality", Score,
 		"quality scores of the bills of materials of what runs", "running digests that have one", "running digests without one", true, nil},
 	{DetectionTime, "M4", "Time to detect", Seconds,
-		"seconds from when it could be known (advisory in force, invalidSince of a revocation) to its event", "detections whose start is known", "detections whose start nobody can know (tampering, anomalies)", false, nil},
+		"seconds from when it could be known (advisory in force, invalidSince of a revocation) to its event, and on to the alert", "detections whose start is known", "detections whose start nobody can know (tampering, anomalies)", false, nil},
 	{UnauthorizedPulls, "M5", "Unauthorised pulls", Count,
 		"pulls served whose right proved invalid later", "pulls served", "", false, nil},
 	{FailedVerifications, "M6", "Failed verifications", Ratio,

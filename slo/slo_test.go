@@ -1,6 +1,7 @@
 package slo
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -126,4 +127,37 @@ func BenchmarkWindows(b *testing.B) {
 			}
 		}
 	}
+}
+
+// What an alert waited for is part of the time to detect, and no detection of its
+// own.
+func TestDetectionReachesToTheAlert(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		if err := db.Migrate(t.Context(), event.Migrations, Migrations); err != nil {
+			t.Fatal(err)
+		}
+		now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+		s := New(Options{DB: db, Clock: func() time.Time { return now }})
+		raw := func(v any) json.RawMessage {
+			b, err := json.Marshal(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b
+		}
+		tell := func(e ...event.Event) {
+			t.Helper()
+			if err := db.Update(t.Context(), func(tx *store.Tx) error { return s.take(t.Context(), tx, e) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		at := now.Add(-time.Hour)
+		tell(event.Event{Kind: event.PullUnauthorized, Time: at, Body: raw(map[string]any{"since": at.Add(-time.Minute).Format(time.RFC3339), "count": 1})},
+			event.Event{Kind: event.AlertOpened, Time: at, Body: raw(map[string]any{"of": "pull.unauthorized", "after_ms": 30_000})},
+			event.Event{Kind: event.AlertOpened, Time: at, Body: raw(map[string]any{"of": "store.tampered", "after_ms": 999_000})})
+		got, err := s.Indicators(t.Context(), Query{IDs: []ID{DetectionTime}, Window: 24 * time.Hour})
+		if err != nil || len(got) != 1 || got[0].Value != 90 || got[0].Denominator != 1 {
+			t.Errorf("%+v, %v: want 90 s over one", got, err)
+		}
+	})
 }

@@ -3,6 +3,7 @@ package ui
 import (
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -226,15 +227,20 @@ func vulnerabilitiesPage(c *visit) (*Page, error) {
 // vulnerabilityPage is what one flaw affects.
 func vulnerabilityPage(c *visit) (*Page, error) {
 	id := c.r.PathValue("id")
+	const most = 200
+	limit := most + 1 // one more tells that there are more
+	if c.query("format") != "" {
+		limit = 1000
+	}
 	var list client.List[client.AffectedSubject]
-	if err := c.get(&list, "vulnerabilities/"+url.PathEscape(id)+"/artifacts", "limit", "1000"); err != nil {
+	if err := c.get(&list, "vulnerabilities/"+url.PathEscape(id)+"/artifacts", "limit", strconv.Itoa(limit)); err != nil {
 		return nil, err
 	}
 	t := &Table{Columns: columns("Artifact", "Name", "State", "Component", "Fixed in", "Dependency", "Record"), Empty: "No stored bill of materials holds what it affects. What has no bill of materials is not among those that were looked at."}
 	shown := list.Items
 	note := ""
-	if c.query("format") == "" && len(shown) > 200 {
-		shown, note = shown[:200], fmt.Sprintf("200 of %d are shown; CSV and JSON have up to 1,000.", len(list.Items))
+	if c.query("format") == "" && len(shown) > most {
+		shown, note = shown[:most], fmt.Sprintf("%d are shown, and there are more; CSV and JSON have up to 1,000.", most)
 	}
 	for _, a := range shown {
 		state := mark(Bad, a.Status)
