@@ -9,7 +9,7 @@ import (
 
 // Held says whether a hold in force is on a repository or on one of the digests,
 // in whatever repository: for what other domains keep about them.
-func (h *Holds) Held(ctx context.Context, tx *store.Tx, repository string, digests []artifact.Digest) (bool, error) {
+func (s *Holds) Held(ctx context.Context, tx *store.Tx, repository string, digests []artifact.Digest) (bool, error) {
 	const inForce = `SELECT COUNT(*) FROM retention_hold WHERE ended = 0 AND (ends = 0 OR ends > ?) AND `
 	now := store.Micros(tx.Now())
 	var n int64
