@@ -83,7 +83,10 @@ func (s *Server) redecideSome(ctx context.Context, tried map[decisionName]decide
 		}
 		tried[name] = decidedAt{epoch, now, d.Stirred}
 		n++
-		scope, err := s.placed(ctx, d.Subject, d.Scope)
+		scope, err := d.Scope, d.Lost
+		if err == nil {
+			scope, err = s.placed(ctx, d.Subject, d.Scope)
+		}
 		if err == nil {
 			_, err = s.engine.Decide(ctx, targetOf(&d.Subject), scope, s.desired.Load().Policies.For(d.Subject, scope))
 		}

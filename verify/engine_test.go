@@ -304,6 +304,42 @@ func TestValidUntil(t *testing.T) {
 	}
 }
 
+// Facts that are gone or altered keep their own decision from being made again,
+// and no other one.
+func TestDueWithLostFacts(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		r := newRig(t, db)
+		r.items = Items{r.w.sign(alice, content)}
+		p := parse(t, signedByAlice)
+		var made []*Decision
+		for _, id := range []string{"one", "two", "three"} {
+			d, err := r.Decide(t.Context(), target(content), policy.Scope{ID: id}, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			made = append(made, d)
+		}
+		if err := db.Update(t.Context(), func(tx *store.Tx) error {
+			if _, err := tx.Exec(t.Context(), `DELETE FROM decision_facts WHERE id = ?`, made[0].FactsHash); err != nil {
+				return err
+			}
+			_, err := tx.Exec(t.Context(), `UPDATE decision_facts SET body = ? WHERE id = ?`, []byte("{}"), made[1].FactsHash)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		due, err := r.Due(t.Context(), made[2].ValidUntil, 10)
+		if err != nil || len(due) != 3 {
+			t.Fatalf("due %+v, %v", due, err)
+		}
+		for _, d := range due {
+			if lost := d.Scope.ID != "three"; errors.Is(d.Lost, fault.Tampered) != lost || d.Subject.Digest != made[0].Digest {
+				t.Errorf("scope %s: %+v", d.Scope.ID, d)
+			}
+		}
+	})
+}
+
 // The same facts and policy give the same result, byte for byte.
 func TestReplay(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {

@@ -184,37 +184,42 @@ type Due struct {
 	Subject policy.Subject
 	Scope   policy.Scope
 	Stirred int64 // changes of what it rests on that it does not know of
+	// Lost says that the facts of the decision are gone or altered: it cannot be
+	// made again from them. The others are.
+	Lost error
 }
 
 func due(ctx context.Context, tx *store.Tx, epoch int64, before time.Time, limit int) (out []Due, err error) {
-	rows, err := tx.Query(ctx, `SELECT d.facts_id, c.stirred FROM current_decision c JOIN decision d ON d.id = c.decision_id
+	rows, err := tx.Query(ctx, `SELECT d.facts_id, c.stirred, c.digest, c.scope_id FROM current_decision c JOIN decision d ON d.id = c.decision_id
 		WHERE c.trust_epoch < ? OR c.valid_until <= ? OR c.stirred > 0 ORDER BY c.valid_until LIMIT ?`, epoch, store.Micros(before), limit)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	type row struct {
-		facts   string
-		stirred int64
-	}
-	var list []row
+	var facts []string
 	for rows.Next() {
-		var r row
-		if err := rows.Scan(&r.facts, &r.stirred); err != nil {
+		var id string
+		var d Due
+		if err := rows.Scan(&id, &d.Stirred, &d.Subject.Digest, &d.Scope.ID); err != nil {
 			return nil, err
 		}
-		list = append(list, r)
+		facts, out = append(facts, id), append(out, d)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
 	}
 	rows.Close()
-	for _, r := range list {
-		f, err := readFacts(ctx, tx, r.facts)
-		if err != nil {
+	for i, id := range facts {
+		switch f, err := readFacts(ctx, tx, id); {
+		case err == nil:
+			out[i].Subject, out[i].Scope = f.Subject, f.Scope
+		case errors.Is(err, sql.ErrNoRows):
+			out[i].Lost = fault.Newf(fault.Tampered, "facts %s are gone from the store; restore from a backup", id)
+		case errors.Is(err, fault.Tampered):
+			out[i].Lost = err
+		default:
 			return nil, err
 		}
-		out = append(out, Due{f.Subject, f.Scope, r.stirred})
 	}
 	return out, nil
 }
