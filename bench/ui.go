@@ -18,6 +18,7 @@ import (
 	"assay/artifact"
 	"assay/client"
 	"assay/identity"
+	"assay/policy"
 	"assay/store"
 )
 
@@ -133,7 +134,8 @@ func (e estate) fill(ctx context.Context, path, issuer string) error {
 		{into: "registry_manifest (repository, digest, pushed_by, pushed_at, media_type, artifact_type, size, subject, annotations, evidence)", one: "(?, ?, ?, ?, 'application/vnd.oci.image.manifest.v1+json', '', 500, '', '{}', 0)"},
 		{into: "registry_tag (repository, tag, digest, moved_at, version, moved_by)", one: "(?, ?, ?, ?, 1, 'ci')"},
 		{into: "gate_state (repository, digest, state, decision, changed, media_type, basis, reason, carrier, subject, owner, expires, due, judged)", one: "(?, ?, ?, ?, ?, 'application/vnd.oci.image.manifest.v1+json', 'decision', '', 0, '', '', 0, 0, 0)"},
-		{into: "decision (id, digest, scope_id, verdict, decided, mode, policy, policy_hash, facts_id, trust_epoch, checks, vsa)", one: `(?, ?, ?, ?, ?, 'enforce', 'release', 'hash', 'facts_none', 1, '[{"name":"signatures/release","status":"pass","expected":"1 signature","found":"1 of 1"}]', ?)`},
+		{into: "decision_facts (id, body, created)", one: "(?, ?, ?)"},
+		{into: "decision (id, digest, scope_id, verdict, decided, mode, policy, policy_hash, facts_id, trust_epoch, checks, vsa)", one: `(?, ?, ?, ?, ?, 'enforce', 'release', 'hash', ?, 1, '[{"name":"signatures/release","status":"pass","expected":"1 signature","found":"1 of 1"}]', ?)`},
 		{into: "current_decision (digest, scope_id, decision_id, valid_until, checked, trust_epoch)", one: "(?, ?, ?, ?, ?, 1000000)"},
 		{into: "evidence_bundle (id, issuer, trusted_time, log_index, ingested_at, repository, serial, subject, scheme, predicate_type, identity, key, root, time_source, log_id, legacy, size, trust_epoch, source, payload, content, authority, builder)",
 			one: "(?, ?, ?, ?, ?, ?, ?, ?, 'dsse', 'https://slsa.dev/provenance/v1', 'ci@example.com', '', 'elsewhere', 'tsa', 'abab', 0, 2, 1, 'bench', NULL, ?, 'CN=bench', '')"},
@@ -148,7 +150,9 @@ func (e estate) fill(ctx context.Context, path, issuer string) error {
 	for from := 0; from < e.artifacts; from += chunk {
 		if err := db.Update(ctx, func(tx *store.Tx) error {
 			for i := from; i < min(from+chunk, e.artifacts); i++ {
-				e.artifact(tables, i, issuer, store.Micros(tx.Now()))
+				if err := e.artifact(tables, i, issuer, store.Micros(tx.Now())); err != nil {
+					return err
+				}
 				if i%together != together-1 {
 					continue
 				}
@@ -168,7 +172,7 @@ func (e estate) fill(ctx context.Context, path, issuer string) error {
 
 // artifact adds one with its tag, state, decision, evidence and bill of materials
 // to the rows of the tables, in their order.
-func (e estate) artifact(t []*rows, i int, issuer string, now int64) {
+func (e estate) artifact(t []*rows, i int, issuer string, now int64) error {
 	repository, subject := fmt.Sprintf("team-%d/app-%d", i%e.repositories, i%e.repositories), string(e.subject(i))
 	at := now - int64(e.artifacts-i)*1_000_000
 	decision, attestation := "dec_"+artifact.SHA256Of(fmt.Appendf(nil, "decision %d", i)).Hex(), "att_"+artifact.SHA256Of(fmt.Appendf(nil, "bundle %d", i)).Hex()
@@ -180,12 +184,18 @@ func (e estate) artifact(t []*rows, i int, issuer string, now int64) {
 	t[1].add(repository, subject, "user "+issuer+" ci@example.com", at)
 	t[2].add(repository, fmt.Sprintf("v%d", i), subject, at)
 	t[3].add(repository, subject, state, decision, at)
-	t[4].add(decision, subject, "default@"+repository, verdict, at, []byte("{}"))
-	t[5].add(subject, "default@"+repository, decision, at+1e14, at)
-	t[6].add(attestation, issuer, at, i, at, repository, fmt.Sprintf("%x", i+1), subject, []byte("{}"))
-	t[7].add(subject, at, attestation)
-	t[8].add(i+1, attestation, subject, at, per, issuer)
-	t[9].add(i+1, subject, at, per)
+	facts := policy.Facts{Schema: policy.FactsSchema, Subject: policy.Subject{Digest: e.subject(i), Kind: policy.Image, MediaType: "application/vnd.oci.image.manifest.v1+json", Repository: repository}, Scope: policy.Scope{ID: "default@" + repository}}
+	body, err := facts.Canonical()
+	if err != nil {
+		return err
+	}
+	t[4].add(policy.FactsID(body), body, at)
+	t[5].add(decision, subject, "default@"+repository, verdict, at, policy.FactsID(body), []byte("{}"))
+	t[6].add(subject, "default@"+repository, decision, at+1e14, at)
+	t[7].add(attestation, issuer, at, i, at, repository, fmt.Sprintf("%x", i+1), subject, []byte("{}"))
+	t[8].add(subject, at, attestation)
+	t[9].add(i+1, attestation, subject, at, per, issuer)
+	t[10].add(i+1, subject, at, per)
 	for k := range per {
 		id := int64(i*per + k + 1)
 		name, version := fmt.Sprintf("part-%d", id%20_000), fmt.Sprintf("1.%d.%d", id/20_000, k)
@@ -193,10 +203,11 @@ func (e estate) artifact(t []*rows, i int, issuer string, now int64) {
 			name = "flawed"
 		}
 		pkg := "pkg:npm/" + name
-		t[10].add(id, pkg+"@"+version, pkg, name, version)
-		t[11].add(id, name, version)
-		t[12].add(i+1, id)
+		t[11].add(id, pkg+"@"+version, pkg, name, version)
+		t[12].add(id, name, version)
+		t[13].add(i+1, id)
 	}
+	return nil
 }
 
 // bring hands in what comes by the doors: roles, what runs, an advisory.

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"assay/client"
 	"assay/identity"
@@ -17,10 +19,13 @@ import (
 // looks. The pages are so the HTML face of the same queries, behind the same
 // rights, and can show nothing that the API would not tell.
 type asker struct {
-	ctx context.Context
-	api func(w http.ResponseWriter, r *http.Request, p identity.Principal)
-	who identity.Principal
-	had map[string][]byte // answers of this visit: parts of a page ask the same
+	ctx     context.Context
+	api     func(w http.ResponseWriter, r *http.Request, p identity.Principal)
+	who     identity.Principal
+	had     map[string][]byte // answers of this visit: parts of a page ask the same
+	patient bool              // it waits for what is being counted
+	// counting says that something was not ready: the page is to be asked again.
+	counting bool
 }
 
 // problem is what the API answered instead.
@@ -99,6 +104,35 @@ func (a *asker) get(out any, path string, pairs ...string) error {
 		return err
 	}
 	return json.Unmarshal(b, out)
+}
+
+// patience is how long a page waits for what is counted over everything: just
+// after a start nobody has counted it yet.
+const patience = 50 * time.Millisecond
+
+// errCounting says that an answer is still being made, which goes on meanwhile.
+var errCounting = errors.New("it is being counted, the server has just begun; look again in some seconds")
+
+// soon is get for answers that are kept once they were made: a page does not wait
+// for the first one and says so, while an export does.
+func (a *asker) soon(out any, path string, pairs ...string) error {
+	if a.patient {
+		return a.get(out, path, pairs...)
+	}
+	all, wait := a.ctx, patience
+	if a.counting {
+		wait = patience / 10 // this page has waited
+	}
+	ctx, cancel := context.WithTimeoutCause(all, wait, errCounting)
+	defer cancel()
+	a.ctx = ctx
+	err := a.get(out, path, pairs...)
+	a.ctx = all
+	if err != nil && ctx.Err() != nil && all.Err() == nil {
+		a.counting = true
+		return errCounting
+	}
+	return err
 }
 
 func (a *asker) raw(path string, pairs ...string) ([]byte, error) {

@@ -70,7 +70,7 @@ func (c *visit) runningStats(list []client.RunningTally, err error) []Stat {
 func (c *visit) riskStat() Stat {
 	s := Stat{Name: "Risk of what lies and runs here", URL: local("vulnerabilities")}
 	var list client.RiskList
-	if err := c.get(&list, "risk", "limit", "1"); err != nil {
+	if err := c.soon(&list, "risk", "limit", "1"); err != nil {
 		s.Value, s.Of = unknown(err.Error()), clip(err.Error(), 120)
 		return s
 	}

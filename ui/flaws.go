@@ -156,7 +156,7 @@ func (c *visit) riskTable(service string, limit int) Section {
 	out := Section{ID: "risk", Title: "Artifacts by risk", Note: "Risk is severity, exploitation, exposure, tier and whether it runs, multiplied: docs/risk.md.",
 		Table: &Table{Columns: columns("Artifact", "Risk#", "Worst#", "Findings#", "Services", "Team", "Tier", "Exposure", "Runs"), Empty: "No artifact has a finding that counts."}}
 	var list client.RiskList
-	if err := c.get(&list, "risk", "service", service, "limit", fmt.Sprint(limit)); err != nil {
+	if err := c.soon(&list, "risk", "service", service, "limit", fmt.Sprint(limit)); err != nil {
 		out.Problem = err.Error()
 		return out
 	}
@@ -199,7 +199,7 @@ func vulnerabilitiesPage(c *visit) (*Page, error) {
 		Filter: &Filter{[]Field{{Name: "service", Label: "Service", Value: service}}}}
 	up := Section{ID: "upgrades", Title: "Mend first", Note: "Upgrades, by how much risk each takes away.", Table: &Table{Columns: columns("Component", "From", "To", "Risk taken#", "Artifacts#", "Needed directly#", "Mends", "Leaves"), Empty: "No upgrade is known that takes risk away."}}
 	var ups client.List[client.Upgrade]
-	if err := c.get(&ups, "risk/upgrades", "service", service, "limit", "15"); err != nil {
+	if err := c.soon(&ups, "risk/upgrades", "service", service, "limit", "15"); err != nil {
 		up.Problem = err.Error()
 	}
 	for _, u := range ups.Items {
@@ -209,7 +209,7 @@ func vulnerabilitiesPage(c *visit) (*Page, error) {
 	if service == "" {
 		s := Section{ID: "services", Title: "By service", Table: &Table{Columns: columns("Service", "Risk#", "Artifacts#", "Findings#"), Empty: "Nothing has a finding that counts."}}
 		var list client.List[client.ServiceRisk]
-		if err := c.get(&list, "risk/services"); err != nil {
+		if err := c.soon(&list, "risk/services"); err != nil {
 			s.Problem = err.Error()
 		}
 		for _, r := range list.Items {

@@ -199,7 +199,7 @@ func (u *UI) act(p page) http.HandlerFunc {
 }
 
 func (u *UI) answer(w http.ResponseWriter, r *http.Request, s *session, p page) {
-	c := &visit{asker: asker{ctx: r.Context(), api: u.o.API, who: s.who}, r: r, u: u, s: s}
+	c := &visit{asker: asker{ctx: r.Context(), api: u.o.API, who: s.who, patient: r.URL.Query().Get("format") != ""}, r: r, u: u, s: s}
 	shown, err := p(c)
 	var to *elsewhere
 	if errors.As(err, &to) {
@@ -209,6 +209,9 @@ func (u *UI) answer(w http.ResponseWriter, r *http.Request, s *session, p page) 
 	if err == nil {
 		switch format := c.query("format"); format {
 		case "":
+			if c.counting {
+				w.Header().Set("Refresh", "2")
+			}
 			u.render(w, r, http.StatusOK, "page", u.newView(r, s, shown))
 			return
 		case "json":

@@ -57,6 +57,7 @@ type fakeAPI struct {
 	empty   bool           // lists have nothing
 	asked   map[string]bool
 	posted  []string
+	slow    chan struct{} // until it is closed, what is counted over everything is not ready
 }
 
 // answers are what each path gives; a path that is none of these is an error.
@@ -137,6 +138,14 @@ var answers = []struct {
 
 func (f *fakeAPI) serve(w http.ResponseWriter, r *http.Request, p identity.Principal) {
 	path := strings.TrimPrefix(r.URL.Path, "/api/v1/")
+	if f.slow != nil && strings.HasPrefix(path, "risk") {
+		select {
+		case <-f.slow:
+		case <-r.Context().Done():
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asked[path] = true
@@ -657,6 +666,27 @@ func TestUnknownIsNotZero(t *testing.T) {
 		if st.Value != nil {
 			t.Errorf("%s is %v where nothing could be asked", st.Name, st.Value)
 		}
+	}
+}
+
+// Just after a start a page does not wait for what is counted over everything: it
+// says so and comes again; an export waits.
+func TestWhatIsBeingCounted(t *testing.T) {
+	s := newSite(t, storetest.Open(t, store.SQLite))
+	s.api.slow = make(chan struct{})
+	c, _ := s.login("viewer@example.com")
+	for _, page := range []string{"/ui/", "/ui/vulnerabilities"} {
+		resp, body := s.get(c, page)
+		if resp.StatusCode != http.StatusOK || resp.Header.Get("Refresh") == "" || !strings.Contains(body, "being counted") {
+			t.Errorf("%s: %s, Refresh %q", page, resp.Status, resp.Header.Get("Refresh"))
+		}
+	}
+	go func() { close(s.api.slow) }()
+	if _, body := s.get(c, "/ui/vulnerabilities?format=json"); strings.Contains(body, "being counted") {
+		t.Error("an export does not wait")
+	}
+	if resp, body := s.get(c, "/ui/vulnerabilities"); resp.Header.Get("Refresh") != "" || strings.Contains(body, "being counted") {
+		t.Error("it is ready, and the page says that it is not")
 	}
 }
 

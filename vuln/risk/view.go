@@ -52,17 +52,21 @@ func (s *Scorer) look(ctx context.Context, service string) (*view, error) {
 	s.views.mu.Lock()
 	v := s.views.kept[service]
 	s.views.mu.Unlock()
-	if v == nil || v.life == 0 {
+	if v != nil && v.life == 0 {
 		return s.view(ctx, service)
 	}
-	now := s.o.DB.Now()
-	v.looked.Store(now.UnixNano())
-	age := now.Sub(v.at)
-	if age >= 0 && age < v.life {
-		return v, nil
+	old := false
+	if v != nil {
+		now := s.o.DB.Now()
+		v.looked.Store(now.UnixNano())
+		age := now.Sub(v.at)
+		if age >= 0 && age < v.life {
+			return v, nil
+		}
+		old = age >= 0 && age < 2*v.life
 	}
 	made := s.renew(ctx, service)
-	if age >= 0 && age < 2*v.life {
+	if old {
 		return v, nil
 	}
 	select {
