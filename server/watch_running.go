@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -75,20 +76,26 @@ func (r *runningFacts) all(ctx context.Context, tx *store.Tx) (out []slo.Running
 	if err := r.affected(ctx, tx, subjects); err != nil {
 		return nil, err
 	}
+	names, err := namesOf(ctx, tx, subjects)
+	if err != nil {
+		return nil, err
+	}
 	presences, err := r.s.inventory.Presences(ctx, tx)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := tx.Query(ctx, `SELECT DISTINCT digest, cluster, service, team, environment FROM inventory_workload WHERE ended = 0 ORDER BY digest, cluster, service, team, environment`)
+	rows, err := tx.Query(ctx, `SELECT digest, cluster, service, team, environment, MIN(image) FROM inventory_workload WHERE ended = 0 GROUP BY digest, cluster, service, team, environment ORDER BY digest, cluster, service, team, environment`)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		x := slo.Running{Place: slo.Place{Kind: "image"}}
-		if err := rows.Scan(&x.Digest, &x.Place.Cluster, &x.Place.Service, &x.Place.Team, &x.Place.Environment); err != nil {
+		var x slo.Running
+		var image string
+		if err := rows.Scan(&x.Digest, &x.Place.Cluster, &x.Place.Service, &x.Place.Team, &x.Place.Environment, &image); err != nil {
 			return nil, err
 		}
+		x.Place.Kind, x.Place.Release = names.of(x.Digest, parents[string(x.Digest)], image, r.s.host())
 		if p := presences[x.Digest]; p != nil {
 			x.Silent = p.Silent
 		}
@@ -96,6 +103,54 @@ func (r *runningFacts) all(ctx context.Context, tx *store.Tx) (out []slo.Running
 		out = append(out, x)
 	}
 	return out, rows.Err()
+}
+
+// named is what the own registry calls a digest.
+type named struct{ kind, repository, tag string }
+
+type names map[artifact.Digest]named
+
+// namesOf reads the newest tag of each digest; of one that lies in several
+// repositories, that of the first which has a tag of it.
+func namesOf(ctx context.Context, tx *store.Tx, subjects string) (names, error) {
+	rows, err := tx.Query(ctx, `SELECT m.digest, m.repository, m.media_type, m.artifact_type, COALESCE(t.tag, '') FROM registry_manifest m
+		LEFT JOIN registry_tag t ON t.repository = m.repository AND t.digest = m.digest WHERE m.digest IN `+subjects+` ORDER BY m.digest, m.repository, t.moved_at DESC, t.tag`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := names{}
+	for rows.Next() {
+		var d, media, kind string
+		var n named
+		if err := rows.Scan(&d, &n.repository, &media, &kind, &n.tag); err != nil {
+			return nil, err
+		}
+		n.kind = kindOf(media, kind)
+		if had, ok := out[artifact.Digest(d)]; !ok || had.tag == "" && n.tag != "" {
+			out[artifact.Digest(d)] = n
+		}
+	}
+	return out, rows.Err()
+}
+
+// of is the kind and the release of what runs: REPOSITORY:TAG as the own registry
+// has it for the digest or for an index that it stands in, else as the workload
+// names its image. It groups numbers, and proves nothing.
+func (n names) of(d artifact.Digest, parents []string, image, own string) (kind, release string) {
+	kind = cmp.Or(n[d].kind, "image")
+	for _, x := range append([]string{string(d)}, parents...) {
+		if r := n[artifact.Digest(x)]; r.tag != "" {
+			return kind, r.repository + ":" + r.tag
+		}
+	}
+	if ref, err := artifact.ParseReference(image); err == nil && ref.Tag != "" {
+		if ref.Host == own {
+			return kind, ref.Repository + ":" + ref.Tag
+		}
+		return kind, ref.Host + "/" + ref.Repository + ":" + ref.Tag
+	}
+	return kind, ""
 }
 
 func (f *digestFacts) evidence(predicate string) {

@@ -7,7 +7,7 @@
 // not known, at a minute, of a [Place]. Samples are added to roll-ups of a minute
 // and of an hour, for the whole site and for each team, service, environment,
 // cluster, release and kind of artifact by itself: seven rows for a sample, not
-// their product. Of each indicator and dimension the first [MaxValues] values have
+// their product. Of each indicator and dimension [MaxValues] values have
 // rows of their own; further ones are counted together, under [Other], so that no
 // name that somebody pushes makes the tables grow.
 //

@@ -3,7 +3,6 @@ package slo
 import (
 	"cmp"
 	"context"
-	"errors"
 	"maps"
 	"math"
 	"slices"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"assay/internal/excerpt"
-	"assay/internal/fault"
 	"assay/store"
 )
 
@@ -98,25 +96,45 @@ func (s *Store) Add(ctx context.Context, tx *store.Tx, samples []Sample, parts b
 			add(k, clip(v))
 		}
 	}
-	cells := slices.SortedFunc(maps.Keys(sums), func(a, b cell) int {
+	return s.write(ctx, tx, sums)
+}
+
+// write adds what was counted to the series. Values that share one, because there
+// are too many, are one look together.
+func (s *Store) write(ctx context.Context, tx *store.Tx, sums map[cell]*counts) error {
+	keys := map[seriesKey]bool{}
+	for k := range sums {
+		keys[k.key] = true
+	}
+	book, err := s.openSeries(ctx, tx, keys)
+	if err != nil {
+		return err
+	}
+	type row struct{ series, start int64 }
+	rows := map[row]*counts{}
+	for _, k := range slices.SortedFunc(maps.Keys(sums), func(a, b cell) int {
 		return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.key.id, b.key.id), cmp.Compare(a.key.dimension, b.key.dimension), cmp.Compare(a.key.value, b.key.value))
-	})
-	known := map[seriesKey]int64{}
-	for _, k := range cells {
-		id, ok := known[k.key]
-		if !ok {
-			var err error
-			if id, err = s.series(ctx, tx, k.key); err != nil {
-				return err
-			}
-			known[k.key] = id
+	}) {
+		id, err := book.series(ctx, tx, k.key)
+		if err != nil {
+			return err
 		}
+		r := row{id, k.start}
+		if rows[r] == nil {
+			rows[r] = &counts{n: 1}
+		}
+		rows[r].add(*sums[k])
+		rows[r].n = 1
+	}
+	for _, r := range slices.SortedFunc(maps.Keys(rows), func(a, b row) int {
+		return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.series, b.series))
+	}) {
+		c := rows[r]
 		for _, step := range []int64{minute, hour} {
-			c := sums[k]
 			if _, err := tx.Exec(ctx, `INSERT INTO slo_rollup (series, step, start, good, bad, unknown, sum, n) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 				ON CONFLICT (series, step, start) DO UPDATE SET good = slo_rollup.good + excluded.good, bad = slo_rollup.bad + excluded.bad,
 				unknown = slo_rollup.unknown + excluded.unknown, sum = slo_rollup.sum + excluded.sum, n = slo_rollup.n + excluded.n`,
-				id, step, k.start/step*step, c.good, c.bad, c.unknown, c.sum, c.n); err != nil {
+				r.series, step, r.start/step*step, c.good, c.bad, c.unknown, c.sum, c.n); err != nil {
 				return err
 			}
 		}
@@ -126,29 +144,6 @@ func (s *Store) Add(ctx context.Context, tx *store.Tx, samples []Sample, parts b
 
 func (p *Place) dimensions() [6][2]string {
 	return [6][2]string{{ByTeam, p.Team}, {ByService, p.Service}, {ByEnvironment, p.Environment}, {ByCluster, p.Cluster}, {ByRelease, p.Release}, {ByKind, p.Kind}}
-}
-
-// series is the number of what is counted; a new one is made, while there is room.
-func (s *Store) series(ctx context.Context, tx *store.Tx, k seriesKey) (id int64, err error) {
-	err = tx.QueryRow(ctx, `SELECT id FROM slo_series WHERE sli = ? AND dimension = ? AND value = ?`, string(k.id), k.dimension, k.value).Scan(&id)
-	if !errors.Is(err, fault.NotFound) {
-		return id, err
-	}
-	if k.dimension != "" && k.value != Other {
-		var n int64
-		if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM slo_series WHERE sli = ? AND dimension = ?`, string(k.id), k.dimension).Scan(&n); err != nil {
-			return 0, err
-		}
-		if n >= MaxValues {
-			k.value = Other
-			return s.series(ctx, tx, k)
-		}
-	}
-	if err := tx.QueryRow(ctx, `SELECT COALESCE(MAX(id), 0) + 1 FROM slo_series`).Scan(&id); err != nil {
-		return 0, err
-	}
-	_, err = tx.Exec(ctx, `INSERT INTO slo_series (id, sli, dimension, value) VALUES (?, ?, ?, ?)`, id, string(k.id), k.dimension, k.value)
-	return id, err
 }
 
 // sum is what was counted of a series from a time on, until another (Unix
