@@ -123,7 +123,9 @@ spec:
 	}
 }
 
-func elsewhereDigest(i int) artifact.Digest { return artifact.SHA256Of(fmt.Appendf(nil, "foreign %d", i)) }
+func elsewhereDigest(i int) artifact.Digest {
+	return artifact.SHA256Of(fmt.Appendf(nil, "foreign %d", i))
+}
 
 // observe reports 10,000 workloads of cluster c1.
 func (s *testSite) observe(web, plain artifact.Digest) {
@@ -149,4 +151,3 @@ func (s *testSite) observe(web, plain artifact.Digest) {
 		s.t.Fatal(err)
 	}
 }
-
