@@ -298,6 +298,10 @@ kind: ClusterRole
 metadata: {name: assay-reader}
 rules:
 - {apiGroups: [""], resources: [pods, nodes, namespaces], verbs: [get, list, watch]}
+- {apiGroups: [security.istio.io], resources: [peerauthentications], verbs: [get, list]}
+- {apiGroups: [policy.linkerd.io], resources: [servers, authorizationpolicies, serverauthorizations, meshtlsauthentications], verbs: [get, list]}
+- {apiGroups: [spire.spiffe.io], resources: [clusterspiffeids], verbs: [get, list]}
+- {apiGroups: [""], resources: [configmaps], resourceNames: [istio], verbs: [get]}
 - {apiGroups: [admissionregistration.k8s.io], resources: [validatingwebhookconfigurations, mutatingwebhookconfigurations, validatingadmissionpolicies, validatingadmissionpolicybindings], verbs: [get, list, watch]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1

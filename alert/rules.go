@@ -68,6 +68,22 @@ var rules = []Rule{
 		Why:     "The image was changed after it was decided about.",
 		Command: "assay inventory workloads --digest {digest}", kinds: []event.Kind{event.WorkloadDrifted}, resolves: []event.Kind{event.WorkloadAllowed, event.WorkloadStopped},
 		match: until([]string{"namespace", "kind", "name", "container"}, "namespace", "name", "reason"), severity: inProduction},
+	{ID: "mesh-weakened", Severity: Page, High: true, Title: "Workloads are reached with weaker mutual TLS than they were",
+		Why:     "A mesh's policy changed, or a proxy is gone: who reaches them need not show who it is. A page in production, else a ticket.",
+		Command: "assay inventory identities --cluster {cluster}", kinds: []event.Kind{event.MeshWeakened}, resolves: []event.Kind{event.MeshStrengthened},
+		match: func(e *event.Event, b body) (found, bool) {
+			key := e.Cluster + " " + b.text("namespace")
+			if e.Kind == event.MeshStrengthened && b.number("weaker") > 0 {
+				return found{}, false // it is over when all are strict
+			}
+			return found{about: key, cause: key, anywhere: true, summary: fmt.Sprintf("%s: %d workloads, %s then %s", b.text("namespace"), b.number("count"), b.text("was"), b.text("now"))}, true
+		}, severity: inProduction},
+	{ID: "identity-changed", Severity: Page, High: true, Title: "A workload has another SPIFFE identity than it had, or none",
+		Why:     "It may be taken for another, or is refused by what knows it. A page in production, else a ticket.",
+		Command: "assay inventory identities --cluster {cluster}", kinds: []event.Kind{event.WorkloadIdentityChanged},
+		match: func(e *event.Event, b body) (found, bool) {
+			return found{about: e.Cluster + " " + b.words("namespace", "was"), anywhere: true, summary: b.words("namespace", "was", "now")}, b.text("was") != ""
+		}, severity: inProduction},
 	// Runtime.
 	{ID: "runtime-executed", Severity: Page, High: true, Title: "A container executed what its image does not hold",
 		Why:     "The file was brought there while it ran, or changed. A page in production, else a ticket.",

@@ -78,7 +78,7 @@ func (a *API) table() []Route {
 		a.bomRoutes(),
 		a.feedRoutes(),
 		a.inventoryRoutes(),
-		a.clusterRoutes(), a.threatRoutes(),
+		a.clusterRoutes(), a.identityRoutes(), a.threatRoutes(),
 		a.admissionRoutes(),
 		a.riskRoutes(), a.tierRoutes(),
 		a.upstreamRoutes(),

@@ -198,6 +198,7 @@ func Snapshot(q client.WorkloadReport, reporter string) inventory.Snapshot {
 	for i := range q.Ended {
 		s.Ended = append(s.Ended, keyOf(&q.Ended[i]))
 	}
+	s.Identities = identitiesOf(&q)
 	return s
 }
 

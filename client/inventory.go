@@ -90,6 +90,9 @@ type WorkloadReport struct {
 	Complete    bool               `json:"complete,omitempty"` // what is not in it runs no more
 	Workloads   []ReportedWorkload `json:"workloads,omitempty"`
 	Ended       []ReportedWorkload `json:"ended,omitempty"` // by their names; what they ran is not read
+	// Identities are of workloads and namespaces; with Complete they are all, unless
+	// there are none.
+	Identities []ReportedIdentity `json:"identities,omitempty"`
 }
 
 // ReportedWorkload is one container that runs. What has no kind is a host's, and

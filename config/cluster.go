@@ -18,9 +18,26 @@ type KubeCluster struct {
 	Context string `yaml:"context"`
 	// Environment is the cluster's, for what no service claims.
 	Environment string `yaml:"environment"`
+	// Mesh is what the cluster does not tell of SPIRE and its mesh by itself.
+	Mesh KubeMesh `yaml:"mesh"`
+}
+
+// KubeMesh is what a cluster's objects do not say of SPIRE and its mesh.
+type KubeMesh struct {
+	// TrustDomain is that of SPIRE and of the mesh; empty: Istio's, as its
+	// configuration says, and identities of SPIRE that name it are unknown.
+	TrustDomain string `yaml:"trustDomain"`
+	// ClusterName and ClusterDomain are what SPIRE's controller is told of the
+	// cluster, for identities that name them.
+	ClusterName   string `yaml:"clusterName"`
+	ClusterDomain string `yaml:"clusterDomain"`
+	// RootNamespace is Istio's; empty: as its configuration says.
+	RootNamespace string `yaml:"rootNamespace"`
 }
 
 var clusterName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+
+var meshWord = regexp.MustCompile(`^[a-z0-9._-]{0,253}$`)
 
 func (i *Inventory) validate() error {
 	seen := map[string]bool{}
@@ -34,6 +51,8 @@ func (i *Inventory) validate() error {
 			return fault.Newf(fault.Invalid, "inventory.clusters: %s has no kubeconfig: want a file, or in-cluster", c.Name)
 		case strings.ContainsAny(c.Environment, "/@ \t\n") || len(c.Environment) > 63:
 			return fault.Newf(fault.Invalid, "inventory.clusters: environment %.80q of %s: want letters, digits, . _ and -, at most 63", c.Environment, c.Name)
+		case !meshWord.MatchString(c.Mesh.TrustDomain) || !meshWord.MatchString(c.Mesh.ClusterName) || !meshWord.MatchString(c.Mesh.ClusterDomain) || !meshWord.MatchString(c.Mesh.RootNamespace):
+			return fault.Newf(fault.Invalid, "inventory.clusters: mesh of %s: want lower-case letters, digits, - . and _", c.Name)
 		}
 		seen[c.Name] = true
 	}

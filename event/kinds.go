@@ -90,6 +90,11 @@ const (
 	WorkloadAllowed     Kind = "workload.allowed"
 	WorkloadDrifted     Kind = "workload.drifted"
 	ClusterGuardChanged Kind = "cluster.guard_changed"
+	MeshWeakened        Kind = "mesh.weakened"
+	MeshStrengthened    Kind = "mesh.strengthened"
+
+	WorkloadIdentityChanged Kind = "workload.identity_changed"
+
 	RuntimeReported     Kind = "runtime.reported"
 	RuntimeExecuted     Kind = "runtime.executed"
 	RuntimeUnwatched    Kind = "runtime.unwatched"
@@ -416,6 +421,15 @@ func table() []KindInfo {
 		{WorkloadDrifted, Alert, "Another digest runs than the one that was admitted and pinned. The event's digest is what runs.", workloadFields("both digests")},
 		{ClusterGuardChanged, Alert, "A webhook configuration, or the policy that only digests may run, is gone from a cluster, says something else, or is back.", []Field{
 			{"kind", "resource"}, {"name", "of the object"}, {"what", "missing, changed or back"}}},
+		{MeshWeakened, Alert, "Workloads of a namespace are reached with weaker mutual TLS than they were: their mesh's policy changed, or a proxy is gone. One event for all that changed alike.", []Field{
+			{"namespace", "where"}, {"workloads", "KIND/NAME, the first 20; Namespace/NAME stands for what comes to be there"}, {"count", "of all"}, {"mesh", "istio or linkerd"},
+			{"was", "before: strict, permissive, disabled, none or unknown"}, {"now", "since"}}},
+		{MeshStrengthened, Domain, "Workloads of a namespace are reached with stronger mutual TLS than they were. One event for all that changed alike.", []Field{
+			{"namespace", "where"}, {"workloads", "KIND/NAME, the first 20; Namespace/NAME stands for what comes to be there"}, {"count", "of all"}, {"mesh", "istio or linkerd"},
+			{"was", "before: strict, permissive, disabled, none or unknown"}, {"now", "since"}, {"weaker", "workloads of the namespace that are still not strict"}}},
+		{WorkloadIdentityChanged, Alert, "The SPIFFE identities that workloads of a namespace have are others than they were, or gone. One event for all that changed alike.", []Field{
+			{"namespace", "where"}, {"workloads", "KIND/NAME, the first 20"}, {"count", "of all"}, {"was", "identities before, with blanks between; empty: none"}, {"now", "since; empty: none"},
+			{"source", "spire, istio, claimed (an annotation, which is no proof), none or unknown"}}},
 		{RuntimeReported, Alert, "Falco or Tetragon saw something in a container or on a host: once an hour for the same thing. The event's digest is the image's, as the inventory has it, else as the sensor says.", runtimeFields()},
 		{RuntimeExecuted, Alert, "The agent of a host saw a file executed in a container that its image does not hold, or not with this content.", runtimeFields()},
 		{RuntimeUnwatched, Alert, "The agent of a host could not tell whether what was executed is of the image, or missed some of it. It counts as nothing seen, never as clean.", runtimeFields()},

@@ -28,6 +28,9 @@ type Options struct {
 	// Silence is how long a cluster may say nothing before it is not known what
 	// runs there; 0: 15 minutes.
 	Silence time.Duration
+	// Identified is told, in the transaction, which digests run in workloads whose
+	// identity or mesh changed; nil: nobody is.
+	Identified func(ctx context.Context, tx *store.Tx, digests []artifact.Digest) error
 }
 
 // New makes a store over a database that was migrated with [Migrations] and
@@ -168,7 +171,10 @@ func (s *Store) Observe(ctx context.Context, tx *store.Tx, snap Snapshot) (done 
 	if err := moved(ctx, tx, snap.Cluster, move); err != nil {
 		return done, err
 	}
-	return done, tell(ctx, tx, &snap, groups)
+	if err := tell(ctx, tx, &snap, groups); err != nil {
+		return done, err
+	}
+	return done, s.identify(ctx, tx, &snap)
 }
 
 func (r *row) assign(book *Catalogue, cluster, reported string, place Place) {

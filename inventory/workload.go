@@ -42,6 +42,9 @@ type Snapshot struct {
 	Workloads []Workload
 	// Ended run no more. They need not be known.
 	Ended []Key
+	// Identities are of workloads and namespaces; with Complete they are all, unless
+	// there are none, which says nothing of them.
+	Identities []Identity
 }
 
 // MaxSnapshot is how many workloads one snapshot may hold.
@@ -78,7 +81,7 @@ func (s *Snapshot) Validate() error {
 			return fault.Newf(fault.Invalid, "workload %s stands among those that run and those that ended", k)
 		}
 	}
-	return nil
+	return s.validateIdentities()
 }
 
 // String is the key for people.

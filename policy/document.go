@@ -90,6 +90,8 @@ type Requirements struct {
 	Runner       *RunnerRequirement       `yaml:"runner,omitempty" json:"runner,omitempty"`     // the machines that built it
 	Builders     *BuildersRequirement     `yaml:"builders,omitempty" json:"builders,omitempty"` // how many built it, each by itself
 	Service      *ServiceRequirement      `yaml:"service,omitempty" json:"service,omitempty"`   // to which service it belongs, by the site's catalogue
+	Mesh         *MeshRequirement         `yaml:"mesh,omitempty" json:"mesh,omitempty"`         // how its workloads are reached, by their cluster's API server
+	Workload     *WorkloadRequirement     `yaml:"workload,omitempty" json:"workload,omitempty"` // which identities its workloads have
 	SBOM         *SBOMRequirement         `yaml:"sbom,omitempty" json:"sbom,omitempty"`         // its bill of materials, and who signed it
 	// Vulnerabilities that an artifact may not have, and what must be known of them.
 	Vulnerabilities    *VulnerabilityRequirement `yaml:"vulnerabilities,omitempty" json:"vulnerabilities,omitempty"`

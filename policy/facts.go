@@ -62,6 +62,10 @@ type Facts struct {
 	Vulnerabilities *Vulnerabilities `json:"vulnerabilities,omitempty"`
 	// Service is whose it is, as far as this site knows; absent: no policy asked.
 	Service *ServiceFact `json:"service,omitempty"`
+	// Workload and Mesh are what the scope's cluster says of the workloads that run it;
+	// absent: no policy asked.
+	Workload *WorkloadFact `json:"workload,omitempty"`
+	Mesh     *MeshFact     `json:"mesh,omitempty"`
 	// Components are the ages and licences of its components, one for each requirement
 	// that asks for them.
 	Components []ComponentsFact `json:"components,omitempty"`

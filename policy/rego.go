@@ -41,13 +41,14 @@ const (
 // regoModule is one compiled module. It is evaluated by itself, so that several
 // modules are combined by AND and not, as rules of one package would be, by OR.
 type regoModule struct {
-	name    string
-	query   rego.PreparedEvalQuery
-	allow   bool // defines allow; without it, deny alone decides, beside requirements
-	deny    bool
-	warn    bool
-	flaws   bool // it names vulnerabilities
-	service bool // it names the service
+	name     string
+	query    rego.PreparedEvalQuery
+	allow    bool // defines allow; without it, deny alone decides, beside requirements
+	deny     bool
+	warn     bool
+	flaws    bool // it names vulnerabilities
+	service  bool // it names the service
+	workload bool // it names the workload or its mesh
 	// runaway counts evaluations that did not end within their time.
 	runaway atomic.Int32
 }
@@ -106,7 +107,7 @@ func compileModule(m Module, env *surroundings, beside bool) (*regoModule, error
 	if err != nil {
 		return nil, err
 	}
-	out := &regoModule{name: m.Name, flaws: env.names(m, "vulnerabilities"), service: env.names(m, "service")}
+	out := &regoModule{name: m.Name, flaws: env.names(m, "vulnerabilities"), service: env.names(m, "service"), workload: env.names(m, "workload") || env.names(m, "mesh")}
 	if err := out.rules(mod); err != nil {
 		return nil, err
 	}

@@ -23,6 +23,9 @@ func (p *Policy) Lacks(f *Facts) []string {
 	if f.Service == nil && slices.ContainsFunc(p.units, func(u *unit) bool { return u.reqs != nil && u.reqs.service != nil }) {
 		out = append(out, "service")
 	}
+	if f.Workload == nil && p.WantsWorkload() {
+		out = append(out, "workload")
+	}
 	for i := range f.Attestations {
 		a := &f.Attestations[i]
 		for _, path := range p.paths[a.PredicateType] {

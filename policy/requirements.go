@@ -19,6 +19,8 @@ type requirements struct {
 	reports      []*reportRule
 	contract     string
 	service      *ServiceRequirement
+	mesh         *MeshRequirement
+	workload     *workloadRule
 	runner       *runnerRule
 	builders     *buildersRule
 	vuln         *vulnRule
@@ -73,6 +75,17 @@ func (r *Requirements) compile() (*requirements, error) {
 		}
 		out.service = r.Service
 	}
+	if r.Mesh != nil {
+		if err := r.Mesh.validate(); err != nil {
+			return nil, fmt.Errorf("mesh: %w", err)
+		}
+		out.mesh = r.Mesh
+	}
+	if r.Workload != nil {
+		if out.workload, err = r.Workload.compile(); err != nil {
+			return nil, fmt.Errorf("workload: %w", err)
+		}
+	}
 	if r.SBOM != nil {
 		if err := r.SBOM.compile(r.Provenance); err != nil {
 			return nil, fmt.Errorf("sbom: %w", err)
@@ -97,8 +110,8 @@ func (r *Requirements) compile() (*requirements, error) {
 	if out.layouts, err = compileLayouts(r.Layouts, out.quality); err != nil {
 		return nil, err
 	}
-	if len(r.Signatures)+len(r.Attestations)+len(out.reports)+len(out.layouts) == 0 && r.Provenance == nil && r.Build == nil && r.Source == nil && r.Contract == "" && r.Runner == nil && r.Builders == nil && r.Vulnerabilities == nil && r.Components == nil && r.Service == nil && r.SBOM == nil {
-		return nil, fault.Newf(fault.Invalid, "requirements name nothing that must be there: want signatures, attestations, provenance, build, source, contract, service, vulnerabilities, components or reports such as tests")
+	if len(r.Signatures)+len(r.Attestations)+len(out.reports)+len(out.layouts) == 0 && r.Provenance == nil && r.Build == nil && r.Source == nil && r.Contract == "" && r.Runner == nil && r.Builders == nil && r.Vulnerabilities == nil && r.Components == nil && r.Service == nil && r.Mesh == nil && r.Workload == nil && r.SBOM == nil {
+		return nil, fault.Newf(fault.Invalid, "requirements name nothing that must be there: want signatures, attestations, provenance, build, source, contract, service, mesh, workload, vulnerabilities, components or reports such as tests")
 	}
 	names := map[string]bool{}
 	for i, s := range r.Signatures {
@@ -383,6 +396,12 @@ func (r *requirements) evaluate(ev *evaluation) {
 	}
 	if r.service != nil {
 		r.service.evaluate(ev)
+	}
+	if r.mesh != nil {
+		r.mesh.evaluate(ev)
+	}
+	if r.workload != nil {
+		r.workload.evaluate(ev)
 	}
 	if r.contract != "" {
 		r.evaluateContract(ev)

@@ -153,6 +153,7 @@ func (s *Server) followCluster(ctx context.Context, c config.KubeCluster) error 
 	defer cancel()
 	f, err := cluster.NewFollower(cluster.Options{
 		Client: client, Cluster: c.Name, Environment: c.Environment, Reporter: "system:cluster", Logger: s.log,
+		Mesh: cluster.MeshOptions{TrustDomain: c.Mesh.TrustDomain, ClusterName: c.Mesh.ClusterName, ClusterDomain: c.Mesh.ClusterDomain, RootNamespace: c.Mesh.RootNamespace},
 		Report: func(ctx context.Context, snap inventory.Snapshot) error {
 			err := s.db.Update(ctx, func(tx *store.Tx) error { _, err := s.inventory.Observe(ctx, tx, snap); return err })
 			if err == nil {

@@ -14,7 +14,7 @@ const inventoryPoll = 2 * time.Second
 
 // openInventory opens what runs where.
 func (s *Server) openInventory() {
-	s.inventory = inventory.New(s.db, inventory.Options{Catalogue: s.catalogue, Own: func(host string) bool { return host == s.host() || host == s.data.site.Host }})
+	s.inventory = inventory.New(s.db, inventory.Options{Catalogue: s.catalogue, Own: func(host string) bool { return host == s.host() || host == s.data.site.Host }, Identified: s.identified})
 }
 
 // catalogue is the one in force; before the documents are loaded, none.

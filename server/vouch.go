@@ -46,7 +46,7 @@ func (s *Server) newEngine(key crypto.Signer) (*verify.Engine, error) {
 			t := s.trust()
 			return verify.TrustState{Verifier: t.verifier, Epoch: t.epoch}
 		},
-		Profile: s.profile, Contracts: s.ledger, Runners: s.runners, Services: serviceFacts{s}, Flaws: flaws{&s.vulnerabilities, s.sboms, s.evidence}, Components: s.sboms, Exceptions: exceptionSource{s},
+		Profile: s.profile, Contracts: s.ledger, Runners: s.runners, Services: serviceFacts{s}, Workloads: workloadFacts{s}, Flaws: flaws{&s.vulnerabilities, s.sboms, s.evidence}, Components: s.sboms, Exceptions: exceptionSource{s},
 		Refresh: s.followTrust, Key: key, VerifierID: s.public, Host: s.host(),
 		MaxValidity: s.cfg.Verify.MaxValidity, Builders: s.cfg.Verify.Builders, Clock: s.clock, Logger: s.log, Registerer: s.reg,
 	})

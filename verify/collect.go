@@ -41,6 +41,7 @@ type gathering struct {
 	runners    RunnerSource    // nil: nothing was compared
 	flaws      FlawSource      // nil: nothing is known of vulnerabilities
 	services   ServiceSource   // nil: nothing is known of services
+	workloads  WorkloadSource  // nil: nothing is known of workloads
 	exceptions ExceptionSource // nil: there are none
 	links      []linked        // for the layouts that the policy names
 	stated     []statedVEX     // by whom the policy names

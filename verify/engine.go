@@ -73,6 +73,9 @@ type Options struct {
 	// Services knows whose artifacts are; nil: nothing is known of it.
 	Services ServiceSource
 
+	// Workloads knows what clusters say of what runs; nil: nothing is known of it.
+	Workloads WorkloadSource
+
 	// Exceptions knows what two persons agreed to let pass; nil: nothing.
 	Exceptions ExceptionSource
 

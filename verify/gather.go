@@ -55,6 +55,9 @@ func (g *gathering) gather(ctx context.Context, src EvidenceSource, scope policy
 	if err != nil {
 		return err
 	}
+	if err := g.enterWorkload(ctx, g.workloads); err != nil {
+		return err
+	}
 	if err := g.enterVulnerabilities(ctx, g.flaws, now); err != nil {
 		return err
 	}

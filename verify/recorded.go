@@ -100,6 +100,6 @@ func (e *Engine) Preview(ctx context.Context, t Target, scope policy.Scope, p *p
 func (e *Engine) gathering(t Target, state TrustState, p *policy.Policy) *gathering {
 	return &gathering{
 		target: t, verifier: state.Verifier, builders: e.builders, policy: p, cache: e.verdicts, epoch: state.Epoch,
-		never: e.keys.Load().own, contracts: e.o.Contracts, runners: e.o.Runners, flaws: e.o.Flaws, services: e.o.Services, components: e.o.Components, exceptions: e.o.Exceptions,
+		never: e.keys.Load().own, contracts: e.o.Contracts, runners: e.o.Runners, flaws: e.o.Flaws, services: e.o.Services, workloads: e.o.Workloads, components: e.o.Components, exceptions: e.o.Exceptions,
 	}
 }

@@ -23,12 +23,14 @@ func (a *app) clusterCommand() *cobra.Command {
 
 func (a *app) clusterWatchCommand() *cobra.Command {
 	var kubeconfig, kubeContext, name, environment, as string
+	var mesh cluster.MeshOptions
 	cmd := &cobra.Command{
 		Use:   "watch --cluster NAME",
 		Short: "Follow a cluster's Pods and tell the server what runs",
 		Long: `Follow the Pods of a cluster, by a list and a watch, and tell the server what
 begins and ends to run; and whether the webhooks and policies that "assay admission
-manifests" writes are in place. It dials out and listens on nothing, so that it can
+manifests" writes are in place; and the workloads' SPIFFE identities and their
+meshes' mutual TLS (SPIRE, Istio, Linkerd). It dials out and listens on nothing, so that it can
 run in a cluster that nobody reaches.
 
 Without --kubeconfig it is the service account of the Pod that it runs in. It needs
@@ -58,7 +60,7 @@ the rights of ClusterRole assay-reader. It runs until it is stopped.`,
 			if _, err := api(cmd.Context()); err != nil {
 				return err
 			}
-			return a.watchCluster(cmd.Context(), k, name, environment, api)
+			return a.watchCluster(cmd.Context(), k, name, environment, mesh, api)
 		},
 	}
 	f := cmd.Flags()
@@ -66,6 +68,8 @@ the rights of ClusterRole assay-reader. It runs until it is stopped.`,
 	f.StringVar(&environment, "environment", "", "the cluster's environment; the catalogue's word goes before")
 	f.StringVar(&kubeconfig, "kubeconfig", "", "file of a user who may list and watch Pods (default the Pod's own service account)")
 	f.StringVar(&kubeContext, "context", "", "one of the file's contexts (default its current one)")
+	f.StringVar(&mesh.TrustDomain, "trust-domain", "", "trust domain of SPIRE and of the mesh (default Istio's, as its configuration says)")
+	f.StringVar(&mesh.RootNamespace, "mesh-root-namespace", "", "Istio's root namespace (default as its configuration says)")
 	f.StringVar(&as, "subject", "", "with --data: the local identity to report as")
 	return cmd
 }
@@ -75,10 +79,10 @@ const (
 	clusterPause = 2 * time.Second // after a cluster or a server that does not answer
 )
 
-func (a *app) watchCluster(ctx context.Context, k *kube.Client, name, environment string, api func(context.Context) (*client.Client, error)) error {
+func (a *app) watchCluster(ctx context.Context, k *kube.Client, name, environment string, mesh cluster.MeshOptions, api func(context.Context) (*client.Client, error)) error {
 	log := slog.New(slog.NewTextHandler(a.stderr, nil))
 	f, err := cluster.NewFollower(cluster.Options{
-		Client: k, Cluster: name, Environment: environment, Reporter: "agent", Logger: log,
+		Client: k, Cluster: name, Environment: environment, Reporter: "agent", Logger: log, Mesh: mesh,
 		Report: func(ctx context.Context, s inventory.Snapshot) error {
 			c, err := api(ctx)
 			if err != nil {
@@ -147,6 +151,9 @@ func wireSnapshot(s *inventory.Snapshot) client.WorkloadReport {
 	}
 	for _, k := range s.Ended {
 		r.Ended = append(r.Ended, wire(k))
+	}
+	for _, i := range s.Identities {
+		r.Identities = append(r.Identities, client.ReportedIdentity{Namespace: i.Namespace, Kind: i.Kind, Name: i.Name, SPIFFEIDs: i.SPIFFEIDs, Source: string(i.Source), Mesh: i.Mesh, MTLS: string(i.MTLS)})
 	}
 	return r
 }

@@ -47,7 +47,7 @@ func (a *app) inventoryCommand() *cobra.Command {
 		Short:   "Services and what runs; what a forge holds that reaches into builds",
 		Example: "  assay inventory services list\n  assay inventory workloads --at 2026-03-03\n  assay inventory scan --provider github --url https://github.com --token-file token --org example",
 	}
-	c.AddCommand(a.inventoryScanCommand(), a.inventoryApplyCommand(), a.inventorySchemaCommand(), a.inventoryServicesCommand(), a.inventoryWorkloadsCommand(), a.inventoryReportCommand(),
+	c.AddCommand(a.inventoryScanCommand(), a.inventoryApplyCommand(), a.inventorySchemaCommand(), a.inventoryServicesCommand(), a.inventoryWorkloadsCommand(), a.inventoryIdentitiesCommand(), a.inventoryReportCommand(),
 		a.inventoryListCommand(), a.inventoryShowCommand(), a.inventoryDriftCommand(), a.inventoryAcceptCommand())
 	return c
 }

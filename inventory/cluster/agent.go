@@ -42,8 +42,8 @@ func AgentManifest(a Agent) (string, error) {
 	return b.String(), err
 }
 
-var agent = template.Must(template.New("agent").Parse(`# The agent of cluster {{.Cluster}}: it reads Pods and webhook configurations, and dials
-# out. Its token: Secret assay-agent, member assay-api.
+var agent = template.Must(template.New("agent").Parse(`# The agent of cluster {{.Cluster}}: it reads Pods, webhook configurations and what
+# meshes and SPIRE are told, and dials out. Its token: Secret assay-agent, member assay-api.
 apiVersion: v1
 kind: Namespace
 metadata: {name: {{.Namespace}}}
@@ -57,6 +57,11 @@ kind: ClusterRole
 metadata: {name: assay-agent}
 rules:
 - {apiGroups: [""], resources: [pods], verbs: [get, list, watch]}
+- {apiGroups: [""], resources: [namespaces], verbs: [get, list]}
+- {apiGroups: [security.istio.io], resources: [peerauthentications], verbs: [get, list]}
+- {apiGroups: [policy.linkerd.io], resources: [servers, authorizationpolicies, serverauthorizations, meshtlsauthentications], verbs: [get, list]}
+- {apiGroups: [spire.spiffe.io], resources: [clusterspiffeids], verbs: [get, list]}
+- {apiGroups: [""], resources: [configmaps], resourceNames: [istio], verbs: [get]}
 - {apiGroups: [admissionregistration.k8s.io], resources: [validatingwebhookconfigurations, mutatingwebhookconfigurations, validatingadmissionpolicies, validatingadmissionpolicybindings], verbs: [get, list]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1

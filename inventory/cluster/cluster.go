@@ -33,7 +33,11 @@ type Options struct {
 	// longest while nothing changes (default 5 min): who is silent for long is not
 	// known to live.
 	Every, Beat time.Duration
-	Logger      *slog.Logger
+	// Mesh is what the cluster does not tell of its meshes, and MeshEvery how often it
+	// is looked at them (default 10 s).
+	Mesh      MeshOptions
+	MeshEvery time.Duration
+	Logger    *slog.Logger
 }
 
 // Follower follows the Pods of a cluster.
@@ -48,6 +52,10 @@ type Follower struct {
 	synced  bool
 	whole   bool // the next snapshot is all that runs
 	wake    chan struct{}
+
+	members map[string]*placed // Pods that run, by namespace/name
+	mesh    *meshState         // nil: not read yet
+	toldIDs map[who]inventory.Identity
 }
 
 // NewFollower checks the options; errors are fault.Invalid.
@@ -61,10 +69,13 @@ func NewFollower(o Options) (*Follower, error) {
 	if o.Beat <= 0 {
 		o.Beat = 5 * time.Minute
 	}
+	if o.MeshEvery <= 0 {
+		o.MeshEvery = 10 * time.Second
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Follower{o: o, pods: map[string][]inventory.Workload{}, told: map[inventory.Key]bool{}, changed: map[string]bool{}, wake: make(chan struct{}, 1)}, nil
+	return &Follower{o: o, pods: map[string][]inventory.Workload{}, told: map[inventory.Key]bool{}, changed: map[string]bool{}, wake: make(chan struct{}, 1), members: map[string]*placed{}}, nil
 }
 
 // Run follows until ctx ends, or the cluster cannot be read: that is an error,
@@ -74,8 +85,11 @@ func (f *Follower) Run(ctx context.Context) error {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- f.tell(ctx) }()
+	looked := make(chan struct{})
+	go func() { f.followMesh(ctx); close(looked) }()
 	err := f.o.Client.Follow(ctx, "/api/v1/pods", f)
 	cancel()
+	<-looked
 	if terr := <-done; err == nil {
 		err = terr
 	}
@@ -104,6 +118,11 @@ func (f *Follower) Set(object json.RawMessage) error {
 		f.fresh[k] = true
 	}
 	f.pods[k] = p.workloads()
+	delete(f.members, k)
+	if len(f.pods[k]) > 0 {
+		kind, name := p.owner()
+		f.members[k] = &placed{kind: kind, name: name, member: p.member()}
+	}
 	f.note(k)
 	return nil
 }
@@ -115,6 +134,7 @@ func (f *Follower) Synced() error {
 	for k := range f.pods {
 		if !f.fresh[k] {
 			delete(f.pods, k)
+			delete(f.members, k)
 		}
 	}
 	f.fresh, f.synced, f.whole = nil, true, true
@@ -131,6 +151,7 @@ func (f *Follower) Deleted(object json.RawMessage) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.pods, p.key())
+	delete(f.members, p.key())
 	f.note(p.key())
 	return nil
 }
@@ -160,7 +181,7 @@ func (f *Follower) tell(ctx context.Context) error {
 			f.mu.Unlock()
 		case <-f.wake:
 		}
-		snap, keys, ok := f.snapshot()
+		snap, keys, ids, ok := f.snapshot()
 		if ok {
 			if err := f.o.Report(ctx, snap); err != nil {
 				if ctx.Err() != nil {
@@ -173,7 +194,7 @@ func (f *Follower) tell(ctx context.Context) error {
 				time.AfterFunc(5*time.Second, func() { f.mu.Lock(); f.note(""); f.mu.Unlock() })
 			} else {
 				f.mu.Lock()
-				f.told = keys
+				f.told, f.toldIDs = keys, ids
 				f.mu.Unlock()
 			}
 		}
@@ -187,12 +208,12 @@ func (f *Follower) tell(ctx context.Context) error {
 }
 
 // snapshot is what changed since the last one, or all that runs. keys are what is
-// known to run after it.
-func (f *Follower) snapshot() (s inventory.Snapshot, keys map[inventory.Key]bool, ok bool) {
+// known to run after it, and ids their identities.
+func (f *Follower) snapshot() (s inventory.Snapshot, keys map[inventory.Key]bool, ids map[who]inventory.Identity, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.synced {
-		return s, nil, false // half a list says nothing of what is not in it
+		return s, nil, nil, false // half a list says nothing of what is not in it
 	}
 	s = inventory.Snapshot{Cluster: f.o.Cluster, Environment: f.o.Environment, Reporter: f.o.Reporter, Complete: f.whole}
 	keys = make(map[inventory.Key]bool, len(f.told))
@@ -211,29 +232,34 @@ func (f *Follower) snapshot() (s inventory.Snapshot, keys map[inventory.Key]bool
 			}
 		}
 	}
-	ok = f.whole || len(s.Workloads)+len(s.Ended) > 0
+	ids = f.addIdentities(&s)
+	ok = f.whole || len(s.Workloads)+len(s.Ended)+len(s.Identities) > 0
 	f.changed, f.whole = map[string]bool{}, false
-	return s, keys, ok
+	return s, keys, ids, ok
 }
 
 // pod is a Pod in the members that count here.
 type pod struct {
 	Metadata struct {
-		Name      string            `json:"name"`
-		Namespace string            `json:"namespace"`
-		Labels    map[string]string `json:"labels"`
-		Owners    []struct {
+		Name        string            `json:"name"`
+		Namespace   string            `json:"namespace"`
+		UID         string            `json:"uid"`
+		Labels      map[string]string `json:"labels"`
+		Annotations map[string]string `json:"annotations"`
+		Owners      []struct {
 			Kind       string `json:"kind"`
 			Name       string `json:"name"`
 			Controller bool   `json:"controller"`
 		} `json:"ownerReferences"`
 	} `json:"metadata"`
 	Spec struct {
-		NodeName   string      `json:"nodeName"`
-		Containers []container `json:"containers"`
-		Init       []container `json:"initContainers"`
-		Ephemeral  []container `json:"ephemeralContainers"`
-		Volumes    []struct {
+		NodeName    string      `json:"nodeName"`
+		Account     string      `json:"serviceAccountName"`
+		HostNetwork bool        `json:"hostNetwork"`
+		Containers  []container `json:"containers"`
+		Init        []container `json:"initContainers"`
+		Ephemeral   []container `json:"ephemeralContainers"`
+		Volumes     []struct {
 			Name  string `json:"name"`
 			Image *struct {
 				Reference string `json:"reference"`
@@ -251,6 +277,10 @@ type pod struct {
 type container struct {
 	Name  string `json:"name"`
 	Image string `json:"image"`
+	Env   []struct {
+		Name  string `json:"name"`
+		Value string `json:"value"`
+	} `json:"env"`
 }
 
 type status struct {

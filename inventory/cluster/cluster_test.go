@@ -63,12 +63,12 @@ func TestWorkloads(t *testing.T) {
 // TestSnapshots: what is told is what changed; half a list says nothing of what
 // is not in it, a whole one does.
 func TestSnapshots(t *testing.T) {
-	f := &Follower{o: Options{Cluster: "c1", Logger: slog.New(slog.DiscardHandler)}, pods: map[string][]inventory.Workload{}, told: map[inventory.Key]bool{}, changed: map[string]bool{}, wake: make(chan struct{}, 1)}
+	f := &Follower{o: Options{Cluster: "c1", Logger: slog.New(slog.DiscardHandler)}, pods: map[string][]inventory.Workload{}, told: map[inventory.Key]bool{}, changed: map[string]bool{}, wake: make(chan struct{}, 1), members: map[string]*placed{}}
 	doc := func(name, digest string) json.RawMessage {
 		return podDoc(name, "", `"containers":[{"name":"a","image":"x"}]`, `"phase":"Running","containerStatuses":[`+running("a", "x@"+digest)+`]`)
 	}
 	tell := func() (s inventory.Snapshot, ok bool) {
-		s, keys, ok := f.snapshot()
+		s, keys, _, ok := f.snapshot()
 		if ok {
 			f.told = keys
 			if err := s.Validate(); err != nil {
