@@ -209,6 +209,8 @@ var rules = []Rule{
 		match: func(_ *event.Event, b body) (found, bool) {
 			return found{about: b.text("hook"), anywhere: true, summary: b.words("hook", "reason")}, true
 		}},
+	{ID: "siem-stalled", Severity: Ticket, Title: "A SIEM sink takes no events", Why: "What happens here is not seen there. Nothing is lost: it is sent when the sink takes again.",
+		Command: "assay doctor", kinds: []event.Kind{event.SIEMStalled}, resolves: []event.Kind{event.SIEMResumed}, match: until([]string{"sink"}, "sink", "reason", "since")},
 	{ID: "restore", Severity: Ticket, Title: "A restored log was let go on", Why: "Somebody accepted what a restore lost.",
 		Command: "assay doctor", kinds: []event.Kind{event.RestoreReconciled}, match: always("how", "reason")},
 	{ID: "admission-failing", Severity: Ticket, Title: "Admissions fail for want of an answer", Why: "Images are refused, or let in, because nothing could decide in time.", Several: 5,

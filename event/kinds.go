@@ -149,6 +149,8 @@ const (
 	BackupCreated       Kind = "backup.created"
 	RestoreReconciled   Kind = "restore.reconciled"
 	WebhookFailing      Kind = "webhook.failing"
+	SIEMStalled         Kind = "siem.stalled"
+	SIEMResumed         Kind = "siem.resumed"
 	AlertOpened         Kind = "alert.opened"
 	AlertAcknowledged   Kind = "alert.acknowledged"
 	AlertEscalated      Kind = "alert.escalated"
@@ -554,6 +556,10 @@ func table() []KindInfo {
 			{"backup", "restored from"}, {"how", "outside knowledge, caught up, loss accepted"}, {"reason", "the operator's"}, {"logs", "name, restored size, size from which it goes on"}}},
 		{WebhookFailing, Alert, "A webhook did not take an event in three days, or wants none: it was given up.", []Field{
 			{"hook", "the document's name"}, {"event", "evt_..."}, {"kind", "of that event"}, {"attempts", "how often it was tried"}, {"reason", "the last failure"}}},
+		{SIEMStalled, Alert, "A SIEM sink took nothing for ten minutes. What it has not taken is kept.", []Field{
+			{"sink", "its name in the configuration"}, {"backlog", "sealed events that it has not passed"}, {"since", "of the first failure, RFC 3339"}, {"reason", "the last failure"}}},
+		{SIEMResumed, Domain, "A SIEM sink that had stalled has all events again.", []Field{
+			{"sink", "its name in the configuration"}, {"backlog", "sealed events that it has not passed: 0"}}},
 		{AlertOpened, Domain, "A rule found that something is wrong. The event's digest is the artifact's, its team whom it goes to.", []Field{
 			{"id", "alert, alr_..."}, {"rule", "its name"}, {"severity", "page or ticket"}, {"group", "grp_..., that it is told of in"}, {"owned", "false: nobody owns it, so that it went to the platform's team"},
 			{"cause", "event that told, evt_..."}, {"title", "in short"}, {"of", "kind of that event; empty: several together"}, {"after_ms", "milliseconds from that event to the alert"}}},

@@ -12,7 +12,7 @@ import (
 func (s *Server) openSIEM() (err error) {
 	hostname, _ := os.Hostname()
 	s.siem, err = siem.New(siem.Options{
-		Events: s.events, Sinks: s.cfg.SIEM.Sinks, Secret: config.Secret, Hostname: hostname, Holder: rand.Text(),
+		DB: s.db, Events: s.events, Sinks: s.cfg.SIEM.Sinks, Secret: config.Secret, Hostname: hostname, Holder: rand.Text(),
 		Product: siem.Product{Version: s.opts.Version, Site: s.public}, Logger: s.log, Registerer: s.reg,
 	})
 	return err

@@ -234,7 +234,7 @@ func (s *site) run(t *testing.T, specs ...siem.Spec) (stop func()) {
 		}
 	}
 	st, err := siem.New(siem.Options{
-		Events: s.log, Sinks: specs, Holder: rand.Text(), Hostname: "host name", Product: siem.Product{Version: "v1", Site: "https://assay.example"},
+		DB: s.db, Events: s.log, Sinks: specs, Holder: rand.Text(), Hostname: "host name", Product: siem.Product{Version: "v1", Site: "https://assay.example"},
 		Secret: func(place string) ([]byte, error) { return []byte("secret of " + place), nil },
 	})
 	if err != nil {

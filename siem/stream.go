@@ -12,10 +12,12 @@ import (
 
 	"assay/event"
 	"assay/internal/fault"
+	"assay/store"
 )
 
-// Options of a [Streams]. Events is required.
+// Options of a [Streams]. DB and Events are required.
 type Options struct {
+	DB         *store.DB
 	Events     *event.Log
 	Sinks      []Spec
 	Secret     func(place string) ([]byte, error)
@@ -39,6 +41,9 @@ type stream struct {
 	spec   Spec
 	filter filter
 	sink   sink
+
+	mu     sync.Mutex // of what follows
+	health health
 }
 
 // New makes the streams; nothing is sent before Run.
@@ -102,6 +107,9 @@ func (s *Streams) Run(ctx context.Context) error {
 		for _, st := range s.streams {
 			if n, err := s.o.Events.Backlogged(ctx, prefix+st.spec.Name); err == nil {
 				s.backlog.WithLabelValues(st.spec.Name).Set(float64(n))
+				if err := st.tell(ctx, n); err != nil && ctx.Err() == nil {
+					s.o.Logger.WarnContext(ctx, "it could not be told how a SIEM sink does", "sink", st.spec.Name, "error", err)
+				}
 			}
 		}
 		select {
@@ -154,6 +162,9 @@ func (st *stream) send(ctx context.Context, batch []event.Event) error {
 		return nil
 	}
 	err := st.sink.write(ctx, lines)
+	if err == nil || ctx.Err() == nil {
+		st.tried(st.s.o.DB.Now(), err)
+	}
 	outcome := "sent"
 	if err != nil {
 		outcome = "failed"
