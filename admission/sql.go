@@ -83,6 +83,15 @@ func forget(ctx context.Context, tx *store.Tx, k runningKey) error {
 	return err
 }
 
+// RunningPlace is a place in the list of what runs: cluster, namespace, reference and
+// digest of the image before. The zero place is its beginning.
+type RunningPlace [4]string
+
+// Place is the image's own.
+func (r *RunningImage) Place() RunningPlace {
+	return RunningPlace{r.Cluster, r.Namespace, r.Image, string(r.Digest)}
+}
+
 // RunningImage is an image of a namespace, as the last round found it.
 type RunningImage struct {
 	Cluster, Namespace, Image string
@@ -93,10 +102,21 @@ type RunningImage struct {
 }
 
 // ListRunning lists what runs in a cluster ("": in all) and is in a state ("": in
-// any), in the order of its keys.
-func ListRunning(ctx context.Context, tx *store.Tx, cluster string, state State, limit int) (out []RunningImage, err error) {
+// any), in the order of its keys, behind a place in it.
+func ListRunning(ctx context.Context, tx *store.Tx, cluster string, state State, after RunningPlace, limit int) (out []RunningImage, err error) {
+	where, args := `1 = 1`, []any(nil)
+	for _, c := range []struct{ column, value string }{{"cluster", cluster}, {"state", string(state)}} {
+		if c.value != "" {
+			where += ` AND ` + c.column + ` = ?`
+			args = append(args, c.value)
+		}
+	}
+	if after != (RunningPlace{}) {
+		where += ` AND (cluster, namespace, image, digest) > (?, ?, ?, ?)`
+		args = append(args, after[0], after[1], after[2], after[3])
+	}
 	rows, err := tx.Query(ctx, `SELECT cluster, namespace, image, digest, state, reason, decision, since FROM admission_running
-		WHERE (? = '' OR cluster = ?) AND (? = '' OR state = ?) ORDER BY cluster, namespace, image, digest LIMIT ?`, cluster, cluster, string(state), string(state), limit)
+		WHERE `+where+` ORDER BY cluster, namespace, image, digest LIMIT ?`, append(args, limit)...)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"assay/admission"
@@ -20,7 +21,7 @@ func (a *API) clusterRoutes() []Route {
 		{Method: "POST", Path: "/api/v1/inventory/guards", Summary: "Say what guards a cluster: its webhook configurations and policies", Action: identity.ActDeploy,
 			In: client.GuardReport{}, Out: struct{}{}, Status: 200, handle: a.reportGuards},
 		{Method: "GET", Path: "/api/v1/inventory/running", Summary: "Images that run, and whether they may", Action: identity.ActReadEvidence,
-			Query: []Param{{"cluster", "by whose grants it is read too"}, {"state", "allowed, denied, drifted or unknown"}, {"limit", "at most 10000, which is the default"}},
+			Query: []Param{{"cluster", "by whose grants it is read too"}, {"state", "allowed, denied, drifted or unknown"}, {"after", "cursor"}, {"limit", "at most 10000, which is the default"}},
 			Out:   client.List[client.RunningImage]{}, Status: 200, handle: a.runningImages},
 		{Method: "GET", Path: "/api/v1/inventory/running/summary", Summary: "How many images run in each cluster, by whether they may", Action: identity.ActReadEvidence,
 			Out: client.List[client.RunningTally]{}, Status: 200, handle: a.runningSummary},
@@ -90,10 +91,20 @@ func (a *API) runningImages(w http.ResponseWriter, r *http.Request) {
 			err = fault.Newf(fault.Invalid, "limit %.20q: want a number from 1 to %d", text, maxRunning)
 		}
 	}
+	after, perr := runningPlace(q.Get("after"))
+	if err == nil {
+		err = perr
+	}
 	out := client.List[client.RunningImage]{Items: []client.RunningImage{}}
 	if err == nil {
 		err = a.o.DB.View(r.Context(), func(tx *store.Tx) error {
-			list, err := admission.ListRunning(r.Context(), tx, q.Get("cluster"), state, most)
+			list, err := admission.ListRunning(r.Context(), tx, q.Get("cluster"), state, after, most+1)
+			out.Items, out.Next = out.Items[:0], ""
+			if len(list) > most {
+				list = list[:most]
+				place := list[most-1].Place()
+				out.Next = encodeCursor(strings.Join(place[:], "\x00"))
+			}
 			for _, x := range list {
 				out.Items = append(out.Items, client.RunningImage{
 					Cluster: x.Cluster, Namespace: x.Namespace, Image: x.Image, Digest: string(x.Digest), State: string(x.State), Reason: x.Reason, Decision: x.Decision, Since: x.Since.UTC().Format(time.RFC3339),
@@ -107,6 +118,19 @@ func (a *API) runningImages(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	WriteJSON(w, http.StatusOK, out)
+}
+
+// runningPlace reads a cursor. No part of a place has a control character.
+func runningPlace(cursor string) (p admission.RunningPlace, err error) {
+	if cursor == "" {
+		return p, nil
+	}
+	text, ok := decodeCursor(cursor)
+	parts := strings.Split(text, "\x00")
+	if !ok || len(parts) != len(p) {
+		return p, fault.Newf(fault.Invalid, "cursor %.80q is none that was given", cursor)
+	}
+	return admission.RunningPlace(parts), nil
 }
 
 func (a *API) runningSummary(w http.ResponseWriter, r *http.Request) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"strconv"
 )
 
 // GuardReport is what guards a cluster, as it was seen there: POST
@@ -55,9 +56,16 @@ func (c *Client) ReportGuards(ctx context.Context, r GuardReport) error {
 }
 
 // RunningImages lists the images that run in a cluster ("": in all) and are in a
-// state ("": in any), at most 10,000.
-func (c *Client) RunningImages(ctx context.Context, cluster, state string) (*List[RunningImage], error) {
+// state ("": in any), a page of them: after is the cursor of the page before, and
+// limit 0 the most, 10,000.
+func (c *Client) RunningImages(ctx context.Context, cluster, state, after string, limit int) (*List[RunningImage], error) {
 	q := url.Values{}
+	if after != "" {
+		q.Set("after", after)
+	}
+	if limit > 0 {
+		q.Set("limit", strconv.Itoa(limit))
+	}
 	if cluster != "" {
 		q.Set("cluster", cluster)
 	}

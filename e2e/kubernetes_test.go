@@ -74,6 +74,7 @@ func TestKubernetes(t *testing.T) {
 		{"Threat_Admission_WebhookDeleted", testWebhookDeleted},
 		{"Revoked", testRevokedInCluster},
 		{"Inventory", testClusterInventory},
+		{"Mesh", testMesh},
 		{"Threat_Admission_BackEndDown", testBackEndDown},
 	} {
 		t.Run(sub.name, func(t *testing.T) {

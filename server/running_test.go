@@ -7,11 +7,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"assay/admission"
 	"assay/artifact"
 	"assay/client"
 	"assay/config"
 	"assay/event"
+	"assay/internal/fault"
 	"assay/inventory"
 	"assay/store"
 	"assay/store/storetest"
@@ -67,6 +70,33 @@ func TestRunning(t *testing.T) {
 	}
 }
 
+// pagesOfRunning reads what runs in pages of one: they are the whole list, each
+// image once.
+func (s *testSite) pagesOfRunning() {
+	s.t.Helper()
+	whole, err := s.admin.RunningImages(s.t.Context(), "", "", "", 0)
+	if err != nil || len(whole.Items) < 4 || whole.Next != "" {
+		s.t.Fatalf("%+v, %v", whole, err)
+	}
+	var got []client.RunningImage
+	for after := ""; ; {
+		page, err := s.admin.RunningImages(s.t.Context(), "c1", "", after, 1)
+		if err != nil || len(page.Items) > 1 {
+			s.t.Fatalf("%+v, %v", page, err)
+		}
+		got = append(got, page.Items...)
+		if after = page.Next; after == "" {
+			break
+		}
+	}
+	if diff := cmp.Diff(whole.Items, got); diff != "" {
+		s.t.Error(diff)
+	}
+	if _, err := s.admin.RunningImages(s.t.Context(), "", "", "bm90aGluZw", 1); fault.KindOf(err) != fault.Invalid {
+		s.t.Errorf("a cursor that was not given: %v", err)
+	}
+}
+
 func testRunning(t *testing.T, s *testSite) {
 	s.apply(s.policyDoc("me@example.com"), false)
 	ctx, host := t.Context(), s.host()
@@ -102,8 +132,9 @@ func testRunning(t *testing.T, s *testSite) {
 	if two := openBundle(t, s, &admissionSite{s: s.Server}, one.Version+1); len(two.Blocked) != 1 || two.Blocked[0].Digest != good {
 		t.Errorf("the second bundle: %+v", two.Blocked)
 	}
+	s.pagesOfRunning()
 	if err := s.db.View(ctx, func(tx *store.Tx) error {
-		list, err := admission.ListRunning(ctx, tx, "c1", admission.Denied, 100)
+		list, err := admission.ListRunning(ctx, tx, "c1", admission.Denied, admission.RunningPlace{}, 100)
 		if err == nil && len(list) != 3 {
 			t.Errorf("%d images are denied, want 3: %+v", len(list), list)
 		}

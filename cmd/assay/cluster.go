@@ -175,9 +175,16 @@ one is unknown.`,
 			if err != nil {
 				return err
 			}
-			list, err := s.api().RunningImages(cmd.Context(), name, state)
-			if err != nil {
-				return err
+			list := &client.List[client.RunningImage]{Items: []client.RunningImage{}}
+			for after := ""; ; {
+				page, err := s.api().RunningImages(cmd.Context(), name, state, after, 0)
+				if err != nil {
+					return err
+				}
+				list.Items = append(list.Items, page.Items...)
+				if after = page.Next; after == "" {
+					break
+				}
 			}
 			if err := a.print(list, func(w io.Writer) {
 				for _, x := range list.Items {
