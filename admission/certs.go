@@ -105,9 +105,10 @@ func (a *Authority) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
 }
 
-// TLS is the listener's configuration.
+// TLS is the listener's configuration. Callers may show a certificate: the door
+// that wants one looks at it (see [ClientCA]).
 func (a *Authority) TLS() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: a.get, NextProtos: []string{"h2", "http/1.1"}}
+	return &tls.Config{ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12, GetCertificate: a.get, NextProtos: []string{"h2", "http/1.1"}}
 }
 
 func (a *Authority) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {

@@ -33,6 +33,9 @@ type ManifestOptions struct {
 	NoPin bool
 	// Static makes the API server's own manifests, which nobody can delete through it.
 	Static bool
+	// Gatekeeper makes a Provider, a ConstraintTemplate and a Constraint for
+	// Gatekeeper in place of all else.
+	Gatekeeper bool
 }
 
 // Manifest is one file.
@@ -51,6 +54,8 @@ func (o *ManifestOptions) validate() error {
 		return fault.Newf(fault.Invalid, "manifests: want one of a URL and a Service")
 	case o.Service != "" && o.Namespace == "":
 		return fault.Newf(fault.Invalid, "manifests: want the namespace of Service %.80q", o.Service)
+	case o.Static && o.Gatekeeper:
+		return fault.Newf(fault.Invalid, "manifests: Gatekeeper's are objects of its own: want one of static and gatekeeper")
 	case o.Static && o.URL == "":
 		return fault.Newf(fault.Invalid, "manifests: API servers look up no Services for static manifests: want a URL")
 	}
@@ -110,6 +115,9 @@ func Manifests(o ManifestOptions) ([]Manifest, error) {
 		more = append(more, workload{group, resource})
 	}
 	data["More"] = more
+	if o.Gatekeeper {
+		return gatekeeperManifests(&o, exempt)
+	}
 	var out []Manifest
 	add := func(name, text string) error {
 		var b bytes.Buffer

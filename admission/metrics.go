@@ -9,7 +9,7 @@ import (
 	"assay/telemetry"
 )
 
-// metrics have fixed label sets: door is mutate, validate or warn; outcome is
+// metrics have fixed label sets: door is mutate, validate, warn or gatekeeper; outcome is
 // allowed, denied, warned or invalid.
 type metrics struct {
 	reviews *prometheus.CounterVec
@@ -19,7 +19,7 @@ type metrics struct {
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
-		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "assay_admission_reviews_total", Help: "AdmissionReviews that were answered, by door and outcome."}, []string{"door", "outcome"}),
+		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "assay_admission_reviews_total", Help: "AdmissionReviews and requests of Gatekeeper that were answered, by door and outcome."}, []string{"door", "outcome"}),
 		images:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "assay_admission_images_total", Help: "Images of Pods that were decided about, by outcome."}, []string{"outcome"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "assay_admission_seconds", Help: "Time from a review's head to its answer, in seconds.",

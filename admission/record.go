@@ -29,6 +29,7 @@ type body struct {
 	Restart   bool     `json:"restart,omitzero"` // it ran already
 	Reason    string   `json:"reason,omitzero"`
 	Cause     string   `json:"cause,omitzero"` // infrastructure: there was no answer
+	Door      string   `json:"door,omitzero"`  // where that is not the webhook
 }
 
 // record tells of every image that was asked about, once for each reference.
@@ -59,7 +60,7 @@ func (h *Webhook) record(ctx context.Context, q *Request, verdicts []verdictOn, 
 		}
 		b := &body{
 			Namespace: excerpt.Line(q.Namespace, 63, '.'), Object: excerpt.Line(q.Kind.Kind+" "+q.Name, 300, '.'), Operation: q.Operation, Image: excerpt.Line(v.image.Reference, 300, '.'),
-			Used: []string{use}, Mode: string(v.mode()), Restart: v.restart,
+			Used: []string{use}, Mode: string(v.mode()), Restart: v.restart, Door: q.door,
 		}
 		if q.SubResource != "" {
 			b.Operation += " " + excerpt.Line(q.SubResource, 40, '.')

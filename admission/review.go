@@ -53,6 +53,8 @@ type Request struct {
 	Object      jsontext.Value `json:"object,omitempty"`
 	OldObject   jsontext.Value `json:"oldObject,omitempty"`
 	DryRun      bool           `json:"dryRun,omitempty"`
+
+	door string // by which it came, where that is not the webhook
 }
 
 // UserInfo says who asks, as the API server authenticated them.

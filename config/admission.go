@@ -35,6 +35,9 @@ type Admission struct {
 	NoPin bool `yaml:"no_pin"`
 	// NoTelemetry leaves OTEL_RESOURCE_ATTRIBUTES of containers as they are.
 	NoTelemetry bool `yaml:"no_telemetry"`
+	// GatekeeperCA is the file of the authority that signed Gatekeeper's certificate,
+	// PEM; with it the listener answers Gatekeeper's external data requests too.
+	GatekeeperCA string `yaml:"gatekeeper_ca"`
 }
 
 func (a *Admission) validate() error {

@@ -217,7 +217,13 @@ func admissionFields(reason string) []Field {
 		{"namespace", "of the Pod"}, {"object", "its kind and name, where it has one yet"}, {"operation", "CREATE or UPDATE, with the subresource"}, {"image", "as the Pod has it"},
 		{"used", "by which containers and volumes"}, {"decision", "decision, dec_..."}, {"basis", "decision, index (as part of one that is allowed) or bundle (offline)"}, {"mode", "audit, warn or enforce"},
 		{"restart", "it runs there already, and may start again"}, {"reason", reason}, {"cause", "infrastructure: nothing could answer"},
+		{"door", "gatekeeper or containerd; absent: the webhook"},
 	}
+}
+
+// withoutReason are the fields of what was allowed.
+func withoutReason(f []Field) []Field {
+	return slices.DeleteFunc(f, func(x Field) bool { return x.Name == "restart" || x.Name == "reason" || x.Name == "cause" })
 }
 
 // Kinds is the one table of kinds, in the order of the documentation.
@@ -445,7 +451,7 @@ func table() []KindInfo {
 			{"policy", "policy hash"}, {"facts", "facts hash"}, {"valid_until", "RFC 3339"}}},
 		{DecisionChanged, Domain, "A digest that was decided upon has another verdict now.", []Field{
 			{"id", "decision, dec_..."}, {"scope", "scope's id"}, {"from", "verdict before"}, {"verdict", "verdict now"}, {"reason", "what changed"}}},
-		{AdmissionAllowed, Audit, "A cluster was told that an image of a Pod may run. The event's digest is the image's, its actor the cluster's user.", admissionFields("")[:8]},
+		{AdmissionAllowed, Audit, "A cluster was told that an image of a Pod may run. The event's digest is the image's, its actor the cluster's user.", withoutReason(admissionFields(""))},
 		{AdmissionDenied, Audit, "A cluster was told that an image of a Pod may not run. The event's digest is the image's, where it was found out; its actor the cluster's user.", admissionFields("why")},
 		{AdmissionWarned, Audit, "An image may run in a cluster though it is not allowed: in mode audit or warn, in a namespace in which nothing is refused, or because it runs there already and only time speaks against it.", admissionFields("what speaks against it")},
 		{CertificateIssued, Audit, "The CA issued a signing certificate.", []Field{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -25,6 +26,7 @@ type admissionDoor struct {
 	listener  net.Listener
 	authority *admission.Authority
 	webhook   *admission.Webhook
+	handler   http.Handler // the webhook, and Gatekeeper's door where there is one
 	judge     *admission.Local
 	images    *admissionImages
 	rounds    *admission.Rounds
@@ -75,7 +77,18 @@ func (s *Server) openAdmission(ctx context.Context, keys *keyring.Folder) (err e
 		Judge: d.judge, Running: running{s}, Record: d.events, Cluster: c.Cluster, Environment: c.EnvironmentOf, Never: append([]string{"kube-system"}, c.Never...),
 		Audit: c.Audit, NoPin: c.NoPin, NoTelemetry: c.NoTelemetry, Clock: s.clock, Logger: s.log.With("service", "admission"), Registerer: s.reg,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	d.handler = d.webhook
+	if c.GatekeeperCA != "" {
+		callers, err := admission.OpenClientCA(c.GatekeeperCA, s.clock)
+		if err != nil {
+			return fmt.Errorf("admission.gatekeeper_ca: %w", err)
+		}
+		d.handler = admission.NewGatekeeper(d.webhook, callers).With(d.webhook)
+	}
+	return nil
 }
 
 // admissionImages answers what admission asks about images.

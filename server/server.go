@@ -255,7 +255,7 @@ func (s *Server) listenAll(ctx context.Context) *listeners {
 		serve(s.operations, s.operationsHandler(), nil)
 	}
 	if s.admission.listener != nil {
-		serve(s.admission.listener, s.http.door("admission", s.admission.webhook, s.log, admissionRequest), s.admission.authority.TLS())
+		serve(s.admission.listener, s.http.door("admission", s.admission.handler, s.log, admissionRequest), s.admission.authority.TLS())
 	}
 	return l
 }

@@ -35,11 +35,16 @@ PodDisruptionBudget.
 With --static they are manifests of the API server's own (Kubernetes 1.37,
 names *.static.k8s.io): files on its hosts, which nobody can delete through it.
 
+With --gatekeeper they are for Gatekeeper instead: a Provider of external data, a
+ConstraintTemplate and a Constraint, which refuses whatever is no allow
+(docs/gatekeeper.md).
+
 The certificate in them is of the webhook's authority, which lives ten years:
 ca/admission.pem in the data folder, or --ca.`,
 		Example: `  assay admission manifests --data ./data --url https://127.0.0.1:8443 | kubectl apply -f -
   assay admission manifests --ca admission.pem --service assay --namespace assay-system --workload rollouts.argoproj.io
-  assay admission manifests --data ./data --url https://10.0.0.5:8443 --static --dir /etc/kubernetes/assay`,
+  assay admission manifests --data ./data --url https://10.0.0.5:8443 --static --dir /etc/kubernetes/assay
+  assay admission manifests --data ./data --url https://10.0.0.5:8443 --gatekeeper --dir ./gatekeeper`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if ca == "" {
@@ -90,6 +95,7 @@ ca/admission.pem in the data folder, or --ca.`,
 	f.BoolVar(&o.Audit, "audit", false, "failurePolicy Ignore: nothing is held up by a webhook that does not answer")
 	f.BoolVar(&o.NoPin, "no-pin", false, "validate only: without the mutating webhook and the policy of digests")
 	f.BoolVar(&o.Static, "static", false, "manifests of the API server's own, *.static.k8s.io")
+	f.BoolVar(&o.Gatekeeper, "gatekeeper", false, "for Gatekeeper: Provider, ConstraintTemplate and Constraint, in place of webhooks")
 	f.StringVar(&ca, "ca", "", "certificate of the webhook's authority, PEM (default ca/admission.pem of --data)")
 	f.StringVar(&dir, "dir", "", "write files into this folder instead of printing")
 	return cmd

@@ -75,6 +75,7 @@ It needs the role deployer on clusters/NAME at the server.`,
 	f.BoolVar(&r.c.Audit, "audit", false, "refuse nothing: decide, record and warn")
 	f.BoolVar(&r.c.NoPin, "no-pin", false, "leave tags in Pods as they are")
 	f.BoolVar(&r.c.NoTelemetry, "no-telemetry", false, "leave OTEL_RESOURCE_ATTRIBUTES as it is")
+	f.StringVar(&r.c.GatekeeperCA, "gatekeeper-ca", "", "answer Gatekeeper too, which shows a certificate that this authority signed, PEM")
 	f.StringVar(&r.dir, "dir", "", "folder for the authority and the last bundle, mode 0700")
 	f.StringVar(&r.authority, "authority", "", "certificate that the server's bundles are signed under, PEM")
 	f.StringVar(&r.as, "subject", "", "with --data: the local identity to ask as")
@@ -202,7 +203,15 @@ func (a *app) serveReplica(ctx context.Context, r *replica) error {
 	if err != nil {
 		return err
 	}
-	return a.replicaDoors(ctx, l, ca, hook, remote, reg, log)
+	handler := http.Handler(hook)
+	if r.c.GatekeeperCA != "" {
+		callers, err := admission.OpenClientCA(r.c.GatekeeperCA, nil)
+		if err != nil {
+			return err
+		}
+		handler = admission.NewGatekeeper(hook, callers).With(hook)
+	}
+	return a.replicaDoors(ctx, l, ca, handler, remote, reg, log)
 }
 
 // authorityKey is the key of the webhook's own authority, in DIR/keys.
@@ -214,7 +223,7 @@ func authorityKey(ctx context.Context, dir string) (crypto.Signer, error) {
 	return keys.LoadOrCreate(ctx, "admission")
 }
 
-func (a *app) replicaDoors(ctx context.Context, l net.Listener, ca *admission.Authority, hook *admission.Webhook, remote *admission.Remote, reg *prometheus.Registry, log *slog.Logger) error {
+func (a *app) replicaDoors(ctx context.Context, l net.Listener, ca *admission.Authority, hook http.Handler, remote *admission.Remote, reg *prometheus.Registry, log *slog.Logger) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", hook)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
