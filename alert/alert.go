@@ -83,6 +83,9 @@ type Silence struct {
 
 // Matches says whether an alert is silenced by it.
 func (s *Silence) Matches(a *Alert) bool {
+	if a.Severity == Page && s.Expires.Sub(s.Made) > longestPages {
+		return false // it was made for tickets: what has become a page since is told of
+	}
 	is := func(want, have string) bool { return want == "" || want == have }
 	return is(s.Rule, a.Rule) && is(string(s.Severity), string(a.Severity)) && is(s.Service, a.Service) &&
 		is(s.Team, a.Team) && is(s.Cluster, a.Cluster) && is(string(s.Artifact), string(a.Artifact))

@@ -396,6 +396,46 @@ func TestSilences(t *testing.T) {
 	})
 }
 
+// A long silence, of a time when the rule made tickets alone, holds back no page
+// that it makes now, since the budget's policy asks for pages.
+func TestThreat_Alerts_ALongSilenceHoldsNoPage(t *testing.T) {
+	each(t, func(t *testing.T, s *site) {
+		status := slo.Status{Definition: slo.Definition{Name: "Coverage"}, State: slo.Exhausted, Reason: "spent"}
+		status.Indicator.Definition = slo.Definition{ID: slo.AttestationCoverage}
+		s.o.Objectives = func(context.Context) ([]slo.Status, error) { return []slo.Status{status}, nil }
+		if _, err := s.Hush(t.Context(), Silence{Rule: RuleMissed, Owner: "jo", Reason: "known", Expires: s.now.Add(20 * time.Hour)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.o.DB.Update(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.Exec(t.Context(), `UPDATE alert_silence SET expires = ?`, store.Micros(s.now.Add(20*24*time.Hour)))
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			s.now = s.now.Add(time.Minute)
+			if err := s.Tend(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.want("a ticket is held back", s.notices(), nil)
+		status.PageWhenSpent = true
+		for range 3 {
+			s.now = s.now.Add(time.Minute)
+			if err := s.Tend(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		list, err := s.List(t.Context(), Filter{})
+		if err != nil || len(list) != 1 || list[0].Severity != Page || list[0].Silenced != "" {
+			t.Fatalf("%+v, %v", list, err)
+		}
+		if n := s.notices(); len(n) == 0 {
+			t.Error("nobody is told of the page")
+		}
+	})
+}
+
 func TestRoutes(t *testing.T) {
 	one := func(name string, s Spec) *Receiver {
 		s.Type, s.URL = TypeWebhook, "https://"+name+".example"

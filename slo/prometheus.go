@@ -45,6 +45,11 @@ func PrometheusRules(o *Objectives) ([]byte, error) {
 			alerts.Rules = append(alerts.Rules, promRule{Alert: "AssayObjectiveMissed", Expr: "max by (indicator) (assay_slo_met" + match + ") == 0", For: "15m", Labels: labels(o.Budget.spent(), x.Indicator), Annotations: note})
 			continue
 		}
+		// A budget that was spent slowly burns no more, and is spent. Too little traffic
+		// says nothing: the site's own guard, over the whole window.
+		enough := fmt.Sprintf("sum by (indicator) (assay_slo_bad%[1]s + assay_slo_unknown%[1]s) >= %[2]d", match, max(1, x.MinBad))
+		alerts.Rules = append(alerts.Rules, promRule{Alert: "AssayBudgetSpent", Expr: "min by (indicator) (assay_slo_budget_ratio" + match + ") <= 0 and on (indicator) " + enough, For: "15m", Labels: labels(o.Budget.spent(), x.Indicator), Annotations: map[string]string{
+			"summary": d.Name + " has spent its budget", "runbook_url": "runbooks/objective-missed.md", "command": "assay slo status"}})
 		for _, severity := range []string{"page", "ticket"} {
 			var pairs []string
 			for _, b := range Burns() {
@@ -53,9 +58,7 @@ func PrometheusRules(o *Objectives) ([]byte, error) {
 						x.Indicator, window(b.Long), window(b.Short), b.Threshold))
 				}
 			}
-			// Too little traffic says nothing: the site's own guard, over the whole window.
-			guard := fmt.Sprintf("sum by (indicator) (assay_slo_bad%[1]s + assay_slo_unknown%[1]s) >= %[2]d", match, max(1, x.MinBad))
-			alerts.Rules = append(alerts.Rules, promRule{Alert: "AssayBudgetBurn", Expr: "(" + strings.Join(pairs, " or ") + ") and on (indicator) " + guard, Labels: labels(severity, x.Indicator),
+			alerts.Rules = append(alerts.Rules, promRule{Alert: "AssayBudgetBurn", Expr: "(" + strings.Join(pairs, " or ") + ") and on (indicator) " + enough, Labels: labels(severity, x.Indicator),
 				Annotations: map[string]string{"summary": d.Name + " burns its budget", "runbook_url": "runbooks/objective-" + map[string]string{"page": "fast", "ticket": "slow"}[severity] + "-burn.md", "command": "assay slo status"}})
 		}
 	}
@@ -66,6 +69,7 @@ func PrometheusRules(o *Objectives) ([]byte, error) {
 		{Alert: "AssayVerificationOutage", Expr: `sum(increase(assay_verify_decisions_total{verdict="undecided"}[2m])) >= 5 and sum(increase(assay_verify_decisions_total{verdict!="undecided"}[2m])) == 0`, Labels: map[string]string{"severity": "page"}, Annotations: map[string]string{"summary": "No verification comes to an answer", "runbook_url": "runbooks/verification-outage.md", "command": "assay doctor"}},
 		{Alert: "AssayPageUnacknowledged", Expr: `sum(assay_alert_active{severity="page",state="firing"}) > 0`, For: "30m", Labels: map[string]string{"severity": "ticket"}, Annotations: map[string]string{"summary": "A page of Assay waits", "runbook_url": "runbooks/notice-undelivered.md", "command": "assay alert list --severity page"}},
 		{Alert: "AssayNoticesUndelivered", Expr: `increase(assay_alert_deliveries_total{outcome="given_up"}[1h]) > 0`, Labels: map[string]string{"severity": "ticket"}, Annotations: map[string]string{"summary": "A notice of Assay reached nobody", "runbook_url": "runbooks/notice-undelivered.md", "command": "assay alert deliveries"}},
+		{Alert: "AssaySIEMBacklog", Expr: `max by (sink) (assay_siem_backlog_events) > 0 and on (sink) sum by (sink) (increase(assay_siem_records_total{outcome="sent"}[15m])) == 0`, For: "15m", Labels: map[string]string{"severity": "ticket"}, Annotations: map[string]string{"summary": "A SIEM sink takes no events", "runbook_url": "runbooks/siem-stalled.md", "command": "assay doctor"}},
 	}}
 	b, err := yaml.Marshal(ruleFile{[]ruleGroup{record, alerts, outside}})
 	return append([]byte("# Rules over Assay's /metrics, by assay slo rules.\n"), b...), err
