@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"assay/artifact"
+	"assay/internal/fault"
 	"assay/store"
 )
 
@@ -26,8 +27,28 @@ type Filter struct {
 	Limit    int // 0: 100
 }
 
-// List gives alerts, the newest first.
+// validate refuses what would match nothing, and so look as if nothing were wrong;
+// fault.Invalid.
+func (f *Filter) validate() error {
+	switch {
+	case f.Severity != "" && f.Severity != Page && f.Severity != Ticket:
+		return fault.Newf(fault.Invalid, "severity %.40q: want page or ticket", f.Severity)
+	case f.State != "" && f.State != Firing && f.State != Acknowledged && f.State != Resolved:
+		return fault.Newf(fault.Invalid, "state %.40q: want firing, acknowledged or resolved", f.State)
+	case f.Rule != "" && ruleOf(f.Rule) == nil:
+		return fault.Newf(fault.Invalid, "no rule is %.60q: see assay alert rules", f.Rule)
+	case f.Artifact != "":
+		return f.Artifact.Validate()
+	}
+	return nil
+}
+
+// List gives alerts, the newest first; fault.Invalid for a filter that nothing can
+// match.
 func (s *Store) List(ctx context.Context, f Filter) (out []Alert, err error) {
+	if err := f.validate(); err != nil {
+		return nil, err
+	}
 	err = s.o.DB.View(ctx, func(tx *store.Tx) (err error) {
 		out, err = s.list(ctx, tx, &f)
 		return err

@@ -23,7 +23,7 @@ func (a *app) alertCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return run(cmd, s.api(), args)
+			return run(cmd, s.named(), args)
 		}
 		cmd.Flags().StringVar(&as, "subject", "", "with --data: the local identity to ask as")
 		return cmd
@@ -48,6 +48,10 @@ func (a *app) alertCommand() *cobra.Command {
 			return err
 		}
 		return a.print(got, func(w io.Writer) {
+			if len(got) == 0 {
+				fmt.Fprintln(w, "no silences")
+				return
+			}
 			fmt.Fprintln(w, "SILENCE\tMATCHES\tOWNER\tEXPIRES\tREASON")
 			for _, s := range got {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", line(s.ID), line(matches(&s)), line(s.Owner), s.Expires.Local().Format("2006-01-02 15:04"), line(s.Reason))
@@ -80,6 +84,10 @@ func (a *app) alertCommand() *cobra.Command {
 			return err
 		}
 		return a.print(got, func(w io.Writer) {
+			if len(got) == 0 {
+				fmt.Fprintln(w, "no receivers: nobody is told of alerts; apply a document of kind Receiver")
+				return
+			}
 			fmt.Fprintln(w, "RECEIVER\tTYPE\tSEVERITIES\tTEAMS\tDEFAULT\tESCALATION")
 			for _, r := range got {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%t\t%t\n", line(r.Name), r.Type, strings.Join(r.Severities, ","), dash(strings.Join(r.Teams, ",")), r.Default, r.Escalation)

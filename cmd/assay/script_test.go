@@ -92,7 +92,15 @@ func TestScripts(t *testing.T) {
 			"keypair":     keypair,
 			"certificate": certificate,
 			"flip":        flip,
-			"mkzip":       makeZip,
+			"sink": func(ts *testscript.TestScript, _ bool, _ []string) { // takes whatever is posted; $SINK is its address
+				h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, 1<<20))
+					w.WriteHeader(http.StatusAccepted)
+				}))
+				ts.Defer(h.Close)
+				ts.Setenv("SINK", h.URL)
+			},
+			"mkzip": makeZip,
 			"let": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
 			},

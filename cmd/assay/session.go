@@ -210,6 +210,19 @@ func (s *session) api() *client.Client {
 	if s.admin != nil {
 		return s.admin
 	}
+	return s.person()
+}
+
+// named asks as the local identity that was named, where one was: what people do
+// is recorded under their names, and not as the machine's administrator's.
+func (s *session) named() *client.Client {
+	if s.admin != nil && s.subject != "" {
+		return s.person()
+	}
+	return s.api()
+}
+
+func (s *session) person() *client.Client {
 	return &client.Client{Base: s.base, HTTP: s.http, Token: func(ctx context.Context) (string, error) {
 		token, err := s.tokenFor(ctx, "assay-api")
 		if err == nil && token == "" {
