@@ -28,6 +28,7 @@ var floors = []string{
 	"config",
 	"alert",
 	"slo",
+	"assess",
 	"report",
 	"readiness",
 	"policy/bundle",

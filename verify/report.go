@@ -88,38 +88,8 @@ type OfflineOptions struct {
 // Offline verifies a target with nothing but what it is given, and judges it.
 // The error is that no answer was found; a denial is a Report.
 func Offline(ctx context.Context, t Target, src EvidenceSource, o OfflineOptions) (*Report, error) {
-	if o.Verifier == nil || o.Policy == nil {
-		return nil, fault.Newf(fault.Invalid, "verify: want roots or keys, and a policy")
-	}
-	if err := t.validate(); err != nil {
-		return nil, err
-	}
-	b, err := compileBuilders(o.Builders)
-	if err != nil {
-		return nil, err
-	}
-	if o.Clock == nil {
-		o.Clock = clock.System
-	}
-	if o.Scope.ID == "" {
-		o.Scope.ID = "offline"
-	}
-	g := &gathering{target: t, verifier: o.Verifier, builders: b, policy: o.Policy}
-	now := o.Clock().UTC()
-	if err := g.gather(ctx, src, o.Scope, o.Stale, now); err != nil {
-		return nil, undecided(err)
-	}
-	facts, err := canonical(g.facts)
-	if err != nil {
-		return nil, undecided(err)
-	}
-	res, err := o.Policy.Evaluate(ctx, g.facts, now)
-	if err != nil {
-		return nil, undecided(err)
-	}
-	r := report(t, g.facts, o.Policy, res)
-	r.FactsHash, r.DecidedAt, r.ValidUntil = policy.FactsID(facts), now, earliest(res.ValidUntil, g.expires)
-	return r, nil
+	r, _, err := Survey(ctx, t, src, o, nil)
+	return r, err
 }
 
 // earliest is the earlier of two instants; zero is none.

@@ -98,7 +98,7 @@ unmodified cosign, and ask with "assay verify".`,
 		a.retentionCommand(),
 		a.holdCommand(),
 		a.importCommand(),
-		a.vendorCommand(),
+		a.vendorCommand(), a.assessCommand(),
 	)
 	add("server",
 		a.upCommand(),
