@@ -32,6 +32,7 @@ import (
 	"assay/inventory"
 	"assay/inventory/supply"
 	"assay/inventory/threat"
+	"assay/policy"
 	"assay/policy/bundle"
 	"assay/policy/exception"
 	"assay/readiness"
@@ -93,6 +94,7 @@ type parts struct {
 	tiers           *tier.Book
 	tickets         *ticket.Book
 	assigned        atomic.Pointer[inventory.Catalogue] // that what runs was brought to
+	stirredBy       atomic.Pointer[policy.Set]          // that all decisions were compared with
 	evidence        *evidence.Store
 	sboms           *sbom.Store
 	runners         *baseline.Store
@@ -129,7 +131,7 @@ func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, feed.Migrations, exploit.Migrations, upstream.Migrations, finding.Migrations, canary.Migrations, vex.Migrations, malware.Migrations, baseline.Migrations,
 		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, forge.Migrations, vouchMigrations, transfer.Migrations,
-		contract.Migrations, inventory.Migrations, admission.Migrations, supply.Migrations, ticket.Migrations, ui.Migrations, buildlog.Migrations, tier.Migrations, exception.Migrations, readiness.Migrations,
+		contract.Migrations, inventory.Migrations, admission.Migrations, admission.AheadMigrations, supply.Migrations, ticket.Migrations, ui.Migrations, buildlog.Migrations, tier.Migrations, exception.Migrations, readiness.Migrations,
 		slo.Migrations, alert.Migrations, bundle.Migrations, threat.Migrations,
 	}
 }

@@ -36,14 +36,19 @@ type decidedAt struct {
 }
 
 // redecide makes decisions again that are due: those that a revocation concerns
-// first, then those of an earlier trust epoch, then those that end soon, or whose
-// commit something was said about. One replica of the site does it.
+// first, then those of an earlier trust epoch, then those that end soon, whose
+// evidence or commit something was said about, or to which another policy applies.
+// One replica of the site does it.
 func (s *Server) redecide(ctx context.Context) error {
 	holder := rand.Text()
 	tried := map[decisionName]decidedAt{}
+	defer func() { _ = s.db.Release(context.WithoutCancel(ctx), "redecide", holder) }()
 	return s.every(redecideEvery, func(ctx context.Context) error {
 		held, _, err := s.db.Lease(ctx, "redecide", holder, 10*time.Second)
 		if err != nil || !held {
+			return err
+		}
+		if err := s.stirPolicies(ctx); err != nil {
 			return err
 		}
 		for ctx.Err() == nil {
@@ -72,14 +77,13 @@ func (s *Server) redecideSome(ctx context.Context, tried map[decisionName]decide
 	if err != nil {
 		return 0, err
 	}
+	var asks []verify.Ask
+	var names []decisionName
 	for i := range due {
 		d := &due[i]
 		name := decisionName{string(d.Subject.Digest), d.Scope.ID}
 		if t, rests := tried[name]; rests && d.Stirred <= t.stirred {
 			continue
-		}
-		if ctx.Err() != nil {
-			break
 		}
 		tried[name] = decidedAt{epoch, now, d.Stirred}
 		n++
@@ -87,16 +91,32 @@ func (s *Server) redecideSome(ctx context.Context, tried map[decisionName]decide
 		if err == nil {
 			scope, err = s.placed(ctx, d.Subject, d.Scope)
 		}
-		if err == nil {
-			_, err = s.engine.Decide(ctx, targetOf(&d.Subject), scope, s.desired.Load().Policies.For(d.Subject, scope))
-		}
 		if err != nil {
-			s.log.Warn("a decision that is due could not be made again; it is tried later", "digest", d.Subject.Digest, "scope", d.Scope.ID, "error", err)
+			s.notRedecided(name, err)
 			continue
 		}
-		tried[name] = decidedAt{epoch, now, 0} // what stirs it from here on is new
+		asks = append(asks, verify.Ask{Target: targetOf(&d.Subject), Scope: scope, Policy: s.desired.Load().Policies.For(d.Subject, scope)})
+		names = append(names, name)
 	}
-	return n, nil //nolint:nilerr // told above, and tried later
+	errs, err := s.engine.DecideMany(ctx, asks)
+	if err != nil {
+		for _, name := range names {
+			delete(tried, name)
+		}
+		return 0, err
+	}
+	for i, err := range errs {
+		if err != nil {
+			s.notRedecided(names[i], err)
+			continue
+		}
+		tried[names[i]] = decidedAt{epoch, now, 0} // what stirs it from here on is new
+	}
+	return n, nil
+}
+
+func (s *Server) notRedecided(name decisionName, err error) {
+	s.log.Warn("a decision that is due could not be made again; it is tried later", "digest", name.digest, "scope", name.scope, "error", err)
 }
 
 // targetOf is the target that a subject of recorded facts was.

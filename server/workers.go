@@ -69,6 +69,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 		work["exceptions"] = s.every(exceptionsPoll, s.exceptions.Expire)
 		work["inventory"] = s.atOnceAndEvery(inventoryPoll, s.reassign)
 		work["stir"] = s.stir
+		s.aheadWork(work)
 		work["backfill"] = s.backfill
 		work["contracts"] = s.ledger.Run
 		work["siem"] = s.siem.Run

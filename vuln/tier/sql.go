@@ -37,3 +37,12 @@ func Mark(ctx context.Context, tx *store.Tx, name, value string) (changed bool, 
 	_, err = tx.Exec(ctx, `INSERT INTO tier_mark (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
 	return true, err
 }
+
+// Marked gives the value that was last noted; "" when none was.
+func Marked(ctx context.Context, tx *store.Tx, name string) (value string, err error) {
+	err = tx.QueryRow(ctx, `SELECT value FROM tier_mark WHERE name = ?`, name).Scan(&value)
+	if errors.Is(err, fault.NotFound) {
+		err = nil
+	}
+	return value, err
+}
