@@ -265,11 +265,30 @@ func command(text string, a *Alert) string {
 	return strings.NewReplacer("{digest}", plain(string(a.Artifact), "DIGEST"), "{about}", plain(a.About, "NAME"), "{cluster}", plain(a.Cluster, "CLUSTER"), "{id}", a.ID).Replace(text)
 }
 
+const (
+	// mostGroups is how many groups of one severity, service and team are open at
+	// once; what comes further is told of together.
+	mostGroups   = 20
+	manyReleases = "(many releases)"
+)
+
 // group is the open group of an alert; a new one where there is none.
 func (s *Store) group(ctx context.Context, tx *store.Tx, a *Alert) (id string, err error) {
 	err = tx.QueryRow(ctx, `SELECT id FROM alert_group WHERE open = 1 AND severity = ? AND service = ? AND release = ? AND team = ?`, string(a.Severity), a.Service, a.Release, a.Team).Scan(&id)
 	if !errors.Is(err, fault.NotFound) {
 		return id, err
+	}
+	// Whoever may push names releases: a flood of them is one notice more.
+	if a.Release != manyReleases {
+		n := 0
+		if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM alert_group WHERE open = 1 AND severity = ? AND service = ? AND team = ?`, string(a.Severity), a.Service, a.Team).Scan(&n); err != nil {
+			return "", err
+		}
+		if n >= mostGroups {
+			together := *a
+			together.Release = manyReleases
+			return s.group(ctx, tx, &together)
+		}
 	}
 	id = newID("grp_")
 	owned := 0

@@ -5,13 +5,17 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -30,7 +34,7 @@ const (
 	sendLease   = 2 * sendTimeout
 	longestWait = time.Hour
 	giveUpAfter = 72 * time.Hour
-	inFlight    = 8
+	inFlight    = 4 // to one receiver at a time
 	idlePoll    = 2 * time.Second
 	maxAnswer   = 64 << 10
 )
@@ -41,15 +45,32 @@ type connections struct {
 	all map[string]*http.Client
 }
 
-// Send sends what is queued until ctx ends.
+// Send sends what is queued until ctx ends. Each receiver is a lane of its own: one
+// that hangs, with however much before it, holds up no other.
 func (s *Store) Send(ctx context.Context) error {
+	var lanes sync.WaitGroup
+	defer lanes.Wait()
+	var mu sync.Mutex
+	busy := map[string]bool{}
 	for ctx.Err() == nil {
-		n, err := s.SendDue(ctx)
+		mu.Lock()
+		skip := maps.Clone(busy)
+		mu.Unlock()
+		due, err := s.lease(ctx, skip)
 		if err != nil && ctx.Err() == nil {
 			s.o.Logger.ErrorContext(ctx, "the queue of notices could not be read", "error", err)
 		}
-		if n > 0 {
-			continue
+		for receiver, list := range byReceiver(due) {
+			mu.Lock()
+			busy[receiver] = true
+			mu.Unlock()
+			lanes.Go(func() {
+				s.deliver(ctx, list)
+				mu.Lock()
+				delete(busy, receiver)
+				mu.Unlock()
+				s.nudge()
+			})
 		}
 		t := time.NewTimer(idlePoll)
 		select {
@@ -62,13 +83,26 @@ func (s *Store) Send(ctx context.Context) error {
 	return nil
 }
 
-// SendDue makes one attempt at each of some notices that are due, and says how
-// many those were.
+func byReceiver(list []queued) map[string][]queued {
+	out := map[string][]queued{}
+	for i := range list {
+		out[list[i].Receiver] = append(out[list[i].Receiver], list[i])
+	}
+	return out
+}
+
+// SendDue makes one attempt at each of some notices that are due, waits for all of
+// them, and says how many those were.
 func (s *Store) SendDue(ctx context.Context) (int, error) {
-	due, err := s.lease(ctx)
+	due, err := s.lease(ctx, nil)
 	if err != nil {
 		return 0, err
 	}
+	s.deliver(ctx, due)
+	return len(due), nil
+}
+
+func (s *Store) deliver(ctx context.Context, due []queued) {
 	var wg sync.WaitGroup
 	for _, d := range due {
 		wg.Go(func() {
@@ -82,7 +116,6 @@ func (s *Store) SendDue(ctx context.Context) (int, error) {
 		})
 	}
 	wg.Wait()
-	return len(due), nil
 }
 
 // queued is a delivery with what only tests have.
@@ -91,29 +124,26 @@ type queued struct {
 	body string
 }
 
-// lease takes what is due: nobody else tries it until the lease ends. Notices of
-// one group go to one receiver one after the other, in their order.
-func (s *Store) lease(ctx context.Context) (out []queued, err error) {
+// lease takes what is due of receivers that are not busy, a few of each, pages
+// first: nobody else tries it until the lease ends. Notices of one group go to one
+// receiver one after the other, in their order.
+func (s *Store) lease(ctx context.Context, busy map[string]bool) (out []queued, err error) {
 	err = s.o.DB.Update(ctx, func(tx *store.Tx) error {
 		out = nil
 		now := tx.Now()
-		rows, err := tx.Query(ctx, `SELECT `+deliveryColumns+`, body FROM alert_delivery d WHERE taken = 0 AND given_up = 0 AND due <= ?
-			AND NOT EXISTS (SELECT 1 FROM alert_delivery e WHERE e.grp = d.grp AND e.receiver = d.receiver AND e.taken = 0 AND e.given_up = 0 AND (e.created < d.created OR e.created = d.created AND e.id < d.id))
-			ORDER BY due, id LIMIT ?`, now, inFlight)
+		names, err := store.Values[string](ctx, tx, `SELECT DISTINCT receiver FROM alert_delivery WHERE taken = 0 AND given_up = 0 AND due <= ? ORDER BY receiver`, now)
 		if err != nil {
 			return err
 		}
-		for rows.Next() {
-			var q queued
-			if q.Delivery, err = scanDelivery(rows.Scan, &q.body); err != nil {
-				rows.Close()
+		for _, name := range names {
+			if busy[name] {
+				continue
+			}
+			some, err := dueTo(ctx, tx, name)
+			if err != nil {
 				return err
 			}
-			out = append(out, q)
-		}
-		rows.Close()
-		if err := rows.Err(); err != nil {
-			return err
+			out = append(out, some...)
 		}
 		for _, d := range out {
 			if _, err := tx.Exec(ctx, `UPDATE alert_delivery SET due = ?, attempts = attempts + 1 WHERE id = ?`, store.Micros(now.Add(sendLease)), d.ID); err != nil {
@@ -123,6 +153,24 @@ func (s *Store) lease(ctx context.Context) (out []queued, err error) {
 		return nil
 	})
 	return out, err
+}
+
+func dueTo(ctx context.Context, tx *store.Tx, receiver string) (out []queued, err error) {
+	rows, err := tx.Query(ctx, `SELECT `+deliveryColumns+`, body FROM alert_delivery d WHERE receiver = ? AND taken = 0 AND given_up = 0 AND due <= ?
+		AND NOT EXISTS (SELECT 1 FROM alert_delivery e WHERE e.grp = d.grp AND e.receiver = d.receiver AND e.taken = 0 AND e.given_up = 0 AND (e.created < d.created OR e.created = d.created AND e.id < d.id))
+		ORDER BY CASE WHEN EXISTS (SELECT 1 FROM alert_group g WHERE g.id = d.grp AND g.severity = 'ticket') THEN 1 ELSE 0 END, due, id LIMIT ?`, receiver, tx.Now(), inFlight)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var q queued
+		if q.Delivery, err = scanDelivery(rows.Scan, &q.body); err != nil {
+			return nil, err
+		}
+		out = append(out, q)
+	}
+	return out, rows.Err()
 }
 
 // errGone says that there is nobody to be told any more.
@@ -161,9 +209,29 @@ func (s *Store) attempt(ctx context.Context, d *queued) (ref string, err error) 
 	}
 	ref, err = m.send(ctx)
 	if err != nil && m.secret != "" {
-		err = errors.New(strings.ReplaceAll(err.Error(), m.secret, "[secret]"))
+		err = errors.New(withoutSecret(err.Error(), m.secret))
 	}
 	return ref, err
+}
+
+// withoutSecret takes a secret out of what a receiver answered or a library says:
+// as it is, its password alone, and as they go over the wire.
+func withoutSecret(text, secret string) string {
+	forms := []string{secret}
+	if user, password, ok := strings.Cut(secret, ":"); ok && !strings.HasPrefix(password, "//") {
+		forms = append(forms, password, base64.StdEncoding.EncodeToString([]byte("\x00"+user+"\x00"+password)))
+	}
+	if u, err := url.Parse(secret); err == nil && u.Host != "" {
+		forms = append(forms, u.String(), u.EscapedPath(), u.Path, path.Base(u.Path))
+	}
+	for _, f := range forms {
+		for _, f := range []string{f, url.QueryEscape(f), url.PathEscape(f), base64.StdEncoding.EncodeToString([]byte(f))} {
+			if len(f) > 3 { // less is no secret, and stands in every text
+				text = strings.ReplaceAll(text, f, "[secret]")
+			}
+		}
+	}
+	return text
 }
 
 func (s *Store) refOf(ctx context.Context, group, receiver string) (ref string, err error) {
@@ -327,7 +395,7 @@ func (r *Receiver) tls() (*tls.Config, error) {
 }
 
 // call sends JSON (nil: nothing) and gives the answer of a 2xx; anything else is an error.
-func (m *message) call(ctx context.Context, method, url string, body any, set func(http.Header)) ([]byte, error) {
+func (m *message) call(ctx context.Context, method, address string, body any, set func(http.Header)) ([]byte, error) {
 	var b []byte
 	if body != nil {
 		var err error
@@ -339,7 +407,7 @@ func (m *message) call(ctx context.Context, method, url string, body any, set fu
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(b))
+	req, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(b))
 	if err != nil {
 		return nil, err
 	}
