@@ -107,3 +107,34 @@ func TestThreat_Alerts_SecretsAreNotShown(t *testing.T) {
 		t.Errorf("a word of three letters is taken for a secret: %q", got)
 	}
 }
+
+// What anybody may name calls nobody in a tracker, loads nothing there and commands
+// nothing.
+func TestThreat_Alerts_NamesAreNoMarkup(t *testing.T) {
+	server := &shaped{ways: jiraWays}
+	h := httptest.NewServer(server)
+	defer h.Close()
+	s := newSite(t, store.SQLite,
+		receiver(t, "gh", Spec{Type: TypeGitHub, URL: h.URL, Secret: "file:x", Project: "o/n", Default: true, AllowPrivate: true}),
+		receiver(t, "jira", Spec{Type: TypeJira, URL: h.URL, Secret: "file:x", Project: "OPS", Default: true, AllowPrivate: true}))
+	s.o.Secret = func(string) ([]byte, error) { return []byte("user:0123456789abcdef"), nil }
+	const hostile = "``` @everyone ![x](https://evil.example/p.png) {noformat} !https://evil.example/q.png!"
+	s.tell(event.Event{Kind: event.SBOMRefused, Digest: digest(1), Body: m{"reason": hostile}})
+	s.now = s.now.Add(time.Hour)
+	for range 5 {
+		if _, err := s.SendDue(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server.mu.Lock()
+	defer server.mu.Unlock()
+	gh, _ := server.last["POST /repos/o/n/issues"]["body"].(string)
+	fields, _ := server.last["POST /rest/api/2/issue"]["fields"].(map[string]any)
+	jira, _ := fields["description"].(string)
+	for name, c := range map[string]struct{ body, fence string }{"GitHub": {gh, "```"}, "Jira": {jira, "{noformat}"}} {
+		parts := strings.Split(c.body, c.fence)
+		if len(parts) != 3 || !strings.Contains(parts[1], "@everyone") || strings.Contains(parts[0]+parts[2], "evil") {
+			t.Errorf("%s got %q", name, c.body)
+		}
+	}
+}

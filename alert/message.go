@@ -159,6 +159,22 @@ func (m *message) alertmanager(ctx context.Context) error {
 	return err
 }
 
+// markdown is the text as GitHub and GitLab take it. Names in it are anybody's: in a
+// block of code they call no people, load no pictures and are no commands (GitLab's
+// quick actions). A template of the site's own is given as it is.
+func (m *message) markdown(title string) string { return m.block(title, "```", "```text") }
+
+// wiki is the text as Jira takes it.
+func (m *message) wiki(title string) string { return m.block(title, "{noformat}", "{noformat}") }
+
+func (m *message) block(title, end, begin string) string {
+	text := strings.TrimSpace(title + "\n\n" + m.text)
+	if m.r.Text != "" || m.r.Title != "" && title != "" {
+		return text
+	}
+	return begin + "\n" + strings.ReplaceAll(text, end, strings.Repeat("'", len(end))) + "\n" + end + "\n" + m.n.URL
+}
+
 // marker finds an issue of a group again, when the answer to its making was lost.
 func (m *message) marker() string { return "assay-" + m.n.Group.ID }
 
@@ -184,11 +200,11 @@ func (m *message) github(ctx context.Context) (string, error) {
 		var made struct {
 			Number int64 `json:"number"`
 		}
-		err := m.made(ctx, base, map[string]any{"title": m.title, "body": m.text + "\n\n" + m.marker(), "labels": m.labels()}, set, &made)
+		err := m.made(ctx, base, map[string]any{"title": m.title, "body": m.markdown("") + "\n\n" + m.marker(), "labels": m.labels()}, set, &made)
 		return strconv.FormatInt(made.Number, 10), err
 	}
 	one := base + "/" + url.PathEscape(m.ref)
-	if _, err := m.call(ctx, http.MethodPost, one+"/comments", map[string]any{"body": m.title + "\n\n" + m.text}, set); err != nil || !m.n.Over() {
+	if _, err := m.call(ctx, http.MethodPost, one+"/comments", map[string]any{"body": m.markdown(m.title)}, set); err != nil || !m.n.Over() {
 		return m.ref, err
 	}
 	_, err := m.call(ctx, http.MethodPatch, one, map[string]any{"state": "closed", "state_reason": "completed"}, set)
@@ -206,11 +222,11 @@ func (m *message) gitlab(ctx context.Context) (string, error) {
 		var made struct {
 			IID int64 `json:"iid"`
 		}
-		err := m.made(ctx, base, map[string]any{"title": m.title, "description": m.text + "\n\n" + m.marker(), "labels": strings.Join(m.labels(), ",")}, set, &made)
+		err := m.made(ctx, base, map[string]any{"title": m.title, "description": m.markdown("") + "\n\n" + m.marker(), "labels": strings.Join(m.labels(), ",")}, set, &made)
 		return strconv.FormatInt(made.IID, 10), err
 	}
 	one := base + "/" + url.PathEscape(m.ref)
-	if _, err := m.call(ctx, http.MethodPost, one+"/notes", map[string]any{"body": m.title + "\n\n" + m.text}, set); err != nil || !m.n.Over() {
+	if _, err := m.call(ctx, http.MethodPost, one+"/notes", map[string]any{"body": m.markdown(m.title)}, set); err != nil || !m.n.Over() {
 		return m.ref, err
 	}
 	_, err := m.call(ctx, http.MethodPut, one, map[string]any{"state_event": "close"}, set)
@@ -233,7 +249,7 @@ func (m *message) jira(ctx context.Context) (string, error) {
 		}
 		err := m.made(ctx, base, map[string]any{"fields": map[string]any{
 			"project": map[string]string{"key": m.r.Project}, "issuetype": map[string]string{"name": m.r.IssueType}, "summary": m.title,
-			"description": m.text + "\n\n" + m.marker(), "labels": m.labels(),
+			"description": m.wiki("") + "\n\n" + m.marker(), "labels": m.labels(),
 		}}, set, &made)
 		return made.Key, err
 	}
@@ -244,7 +260,7 @@ func (m *message) jira(ctx context.Context) (string, error) {
 			return m.ref, err
 		}
 	}
-	_, err := m.call(ctx, http.MethodPost, one+"/comment", map[string]any{"body": m.title + "\n\n" + m.text}, set)
+	_, err := m.call(ctx, http.MethodPost, one+"/comment", map[string]any{"body": m.wiki(m.title)}, set)
 	return m.ref, err
 }
 
