@@ -83,6 +83,9 @@ type Silence struct {
 
 // Matches says whether an alert is silenced by it.
 func (s *Silence) Matches(a *Alert) bool {
+	if a.Rule == RuleSilenced {
+		return false // a silence is not kept quiet
+	}
 	if a.Severity == Page && s.Expires.Sub(s.Made) > longestPages {
 		return false // it was made for tickets: what has become a page since is told of
 	}

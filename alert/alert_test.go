@@ -436,6 +436,48 @@ func TestThreat_Alerts_ALongSilenceHoldsNoPage(t *testing.T) {
 	})
 }
 
+// Who silences pages is not the only one who knows, and cannot silence that.
+func TestThreat_Alerts_ASilenceIsNotQuiet(t *testing.T) {
+	each(t, func(t *testing.T, s *site) {
+		made, err := s.Hush(t.Context(), Silence{Rule: "tampering", Owner: "mallory", Reason: "maintenance", Expires: s.now.Add(time.Hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Hush(t.Context(), Silence{Rule: RuleSilenced, Owner: "mallory", Reason: "x", Expires: s.now.Add(time.Hour)}); !errors.Is(err, fault.Invalid) {
+			t.Errorf("the rule itself was silenced: %v", err)
+		}
+		if _, err := s.Hush(t.Context(), Silence{Rule: "finding", Owner: "jo", Reason: "tickets", Expires: s.now.Add(time.Hour)}); err != nil {
+			t.Fatal(err)
+		}
+		tend := func(want ...string) {
+			t.Helper()
+			s.now = s.now.Add(time.Minute)
+			if err := s.Tend(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			list, err := s.List(t.Context(), Filter{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, a := range list {
+				got = append(got, a.Rule+" "+a.About)
+				if a.Silenced != "" || !strings.Contains(a.Summary, "mallory") {
+					t.Errorf("%+v", a)
+				}
+			}
+			s.want("alerts", got, want)
+		}
+		tend(RuleSilenced + " " + made.ID)
+		tend(RuleSilenced + " " + made.ID)
+		s.want("told once", s.notices(), []string{"all opened"})
+		if _, err := s.Unhush(t.Context(), made.ID, "jo"); err != nil {
+			t.Fatal(err)
+		}
+		tend()
+	})
+}
+
 func TestRoutes(t *testing.T) {
 	one := func(name string, s Spec) *Receiver {
 		s.Type, s.URL = TypeWebhook, "https://"+name+".example"

@@ -17,6 +17,7 @@ const (
 	RuleMissed      = "objective-missed"
 	RuleUnderFire   = "service-under-fire"
 	RuleUndelivered = "notice-undelivered"
+	RuleSilenced    = "pages-silenced"
 )
 
 // rules is the table of all of them. Each has a page in docs/runbooks.
@@ -134,6 +135,7 @@ var rules = []Rule{
 	{ID: RuleFastBurn, Severity: Page, Title: "An objective burns its budget fast", Why: "At this rate the budget of a month is gone in two to five days.", Command: "assay slo status"},
 	{ID: RuleUnderFire, Severity: Page, Title: "Three high-severity events of one service in 15 minutes", Why: "Together they may be one attack.", Command: "assay alert list --service {about}"},
 	{ID: RuleSlowBurn, Severity: Ticket, Title: "An objective burns its budget slowly", Why: "At this rate the budget of the month will not last.", Command: "assay slo status"},
+	{ID: RuleSilenced, Severity: Ticket, Title: "Somebody silenced what may be a page", Why: "Until the silence ends nobody is called for what it matches. No silence keeps this back.", Command: "assay alert silences"},
 	{ID: RuleMissed, Severity: Ticket, Title: "An objective is missed", Why: "Its budget is spent, or a thing of which there may be none was there.", Command: "assay slo status",
 		severity: func(o *occurrence) Severity {
 			if o.page {

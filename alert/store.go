@@ -183,6 +183,8 @@ func (s *Silence) validate() error {
 		return fault.Newf(fault.Invalid, "a silence over everything is none: give a rule, a service, a team, a cluster or an artifact")
 	case s.Severity != "" && s.Severity != Page && s.Severity != Ticket:
 		return fault.Newf(fault.Invalid, "severity %.40q: want page or ticket", s.Severity)
+	case s.Rule == RuleSilenced:
+		return fault.Newf(fault.Invalid, "the rule %s cannot be silenced: it tells of silences", RuleSilenced)
 	case s.Rule != "" && ruleOf(s.Rule) == nil:
 		return fault.Newf(fault.Invalid, "no rule is %.60q: see assay alert rules", s.Rule)
 	case long <= 0:

@@ -59,7 +59,46 @@ func (s *Store) Tend(ctx context.Context) error {
 	if err := s.unsilenced(ctx); err != nil {
 		return fmt.Errorf("look at silences: %w", err)
 	}
+	if err := s.tendSilences(ctx); err != nil {
+		return fmt.Errorf("look at silences of pages: %w", err)
+	}
 	return s.measure(ctx)
+}
+
+// tendSilences tells of silences that may keep pages back, while they are in force:
+// who made one is not the only one who knows.
+func (s *Store) tendSilences(ctx context.Context) error {
+	return s.o.DB.Update(ctx, func(tx *store.Tx) error {
+		now := tx.Now()
+		held, err := s.silences(ctx, tx, now, false)
+		if err != nil {
+			return err
+		}
+		inForce := map[string]bool{}
+		for i := range held {
+			x := &held[i]
+			if !x.mayHoldPages() || x.Expires.Sub(x.Made) > longestPages {
+				continue
+			}
+			inForce[x.ID] = true
+			what := strings.Join(strings.Fields(strings.Join([]string{x.Rule, x.Service, x.Team, x.Cluster, string(x.Artifact)}, " ")), " ")
+			if err := s.judged(ctx, tx, RuleSilenced, x.ID, fmt.Sprintf("%s, by %s, until %s: %s", what, x.Owner, x.Expires.UTC().Format(time.RFC3339), x.Reason), true, false); err != nil {
+				return err
+			}
+		}
+		open, err := s.list(ctx, tx, &Filter{Rule: RuleSilenced, Limit: 1000})
+		if err != nil {
+			return err
+		}
+		for i := range open {
+			if !inForce[open[i].About] {
+				if err := s.resolve(ctx, tx, &open[i], "system:alert"); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
 }
 
 // judged opens the alert of a rule and what it is about, or resolves it. One whose
