@@ -35,16 +35,19 @@ type Engine interface {
 	Decide(ctx context.Context, t verify.Target, scope policy.Scope, p *policy.Policy) (*verify.Decision, error)
 }
 
-// LocalOptions of a [Local]. All but Hosts and Clock are required.
+// LocalOptions of a [Local]. All but Standing, Hosts and Clock are required.
 type LocalOptions struct {
 	Engine   Engine
 	Registry Registry
 	Policies func() *policy.Set
 	// Placed enters into a scope whose an artifact is; nil: nothing is known of it.
 	Placed func(ctx context.Context, subject policy.Subject, scope policy.Scope) (policy.Scope, error)
-	Host   func() string // the registry's name in references
-	Hosts  []string      // further names under which nodes know it
-	Clock  clock.Clock
+	// Standing lists the scopes, by their ids that begin with prefix, in which a
+	// decision about a digest stands; nil: none. Nodes are answered by it.
+	Standing func(ctx context.Context, d artifact.Digest, prefix string) ([]string, error)
+	Host     func() string // the registry's name in references
+	Hosts    []string      // further names under which nodes know it
+	Clock    clock.Clock
 }
 
 // Local judges in the server itself: decisions are looked up, and made when there

@@ -22,6 +22,8 @@ type AdmissionSite interface {
 	Bundle(ctx context.Context, cluster string, version int64) ([]byte, error)
 	// Record writes events of a cluster's webhook; fault.Invalid for other kinds.
 	Record(ctx context.Context, cluster string, list []event.Event) error
+	// JudgeNode says whether a node may pull an image, and records it.
+	JudgeNode(ctx context.Context, q admission.NodeQuestion) *admission.Reply
 }
 
 // BundleMediaType is of a bundle for webhooks.
@@ -31,6 +33,8 @@ func (a *API) admissionRoutes() []Route {
 	return []Route{
 		{Method: "POST", Path: "/api/v1/admission/judge", Summary: "May this image run at this place of a cluster? For its webhook", Action: identity.ActDeploy,
 			In: client.AdmissionQuestion{}, Out: admission.Reply{}, Status: 200, handle: a.judgeAdmission},
+		{Method: "POST", Path: "/api/v1/admission/node", Summary: "May a node of a cluster pull this image? For the image verifier of its containerd", Action: identity.ActDeploy,
+			In: client.NodeQuestion{}, Out: admission.Reply{}, Status: 200, handle: a.judgeNode},
 		{Method: "GET", Path: "/api/v1/admission/bundle", Summary: "What a cluster's webhook goes on with while the server does not answer, signed; empty: there is none that is newer", Action: identity.ActDeploy,
 			Query: []Param{{"cluster", "its name"}, {"version", "that is there"}}, Out: RawBytes{BundleMediaType}, Status: 200, handle: a.admissionBundle},
 		{Method: "POST", Path: "/api/v1/admission/records", Summary: "Hand on what a cluster's webhook did", Action: identity.ActDeploy,

@@ -281,6 +281,8 @@ func (s *site) request(method, path string) (query string, header map[string]str
 		return "?reason=a+test", nil, nil
 	case "POST /api/v1/admission/judge":
 		return "", jsonBody, []byte(`{"reference": "registry.example/team/app:v1", "cluster": "edge", "namespace": "shop"}`)
+	case "POST /api/v1/admission/node":
+		return "", jsonBody, []byte(`{"reference": "registry.example/team/app@sha256:0000000000000000000000000000000000000000000000000000000000000000", "cluster": "edge", "namespace": "kube-system", "node": "n1"}`)
 	case "GET /api/v1/admission/bundle":
 		return "?cluster=edge", nil, nil
 	case "POST /api/v1/admission/records":
@@ -419,7 +421,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"get /api/v1/alerts": "viewer", "get /api/v1/alert-rules": "viewer", "get /api/v1/alerts/{id}": "viewer", "get /api/v1/notices": "auditor", "post /api/v1/alerts/{id}/ack": "operator", "post /api/v1/alerts/{id}/resolve": "operator",
 		"get /api/v1/silences": "viewer", "post /api/v1/silences": "operator", "delete /api/v1/silences/{id}": "operator", "get /api/v1/receivers": "auditor", "post /api/v1/receivers/test": "operator",
 		"get /api/v1/tickets": "viewer", "get /api/v1/tickets/{id}": "viewer", "get /api/v1/risk": "viewer", "get /api/v1/vulnerabilities/cost": "viewer", "get /api/v1/vulnerabilities/missed": "viewer", "get /api/v1/risk/artifact": "viewer", "get /api/v1/risk/services": "viewer", "get /api/v1/risk/upgrades": "viewer", "get /api/v1/inventory/services": "viewer", "get /api/v1/inventory/services/{name}": "viewer", "get /api/v1/inventory/clusters": "viewer", "get /api/v1/inventory/workloads": "viewer", "get /api/v1/inventory/identities": "viewer", "post /api/v1/inventory/report": "deployer",
-		"post /api/v1/admission/judge": "deployer", "get /api/v1/admission/bundle": "deployer", "post /api/v1/admission/records": "deployer",
+		"post /api/v1/admission/judge": "deployer", "post /api/v1/admission/node": "deployer", "get /api/v1/admission/bundle": "deployer", "post /api/v1/admission/records": "deployer",
 		"post /api/v1/runtime/falco": "agent", "post /api/v1/runtime/tetragon": "agent", "post /api/v1/runtime/agent": "agent", "get /api/v1/runtime/files": "agent", "get /api/v1/runtime": "viewer",
 		"post /api/v1/inventory/guards": "deployer", "get /api/v1/inventory/running": "viewer", "get /api/v1/readiness/probes": "viewer", "post /api/v1/readiness/probes": "operator", "get /api/v1/exceptions": "viewer", "post /api/v1/exceptions": "viewer", "get /api/v1/exceptions/{id}": "viewer", "get /api/v1/exceptions/{id}/bundle": "viewer", "post /api/v1/exceptions/{id}/approve": "approver", "post /api/v1/exceptions/{id}/reject": "approver", "post /api/v1/exceptions/{id}/withdraw": "approver", "get /api/v1/inventory/running/summary": "viewer",
 		"post /api/v1/trust/delegations/signed": "signer", "delete /api/v1/trust/delegations": "admin",

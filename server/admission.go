@@ -44,7 +44,7 @@ func (s *Server) openAdmission(ctx context.Context, keys *keyring.Folder) (err e
 	d, c := &s.admission, &s.cfg.Admission
 	d.images = &admissionImages{s: s, parts: map[artifact.Digest][]artifact.Digest{}}
 	d.judge = admission.NewLocal(admission.LocalOptions{
-		Engine: s.engine, Registry: d.images, Policies: func() *policy.Set { return s.desired.Load().Policies }, Placed: s.placed,
+		Engine: s.engine, Registry: d.images, Policies: func() *policy.Set { return s.desired.Load().Policies }, Placed: s.placed, Standing: s.standing,
 		Host: s.host, Hosts: c.Hosts, Clock: s.clock,
 	})
 	if err := s.openRounds(); err != nil {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"assay/admission/imageverifier"
 	"assay/client"
 	"assay/identity"
 	"assay/internal/fault"
@@ -24,9 +25,13 @@ import (
 // credentials: docker-credential-assay, a link to assay.
 const helperName = "docker-credential-assay"
 
-// helperArgs turns a call by that name into the command.
+// helperArgs turns a call by that name, or by that of containerd's image verifier,
+// into the command.
 func helperArgs(argv []string) []string {
 	name := strings.TrimSuffix(filepath.Base(argv[0]), ".exe")
+	if name == imageverifier.Name {
+		return append([]string{"image-verifier", "verify"}, argv[1:]...)
+	}
 	if name != helperName {
 		return argv[1:]
 	}

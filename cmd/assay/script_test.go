@@ -28,6 +28,7 @@ import (
 	"testing"
 	"time"
 
+	"assay/admission/imageverifier"
 	"assay/builder/trace"
 	"assay/internal/keyring"
 
@@ -36,7 +37,7 @@ import (
 
 func TestMain(m *testing.M) {
 	trace.Launch() // this binary is assay in the scripts, and so its launcher
-	testscript.Main(m, map[string]func(){"assay": main})
+	testscript.Main(m, map[string]func(){"assay": main, imageverifier.Name: main})
 }
 
 // TestScripts runs what a user could type, each script against servers of its
@@ -178,7 +179,7 @@ func startServer(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	c := &child{cmd: exec.Command(path, append(args, "-o", "json")...), stderr: &safeBuffer{}, exited: make(chan error, 1)}
 	c.cmd.Dir, c.cmd.Stderr = ts.MkAbs("."), c.stderr
-	for _, k := range []string{"PATH", "HOME", "XDG_CONFIG_HOME", "ASSAY_DATA", "TMPDIR", "ASSAY_LOG_LEVEL", "ASSAY_INVENTORY_TICKET_AFTER"} {
+	for _, k := range []string{"PATH", "HOME", "XDG_CONFIG_HOME", "ASSAY_DATA", "TMPDIR", "ASSAY_LOG_LEVEL", "ASSAY_INVENTORY_TICKET_AFTER", "ASSAY_ADMISSION_LISTEN", "ASSAY_ADMISSION_CLUSTER"} {
 		if v := ts.Getenv(k); v != "" {
 			c.cmd.Env = append(c.cmd.Env, k+"="+v)
 		}
