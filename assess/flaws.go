@@ -42,7 +42,6 @@ const maxDocuments = 16
 type book struct {
 	run       *Run
 	documents map[string][]byte // that verified, by attestation
-	known     map[string]verify.Flaws
 }
 
 // Flaws is of verify.FlawSource.

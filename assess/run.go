@@ -222,7 +222,7 @@ func (r *Run) images(ctx context.Context, refs []string) (leftOut int) {
 	}, func(ctx context.Context, i int) error {
 		n := &all[i]
 		if n.err != nil {
-			return nil
+			return nil //nolint:nilerr // no registry failed: it is no reference, and is told as such
 		}
 		if n.digest = n.ref.Digest; n.digest == "" {
 			n.digest, n.err = r.resolve(ctx, n.ref)
