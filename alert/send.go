@@ -200,7 +200,7 @@ func (s *Store) attempt(ctx context.Context, d *queued) (ref string, err error) 
 	if r.Secret != "" {
 		b, err := s.o.Secret(r.Secret)
 		if err != nil {
-			return "", fmt.Errorf("secret: %w", err)
+			return "", err // it says that it is about the secret
 		}
 		m.secret = strings.TrimSpace(string(b))
 	}

@@ -263,7 +263,7 @@ func table() []KindInfo {
 			{"id", "hold, hold_..."}, {"repository", "held"}, {"tag", "that named it"}, {"reason", "why it ended"}}},
 		{ArtifactDenied, Audit, "A push, pull or delete was refused.", []Field{
 			{"repository", "repository name"}, {"tag", "tag, if any"}, {"action", "push, pull or delete"}, {"operation", "as in the metrics"},
-			{"decision", "deny"}, {"reason", "why"}, {"address", "whence"}, {"user_agent", "the client's, clipped"}, {"credential", "that proved the identity"},
+			{"decision", "deny"}, {"cause", "rights: whoever asked may not; gate: what was asked for, or its state, may not"}, {"reason", "why"}, {"address", "whence"}, {"user_agent", "the client's, clipped"}, {"credential", "that proved the identity"},
 			{"micros", "from the request to the refusal"}}},
 		{TagMoved, Audit, "A tag names another manifest. The event's digest is the new one.", []Field{
 			{"repository", "repository name"}, {"tag", "the tag"}, {"from", "digest before; absent for a new tag"},

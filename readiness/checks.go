@@ -2,6 +2,7 @@ package readiness
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"assay/client"
@@ -30,21 +31,21 @@ var checks = []check{
 	{"what-runs", "What runs is told by every cluster", PreProduction, 1, "assay cluster watch, or assay cluster add NAME", whatRuns},
 	{"owners", "Every service has a team and a contact", PreProduction, 1, "give it team and contacts in the catalogue: docs/services.md", owners},
 	{"runbooks", "Every service that is critical has a runbook", Production, 4, "give it a label runbook with an address in the catalogue: docs/services.md", runbooks},
-	{"signed", "What is pushed is signed by approved identities", PreProduction, 2, "assay slo items M2 names what is not", indicator("M2")},
-	{"boms", "What runs has a bill of materials", PreProduction, 2, "assay slo items M3 names what has none", indicator("M3")},
-	{"attested", "What runs is attested", PreProduction, 2, "assay slo items M1 names what is not", indicator("M1")},
-	{ProbeUnsignedPush, "An unsigned push was tried, and held back", PreProduction, 3, "assay doctor --stage pre-production --repository NAME tries it", probe(ProbeUnsignedPush, probeAge)},
+	{"signed", "What is pushed is signed by approved identities", PreProduction, 2, "assay slo items signed-pushes names what is not; nothing counted: push, and apply a policy that says who signs", indicator("M2")},
+	{"boms", "What runs has a bill of materials", PreProduction, 2, "assay slo items sbom-availability names what has none", indicator("M3")},
+	{"attested", "What runs is attested", PreProduction, 2, "assay slo items attestation-coverage names what is not", indicator("M1")},
+	{ProbeUnsignedPush, "An unsigned push was tried, and held back", PreProduction, 3, "give the repository a mode that holds it back (docs/gate.md); assay doctor --stage pre-production --repository NAME tries it", probe(ProbeUnsignedPush, probeAge)},
 	{ProbeUnsignedPod, "A Pod with an unsigned image was tried by dry run, and refused", Production, 3, "assay doctor --stage production --kubeconfig FILE tries it", probe(ProbeUnsignedPod, probeAge)},
 	{"guards", "No cluster's admission webhook is gone or changed", PreProduction, 3, "assay cluster status; assay admission manifests", guards},
 	{"feeds", "Every advisory feed is fresh", PreProduction, 3, "assay feed list; assay feed sync", feeds},
 	{"what-may", "All that runs may run", PreProduction, 3, "assay cluster status --state denied", mayRun},
-	{"receivers", "Somebody is paged", PreProduction, 3, "alert.receivers: docs/alerts.md", receivers},
+	{"receivers", "Somebody is paged", PreProduction, 3, "apply a Receiver with default: true that takes pages: docs/alerts.md", receivers},
 	{"receiver-tested", "Each receiver took a notice", Production, 4, "assay alert test NAME", receiverTested},
 	{"page-acknowledged", "The last page was acknowledged by a person", Production, 4, "assay alert list --state firing; assay alert ack ALERT", acknowledged},
 	{"backup", "A backup was made within seven days", Production, 4, "assay backup: docs/backup.md", happened("backup.created", backupAge)},
 	{ExerciseRestore, "A restore was rehearsed within ninety days", Production, 4, "rehearse it, then: assay doctor record restore --outcome pass --note TEXT", probe(ExerciseRestore, exerciseAge)},
 	{ExerciseGameDay, "A game day was held within ninety days", Production, 4, "hold one (docs/drills.md), then: assay doctor record game-day --outcome pass --note TEXT", probe(ExerciseGameDay, exerciseAge)},
-	{"keys", "No key is past its rotation or near its end", Production, 4, "assay keys list; assay rotate ROLE", keys},
+	{"keys", "No key is past its rotation or near its end", Production, 4, "assay keys list; assay keys rotate ROLE", keys},
 	{"log", "No alert about the log is open", Production, 5, "assay log verify; docs/log.md", noAlert("log-unwitnessed")},
 	{ExercisePolicies, "Policies and exceptions were reviewed within ninety days", Production, 5, "review them, then: assay doctor record policy-review --outcome pass --note TEXT", probe(ExercisePolicies, exerciseAge)},
 	{"objectives", "Every objective is met", Production, 5, "assay slo status", objectives},
@@ -159,7 +160,7 @@ func probe(name string, age time.Duration) func(*look) (Status, string) {
 // noAlert wants no open alert of a rule.
 func noAlert(rule string) func(*look) (Status, string) {
 	return func(l *look) (Status, string) {
-		list, err := once[client.List[client.Alert]](l, "alerts", "limit", "1000")
+		list, err := once[client.List[client.Alert]](l, "alerts", "rule", rule, "limit", "1000")
 		if err != nil {
 			return unsure(err)
 		}
@@ -225,17 +226,20 @@ func receivers(l *look) (Status, string) {
 	if err != nil {
 		return unsure(err)
 	}
+	takes := false
 	for _, r := range list.Items {
-		for _, s := range r.Severities {
-			if s == "page" {
-				return Pass, fmt.Sprintf("%s and %d others", r.Name, len(list.Items)-1)
-			}
+		if !slices.Contains(r.Severities, "page") {
+			continue
 		}
-		if len(r.Severities) == 0 {
-			return Pass, r.Name
+		if r.Default {
+			return Pass, fmt.Sprintf("%s takes pages that no other of %d receivers takes", r.Name, len(list.Items))
 		}
+		takes = true
 	}
-	return Fail, "no receiver takes pages"
+	if !takes {
+		return Fail, "no receiver takes pages"
+	}
+	return Fail, "no receiver that takes pages is a default one: pages of teams that none is for reach nobody"
 }
 
 func receiverTested(l *look) (Status, string) {

@@ -42,7 +42,7 @@ func ready() site {
 		"slo/status":                `{"items":[{"indicator":"m1","state":"ok","budget":1,"now":{"metric":"M1","known":true,"value":1,"denominator":3}},{"indicator":"m2","state":"ok","budget":1,"now":{"metric":"M2","known":true,"value":1}},{"indicator":"m3","state":"ok","budget":1,"now":{"metric":"M3","known":true,"value":1}}]}`,
 		"alerts":                    `{"items":[{"rule":"tampering","severity":"page","state":"resolved","since":"` + at + `","acknowledged":"` + now.Format(time.RFC3339) + `"}]}`,
 		"feeds":                     `{"items":[{"name":"osv","checked":"` + at + `"}]}`,
-		"receivers":                 `{"items":[{"name":"pager","severities":["page"]}]}`,
+		"receivers":                 `{"items":[{"name":"pager","severities":["page"],"default":true}]}`,
 		"notices":                   `{"items":[{"receiver":"pager","taken":"` + at + `"}]}`,
 		"audit":                     `{"items":[{"kind":"backup.created","time":"` + at + `"}]}`,
 		"keys":                      `{"items":[{"name":"log"}]}`,
@@ -149,4 +149,29 @@ func TestRecord(t *testing.T) {
 			t.Errorf("%+v, %v", all, err)
 		}
 	})
+}
+
+// A receiver of one team pages nobody about the others' things.
+func TestReceiverOfOneTeamIsNotEnough(t *testing.T) {
+	s := ready()
+	s["receivers"] = `{"items":[{"name":"pager","severities":["page"],"teams":["payments"]},{"name":"desk","severities":["ticket"],"default":true}]}`
+	for _, r := range Check(t.Context(), s.ask, now, PreProduction) {
+		if r.ID == "receivers" && (r.Status != Fail || !strings.Contains(r.Found, "default")) {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
+// An alert that matters is asked for by its rule: a thousand others hide nothing.
+func TestAlertsAreAskedForByRule(t *testing.T) {
+	asked := map[string]bool{}
+	Check(t.Context(), func(ctx context.Context, path string, out any, query ...string) error {
+		if path == "alerts" && len(query) > 1 && query[0] == "rule" {
+			asked[query[1]] = true
+		}
+		return ready().ask(ctx, path, out, query...)
+	}, now, Production)
+	if !asked["admission-guard"] || !asked["log-unwitnessed"] {
+		t.Errorf("asked by rule: %v", asked)
+	}
 }

@@ -242,6 +242,7 @@ type deniedBody struct {
 	Action     string `json:"action"`    // pull, push or delete
 	Operation  string `json:"operation"` // as in the metrics
 	Reason     string `json:"reason"`
+	Cause      string `json:"cause"` // rights or gate
 	trail
 }
 
@@ -250,7 +251,10 @@ type deniedBody struct {
 func (r *Registry) noteDenied(q *request, repository string, d artifact.Digest, err error) {
 	body := deniedBody{
 		Repository: repository, Action: q.route.op.action(), Operation: string(q.route.op),
-		Reason: clip(err.Error(), 512), trail: q.trail(decisionDeny),
+		Reason: clip(err.Error(), 512), Cause: "rights", trail: q.trail(decisionDeny),
+	}
+	if errors.As(err, new(*gateError)) {
+		body.Cause = "gate"
 	}
 	// What an upload's path ends in is a capability and stays out of the log.
 	if tag, digest, err := parseReference(q.route.ref); err == nil && q.route.op.onManifest() {

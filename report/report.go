@@ -6,6 +6,7 @@ package report
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -155,10 +156,11 @@ func (m *making) audited(kinds ...string) (all []client.AuditRecord, more bool, 
 	return all, more, nil
 }
 
-// refused counts what was denied by place and kind.
+// refused counts what was denied by place and kind. What somebody had no right to
+// ask for is told apart: nothing was verified there.
 func (m *making) refused() {
 	s := Section{ID: "refused", Title: "Failed verifications", Columns: []string{"What", "Cluster", "Environment", "Service", "Times", "Artifacts", "Last"}, Link: "oncall"}
-	all, more, err := m.audited("admission.denied", "artifact.denied", "workload.denied")
+	all, more, err := m.audited("admission.denied", "artifact.denied", "workload.denied", "attestation.rejected")
 	type key struct{ kind, cluster, env, service string }
 	type tally struct {
 		n       int
@@ -166,26 +168,40 @@ func (m *making) refused() {
 		last    time.Time
 	}
 	by := map[key]*tally{}
-	n := 0
+	n, rights := 0, 0
 	for _, e := range all {
 		k := key{e.Kind, e.Cluster, e.Env, e.Service}
+		if e.Kind == "artifact.denied" && withoutRight(e.Body) {
+			k.kind = "rights"
+			rights++
+		} else {
+			n++
+		}
 		if by[k] == nil {
 			by[k] = &tally{digests: map[string]bool{}, last: e.Time}
 		}
-		n++
 		by[k].n++
 		by[k].digests[string(e.Digest)] = true
 	}
-	names := map[string]string{"admission.denied": "refused by admission", "artifact.denied": "refused by the registry", "workload.denied": "runs, and may not"}
+	names := map[string]string{"admission.denied": "refused by admission", "artifact.denied": "refused by the registry", "workload.denied": "runs, and may not", "attestation.rejected": "evidence refused", "rights": "no right to ask (no verification)"}
 	for k, t := range by {
 		s.Rows = append(s.Rows, []string{names[k.kind], k.cluster, k.env, k.service, fmt.Sprint(t.n), fmt.Sprint(len(t.digests)), stamp(t.last)})
 	}
 	slices.SortFunc(s.Rows, func(a, b []string) int { return cmp.Or(strings.Compare(b[6], a[6]), slices.Compare(a, b)) })
-	s.Summary = fmt.Sprintf("%d verifications failed.", n)
+	s.Summary = fmt.Sprintf("%d verifications failed; %d requests were refused for want of a right.", n, rights)
 	if more {
-		s.Summary = fmt.Sprintf("At least %d verifications failed.", n)
+		s.Summary = "At least " + s.Summary
 	}
 	m.add(s, err)
+}
+
+// withoutRight says whether a refusal of the registry was about who asked, and not
+// about what was asked for. A record that does not say counts as the latter.
+func withoutRight(body json.RawMessage) bool {
+	var b struct {
+		Cause string `json:"cause"`
+	}
+	return json.Unmarshal(body, &b) == nil && b.Cause == "rights"
 }
 
 func (m *making) findings() {
@@ -240,6 +256,9 @@ func (m *making) alerts() {
 		s.Rows = append(s.Rows, []string{a.Title, a.Severity, a.Service, stamp(a.Since), after, a.State})
 	}
 	s.Summary = fmt.Sprintf("%d alerts, %d of them pages; %d are open.", len(s.Rows), pages, open)
+	if len(list.Items) >= most {
+		s.Summary = "At least " + s.Summary
+	}
 	m.add(s, err)
 }
 

@@ -20,6 +20,8 @@ func answers(path string, query ...string) (string, bool) {
 		switch query[1] {
 		case "admission.denied":
 			return `{"items":[{"kind":"admission.denied","time":"2026-04-30T10:00:00Z","digest":"sha256:a","cluster":"prod"},{"kind":"admission.denied","time":"2026-04-29T10:00:00Z","digest":"sha256:a","cluster":"prod"}]}`, true
+		case "artifact.denied":
+			return `{"items":[{"kind":"artifact.denied","time":"2026-04-30T09:00:00Z","digest":"sha256:a","body":{"cause":"rights"}},{"kind":"artifact.denied","time":"2026-04-30T09:00:00Z","digest":"sha256:a","body":{"cause":"gate"}},{"kind":"artifact.denied","time":"2026-04-30T09:00:00Z","digest":"sha256:a","body":{}}]}`, true
 		case "workload.denied":
 			return `{"items":[{"kind":"workload.denied","time":"2026-04-30T11:00:00Z","digest":"sha256:b"}]}`, true
 		case "readiness.probed":
@@ -75,7 +77,7 @@ func TestReports(t *testing.T) {
 			t.Errorf("%s has %s, want %s", period, got, want)
 		}
 		for id, text := range map[string]string{
-			"indicators": "1 of 2 objectives are met.", "refused": "3 verifications failed.", "findings": "3 findings in 7 artifacts, 1 of which run in production.",
+			"indicators": "1 of 2 objectives are met.", "refused": "5 verifications failed; 1 requests were refused for want of a right.", "findings": "3 findings in 7 artifacts, 1 of which run in production.",
 			"alerts": "1 alerts, 1 of them pages; 0 are open.", "exceptions": "1 exceptions are in force.", "keys": "1 keys; 1 are past their rotation.",
 			"credentials": "1 robots; the tokens of 1 have ended.", "exercises": "1 exercises, probes, backups and rotations.", "policies": "1 policies, 1 of which enforce.",
 		} {

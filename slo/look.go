@@ -174,7 +174,11 @@ func (s *Store) lookAtPushes(ctx context.Context, now time.Time) error {
 			v.count(&x)
 			samples = append(samples, x)
 			if v != Yes {
-				if err := s.note(ctx, tx, e, place, SignedPushes, v == Unknown, "not signed by an approved identity in "+signedIn.String()); err != nil {
+				why := "not signed by an approved identity in " + signedIn.String()
+				if v == Unknown {
+					why = "signed, and nothing was decided about it: no policy says who signs there"
+				}
+				if err := s.note(ctx, tx, e, place, SignedPushes, v == Unknown, why); err != nil {
 					return err
 				}
 			}

@@ -175,7 +175,8 @@ func (a *app) welcome(cfg config.Config, st client.Status, local bool) {
   sign      assay sign --data %s --subject you@example.com IMAGE
   cosign    assay trust root --data %s --out root.json && cosign initialize --mirror %s --root root.json
             cosign sign --yes --identity-token "$(assay token --data %s --subject you@example.com --audience sigstore)" IMAGE
+  pages     %s/ui/ (log in with: assay token --data %s --subject you@example.com --audience assay-api)
   health    %s/readyz
 
-`, st.Services.Registry, line(cfg.Data), line(cfg.Data), st.Services.TUF, line(cfg.Data), st.PublicURL)
+`, st.Services.Registry, line(cfg.Data), line(cfg.Data), st.Services.TUF, line(cfg.Data), st.PublicURL, line(cfg.Data), st.PublicURL)
 }
