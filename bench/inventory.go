@@ -56,6 +56,10 @@ func (b *bench) inventories(ctx context.Context) error {
 		return err
 	}
 	defer s.stop()
+	for i, image := range images { // it has another port now
+		_, rest, _ := strings.Cut(image, "/")
+		images[i] = s.Services.Registry + "/" + rest
+	}
 	if err := b.revokedRunning(ctx, s, images, n); err != nil {
 		return err
 	}
@@ -128,7 +132,8 @@ func runningIs(ctx context.Context, s *site, state, image string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("what runs is not all %s within a minute", state)
+	page, err := s.admin.RunningImages(ctx, "bench", "", "", 1)
+	return fmt.Errorf("what runs is not all %s within a minute, for example %+v, %w", state, page.Items, err)
 }
 
 // deniedAll waits until an event of each workload can be read.

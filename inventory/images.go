@@ -69,17 +69,18 @@ func (s *Store) Stamp(ctx context.Context, tx *store.Tx) (stamp [2]int64, err er
 	return stamp, err
 }
 
-// RunsFrom says whether something runs in production that was asked for from a
-// place.
-func (s *Store) RunsFrom(ctx context.Context, tx *store.Tx, at Place) (bool, error) {
+// ProducedFrom are the places from which something that runs in production was asked
+// for.
+func (s *Store) ProducedFrom(ctx context.Context, tx *store.Tx) (map[Place]bool, error) {
 	all, err := s.Images(ctx, tx)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
+	out := map[Place]bool{}
 	for _, i := range all {
-		if i.Production && s.PlaceOf(i.Image) == at {
-			return true, nil
+		if i.Production {
+			out[s.PlaceOf(i.Image)] = true
 		}
 	}
-	return false, nil
+	return out, nil
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -105,7 +106,7 @@ const (
 func (s *Server) goRounds(due *atomic.Bool) func(context.Context) error {
 	holder := rand.Text()
 	last := time.Time{}
-	return s.every(roundsEvery, func(ctx context.Context) error {
+	return s.every(roundsEvery, func(ctx context.Context) (err error) {
 		if !due.Load() && time.Since(last) < roundsRest {
 			return nil
 		}
@@ -113,6 +114,9 @@ func (s *Server) goRounds(due *atomic.Bool) func(context.Context) error {
 		if err != nil || !held {
 			return err
 		}
+		// It is given back at once: another replica may be the next that is told of a
+		// change, and after a restart nobody waits for what this process held.
+		defer func() { err = errors.Join(err, s.db.Release(context.WithoutCancel(ctx), "rounds", holder)) }()
 		due.Store(false)
 		last = time.Now()
 		t, err := s.admission.rounds.Round(ctx)

@@ -133,6 +133,17 @@ func testRunning(t *testing.T, s *testSite) {
 		t.Errorf("the second bundle: %+v", two.Blocked)
 	}
 	s.pagesOfRunning()
+	// Nobody waits for a replica that went the last round, or was ended.
+	await(t, func() bool {
+		held, _, err := s.db.Lease(ctx, "rounds", "another replica", time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return held
+	})
+	if err := s.db.Release(ctx, "rounds", "another replica"); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.db.View(ctx, func(tx *store.Tx) error {
 		list, err := admission.ListRunning(ctx, tx, "c1", admission.Denied, admission.RunningPlace{}, 100)
 		if err == nil && len(list) != 3 {

@@ -7,6 +7,7 @@ import (
 
 	"assay/artifact"
 	"assay/event"
+	"assay/inventory"
 	"assay/policy"
 	"assay/store"
 	"assay/verify"
@@ -149,6 +150,8 @@ func (s *Server) stirServices(ctx context.Context) error {
 // runsOtherwise stirs the decisions about what lies where an image came from that
 // began to run, or ceased to.
 func (s *Server) runsOtherwise(ctx context.Context, tx *store.Tx, batch []event.Event) error {
+	// Each artifact and repository once: thousands of workloads may begin at a time.
+	digests, places := map[artifact.Digest]bool{}, map[inventory.Place]bool{}
 	for i := range batch {
 		e := &batch[i]
 		var body struct {
@@ -157,20 +160,27 @@ func (s *Server) runsOtherwise(ctx context.Context, tx *store.Tx, batch []event.
 		if err := e.Decode(&body); err != nil {
 			return err
 		}
-		if err := s.engine.StirDigest(ctx, tx, e.Digest); err != nil {
-			return err
+		if !digests[e.Digest] {
+			digests[e.Digest] = true
+			if err := s.engine.StirDigest(ctx, tx, e.Digest); err != nil {
+				return err
+			}
 		}
-		at := s.inventory.PlaceOf(body.Image)
-		if at.Host != "" || at.Repository == "" {
-			continue
+		if at := s.inventory.PlaceOf(body.Image); at.Host == "" && at.Repository != "" {
+			places[at] = true
 		}
+	}
+	if len(places) == 0 {
+		return nil
+	}
+	produced, err := s.inventory.ProducedFrom(ctx, tx)
+	if err != nil {
+		return err
+	}
+	for at := range places {
 		// Only when the repository's standing changed by it: instances come and go.
-		runs, err := s.inventory.RunsFrom(ctx, tx, at)
-		if err != nil {
-			return err
-		}
 		word := "no"
-		if runs {
+		if produced[at] {
 			word = "yes"
 		}
 		changed, err := tier.Mark(ctx, tx, tier.MarkProduction+at.Repository, word)
