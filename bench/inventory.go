@@ -97,6 +97,9 @@ func (b *bench) revokedRunning(ctx context.Context, s *site, images []string, n 
 		if err := runningIs(ctx, s, "allowed", image); err != nil {
 			return err
 		}
+		if err := quiet(ctx, s); err != nil { // what the report set going is done
+			return err
+		}
 		m := startMeter(s.process)
 		if _, err := s.admin.Revoke(ctx, client.RevokeRequest{Entries: []client.Revocation{{Kind: "artifact", Digest: artifact.Digest(d), InvalidSince: time.Unix(0, 0), Reason: "bench"}}}); err != nil {
 			return err
@@ -136,8 +139,26 @@ func runningIs(ctx context.Context, s *site, state, image string) error {
 	return fmt.Errorf("what runs is not all %s within a minute, for example %+v, %w", state, page.Items, err)
 }
 
+// quiet waits until the server has nothing to do.
+func quiet(ctx context.Context, s *site) error {
+	const look = 500 * time.Millisecond
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
+		used := processCPU(s.pid())
+		select {
+		case <-time.After(look):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if processCPU(s.pid())-used < look/5 {
+			return nil
+		}
+	}
+	return errors.New("the server is busy for a minute after a report")
+}
+
 // deniedAll waits until an event of each workload can be read.
 func deniedAll(ctx context.Context, s *site, d artifact.Digest, n int) error {
+	read, after := 0, ""
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		page, err := s.admin.RunningImages(ctx, "bench", "denied", "", 0)
 		if err != nil {
@@ -146,18 +167,21 @@ func deniedAll(ctx context.Context, s *site, d artifact.Digest, n int) error {
 		if len(page.Items) < inventoryNamespaces {
 			continue
 		}
-		count := 0
-		for after := ""; ; {
+		// Only what came since the page before is read again.
+		part := 0
+		for {
 			got, err := s.admin.Audit(ctx, client.AuditFilter{Kind: "workload.denied", Digest: d, After: after, Limit: 1000})
 			if err != nil {
 				return err
 			}
-			count += len(got.Items)
-			if after = got.Next; after == "" {
+			if got.Next == "" {
+				part = len(got.Items)
 				break
 			}
+			read += len(got.Items)
+			after = got.Next
 		}
-		if count == n {
+		if read+part == n {
 			return nil
 		}
 	}

@@ -65,7 +65,7 @@ func (s *Store) Images(ctx context.Context, tx *store.Tx) (all []Image, err erro
 
 // Stamp changes whenever something began to run or ended.
 func (s *Store) Stamp(ctx context.Context, tx *store.Tx) (stamp [2]int64, err error) {
-	err = tx.QueryRow(ctx, `SELECT COALESCE((SELECT MAX(ended) FROM inventory_workload), 0), COALESCE((SELECT MAX(first_seen) FROM inventory_workload WHERE ended = 0), 0)`).Scan(&stamp[0], &stamp[1])
+	err = tx.QueryRow(ctx, `SELECT COALESCE((SELECT MAX(ended) FROM inventory_workload WHERE ended > 0), 0), COALESCE((SELECT MAX(first_seen) FROM inventory_workload WHERE ended = 0), 0)`).Scan(&stamp[0], &stamp[1])
 	return stamp, err
 }
 

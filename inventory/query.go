@@ -114,8 +114,12 @@ func (f *Filter) where() (string, []any, error) {
 		if err != nil {
 			return "", nil, errFilter(f.After)
 		}
-		conds = append(conds, `(cluster, namespace, kind, name, instance, container, first_seen, digest) > (?, ?, ?, ?, ?, ?, ?, ?)`)
-		args = append(args, k[0], k[1], k[2], k[3], k[4], k[5], first, k[6])
+		place, at := `cluster, namespace, kind, name, instance, container, first_seen, digest`, []any{k[0], k[1], k[2], k[3], k[4], k[5], first, k[6]}
+		if f.Cluster == k[0] { // what is equal must not stand in it, for the index to be entered at the place
+			place, at = strings.TrimPrefix(place, "cluster, "), at[1:]
+		}
+		conds = append(conds, `(`+place+`) > (?`+strings.Repeat(", ?", len(at)-1)+`)`)
+		args = append(args, at...)
 	}
 	return strings.Join(conds, " AND "), args, nil
 }

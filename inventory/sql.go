@@ -52,4 +52,11 @@ CREATE TABLE inventory_identity (
 	since      BIGINT NOT NULL,
 	gone       BIGINT NOT NULL,
 	PRIMARY KEY (cluster, namespace, kind, name)
-);`}}
+);`, `
+DROP INDEX inventory_workload_running;
+CREATE INDEX inventory_workload_running ON inventory_workload (cluster, namespace, kind, name, instance, container, first_seen, digest) WHERE ended = 0;
+DROP INDEX inventory_workload_digest;
+CREATE INDEX inventory_workload_digest ON inventory_workload (digest, ended, service);
+DROP INDEX inventory_workload_ended;
+CREATE INDEX inventory_workload_ended ON inventory_workload (ended) WHERE ended > 0;
+CREATE INDEX inventory_workload_begun ON inventory_workload (first_seen) WHERE ended = 0;`}}

@@ -189,19 +189,19 @@ func (r *row) assign(book *Catalogue, cluster, reported string, place Place) {
 // workloads that it names.
 func (s *Store) known(ctx context.Context, tx *store.Tx, snap *Snapshot) (map[Key]row, error) {
 	out := map[Key]row{}
-	named := map[[2]string]bool{}
+	named := map[[3]string]bool{}
 	for i := range snap.Workloads {
-		named[[2]string{snap.Workloads[i].Namespace, snap.Workloads[i].Name}] = true
+		named[[3]string{snap.Workloads[i].Namespace, snap.Workloads[i].Kind, snap.Workloads[i].Name}] = true
 	}
 	for _, k := range snap.Ended {
-		named[[2]string{k.Namespace, k.Name}] = true
+		named[[3]string{k.Namespace, k.Kind, k.Name}] = true
 	}
 	const few = 64
 	if snap.Complete || len(named) > few {
 		return out, s.running(ctx, tx, out, `cluster = ?`, snap.Cluster)
 	}
 	for n := range named {
-		if err := s.running(ctx, tx, out, `cluster = ? AND namespace = ? AND name = ?`, snap.Cluster, n[0], n[1]); err != nil {
+		if err := s.running(ctx, tx, out, `cluster = ? AND namespace = ? AND kind = ? AND name = ?`, snap.Cluster, n[0], n[1], n[2]); err != nil {
 			return nil, err
 		}
 	}

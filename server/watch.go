@@ -94,7 +94,7 @@ func (s *Server) placeOfEvent(ctx context.Context, tx *store.Tx, e *event.Event)
 		}
 	}
 	if p.Service == "" && e.Digest != "" {
-		err := tx.QueryRow(ctx, `SELECT service, team, environment FROM inventory_workload WHERE digest = ? AND ended = 0 AND service <> '' ORDER BY service LIMIT 1`, string(e.Digest)).Scan(&p.Service, &p.Team, &p.Environment)
+		err := tx.QueryRow(ctx, `SELECT service, team, environment FROM inventory_workload WHERE digest = ? AND ended = 0 AND service > '' ORDER BY service LIMIT 1`, string(e.Digest)).Scan(&p.Service, &p.Team, &p.Environment)
 		if err != nil && !errors.Is(err, fault.NotFound) {
 			return p, err
 		}

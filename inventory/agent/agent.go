@@ -22,6 +22,8 @@ import (
 	"assay/internal/clock"
 	"assay/internal/fault"
 	"assay/inventory/threat"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Server is what the agent asks and tells. Errors of kind fault.Unavailable and
@@ -74,6 +76,7 @@ type Options struct {
 	Containers map[string]artifact.Digest
 	Logger     *slog.Logger
 	Clock      clock.Clock
+	Registerer prometheus.Registerer // nil: no metrics
 }
 
 // Agent watches a host.
@@ -81,6 +84,7 @@ type Agent struct {
 	o     Options
 	queue *queue
 	idIn  func(pid string) string // of a process's container; tests have their own
+	met   *metrics
 
 	mu     sync.Mutex
 	done   map[string]bool // executions that were compared or queued
@@ -133,7 +137,11 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{o: o, queue: q, done: map[string]bool{}, hashes: map[fileKey]artifact.Digest{}, known: map[string]*image{}}
+	met, err := newMetrics(o.Registerer, q)
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{o: o, queue: q, met: met, done: map[string]bool{}, hashes: map[fileKey]artifact.Digest{}, known: map[string]*image{}}
 	a.idIn = a.idOf
 	return a, nil
 }
@@ -146,6 +154,29 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer cancel()
 	wg.Go(func() { a.tell(ctx) })
 	return a.watch(ctx)
+}
+
+// Seen counts what was compared with images.
+type Seen struct {
+	Image   int // the image holds it
+	Foreign int // it does not, or not with this content
+	Unknown int // it cannot be told
+}
+
+// Once looks through /proc one time, and returns when the server has what was seen,
+// with what waited from before. An error is that it does not take it: that goes on
+// waiting.
+func (a *Agent) Once(ctx context.Context) (s Seen, err error) {
+	if err := a.Sweep(ctx); err != nil {
+		return s, err
+	}
+	for {
+		more, err := a.tellOne(ctx)
+		if err != nil || !more {
+			s = Seen{int(a.met.image.Load()), int(a.met.foreign.Load()), int(a.met.unknown.Load())}
+			return s, err
+		}
+	}
 }
 
 // saw takes an execution in: f is open on the file that was executed.
@@ -174,6 +205,7 @@ func (a *Agent) saw(ctx context.Context, id string, f *os.File, path, process st
 	}
 	x := Execution{Container: a.container(id), Path: path, File: sum, Process: process, Note: note, Time: a.o.Clock().UTC()}
 	if img := a.have(x.Container.ID); img != nil && img.err == nil && img.verdict(&x) == "" {
+		a.met.compared("")
 		return
 	}
 	if err := a.queue.put(&x); err != nil {
@@ -190,6 +222,7 @@ func (a *Agent) miss(n int, why string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.lost += n
+	a.met.missed.Add(float64(n))
 	a.why = why
 }
 
@@ -302,16 +335,19 @@ func (a *Agent) tellOne(ctx context.Context) (bool, error) {
 		f.Container.Digest = img.digest
 	}
 	if f.Rule != "" {
-		if err := a.o.Server.Tell(ctx, f); err != nil {
-			if again(err) {
-				return false, err
-			}
+		err := a.o.Server.Tell(ctx, f)
+		a.met.told(err)
+		if again(err) {
+			return false, err
+		}
+		if err != nil {
 			a.o.Logger.Error("the server refuses what was seen; it is dropped", "path", x.Path, "container", x.Container.ID, "error", err)
 			a.miss(1, "the server refused a report: "+err.Error())
 		} else if f.Rule != threat.RuleUnknown {
 			a.o.Logger.Warn("executed, and not of the image", "rule", f.Rule, "path", x.Path, "container", x.Container.ID, "pod", x.Container.Namespace+"/"+x.Container.Pod, "file", string(x.File))
 		}
 	}
+	a.met.compared(f.Rule)
 	return true, a.queue.drop(name)
 }
 

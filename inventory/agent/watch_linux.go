@@ -26,6 +26,7 @@ func (a *Agent) watch(ctx context.Context) error {
 			a.o.Logger.Warn("the kernel tells of no execution (fanotify): programs that end between two looks at /proc are not seen", "error", err)
 		} else {
 			defer w.close()
+			a.met.kernel.Set(1)
 			a.o.Logger.Info("the kernel tells of each execution (fanotify)")
 		}
 	}
@@ -46,6 +47,7 @@ func (a *Agent) watch(ctx context.Context) error {
 
 // Sweep looks once at what runs.
 func (a *Agent) Sweep(ctx context.Context) error {
+	a.met.swept.Set(float64(a.o.Clock().Unix()))
 	return a.sweep(func(pid, id string) {
 		if ctx.Err() != nil {
 			return
