@@ -117,6 +117,7 @@ type parts struct {
 	events          *event.Log
 	journal         *event.Journal // nil: the database takes all
 	backlog         prometheus.Gauge
+	badBundles      prometheus.Gauge
 	own             ownKeys
 	desired         atomic.Pointer[config.Desired]
 	loading         sync.Mutex        // held while documents are put in force
@@ -196,6 +197,9 @@ func (s *Server) openStore(ctx context.Context, _ *keyring.Folder) error {
 		Help: "How long the oldest due head of the event log has waited for the transparency log; over 60 is a reason for an alert.",
 	})
 	s.reg.MustRegister(s.backlog)
+	if s.badBundles, err = newBadBundles(s.reg); err != nil {
+		return err
+	}
 	if err := s.db.Migrate(ctx, migrations()...); err != nil {
 		return err
 	}

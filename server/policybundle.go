@@ -30,19 +30,18 @@ func (p policyBundles) MayBeUnsigned() bool { return p.s.cfg.Trust.Policies.Unsi
 // defaultFollow is how often a place is looked at that says nothing else.
 const defaultFollow = time.Minute
 
+// newBadBundles is registered when the server is opened, as all metrics are: a page
+// that is scraped at once has it, also before the worker began.
+func newBadBundles(r prometheus.Registerer) (prometheus.Gauge, error) {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "assay_policy_bundles_bad", Help: "Followed bundles of policies of which an older version is in force, since what was found last is bad.",
+	})
+	return g, r.Register(g)
+}
+
 // followBundles looks at the places that bundles are followed at. A bundle that is
 // bad changes nothing: the last good one stays in force, and that is said.
 func (s *Server) followBundles(ctx context.Context) error {
-	bad := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "assay_policy_bundles_bad", Help: "Followed bundles of policies of which an older version is in force, since what was found last is bad.",
-	})
-	if err := s.reg.Register(bad); err != nil {
-		are, is := err.(prometheus.AlreadyRegisteredError) //nolint:errorlint // it is returned as it is
-		if !is {
-			return err
-		}
-		bad = are.ExistingCollector.(prometheus.Gauge)
-	}
 	isBad := make([]bool, len(s.cfg.Policy.Bundles))
 	next := make([]time.Time, len(s.cfg.Policy.Bundles))
 	for {
@@ -64,7 +63,7 @@ func (s *Server) followBundles(ctx context.Context) error {
 				n++
 			}
 		}
-		bad.Set(n)
+		s.badBundles.Set(n)
 		select {
 		case <-ctx.Done():
 			return nil
