@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"assay/admission/imageverifier"
 	"assay/builder"
 	"assay/config"
 	"assay/identity"
@@ -209,6 +210,12 @@ func TestDocuments(t *testing.T) {
 					t.Errorf("%s: %v\n%s", name, err, b)
 				}
 				seen["Config"] = true
+				continue
+			}
+			if strings.Contains(b, "\nkind: ImageVerifier\n") {
+				if _, err := imageverifier.Parse([]byte(b)); err != nil {
+					t.Errorf("%s: %v\n%s", name, err, b)
+				}
 				continue
 			}
 			docs, err := config.ParseDocuments([]byte(b))

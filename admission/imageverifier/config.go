@@ -74,14 +74,20 @@ func Load(path string) (*Config, error) {
 	if st, err := os.Stat(path); err == nil && st.Mode().Perm()&0o022 != 0 {
 		return nil, fault.Newf(fault.Invalid, "%s has mode %04o: others could change what may run: chmod go-w %s", path, st.Mode().Perm(), path)
 	}
+	c, err := Parse(b)
+	if err != nil {
+		return nil, fault.Newf(fault.Invalid, "%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// Parse reads a configuration's text; errors are fault.Invalid.
+func Parse(b []byte) (*Config, error) {
 	var c Config
 	if err := strictyaml.Unmarshal(b, &c); err != nil {
-		return nil, fault.Newf(fault.Invalid, "%s: %w", path, err)
+		return nil, err
 	}
-	if err := c.settle(); err != nil {
-		return nil, fault.Newf(fault.Invalid, "%s: %w", path, err)
-	}
-	return &c, nil
+	return &c, c.settle()
 }
 
 func (c *Config) settle() error {

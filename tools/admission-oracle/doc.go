@@ -2,5 +2,5 @@
 // people's code: containerd's image verifier, which runs our program. It is a
 // module of its own, so that none of this is a dependency of Assay.
 //
-//	cd admission/oracle && go test ./...
+//	cd tools/admission-oracle && go test ./...
 package oracle

@@ -1,4 +1,4 @@
-module assay/admission/oracle
+module assay/tools/admission-oracle
 
 go 1.26.3
 
