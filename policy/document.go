@@ -40,6 +40,9 @@ type Spec struct {
 	Facts        *Selection    `yaml:"facts,omitempty" json:"facts,omitempty"` // predicate members that the Rego modules read
 	Requirements *Requirements `yaml:"requirements,omitempty" json:"requirements,omitempty"`
 	Rego         Modules       `yaml:"rego,omitempty" json:"rego,omitempty"`
+	// Tenant is an allow list, in place of requirements and rego: it holds beside the
+	// policy that applies.
+	Tenant *Tenant `yaml:"tenant,omitempty" json:"tenant,omitempty"`
 	// Data is what the modules read beside the facts, as data.NAME.
 	Data map[string]Value `yaml:"data,omitempty" json:"data,omitempty"`
 }
@@ -86,6 +89,7 @@ type Requirements struct {
 	Provenance   *ProvenanceRequirement   `yaml:"provenance,omitempty" json:"provenance,omitempty"`
 	Build        *BuildRequirement        `yaml:"build,omitempty" json:"build,omitempty"`
 	Source       *SourceRequirement       `yaml:"source,omitempty" json:"source,omitempty"`
+	Tenant       string                   `yaml:"tenant,omitempty" json:"tenant,omitempty"`     // "listed": a tenant's allow list holds where the artifact is to run
 	Contract     string                   `yaml:"contract,omitempty" json:"contract,omitempty"` // "complete": all that the site's contract expects of the artifact is there; "in-time": and came in its time
 	Runner       *RunnerRequirement       `yaml:"runner,omitempty" json:"runner,omitempty"`     // the machines that built it
 	Builders     *BuildersRequirement     `yaml:"builders,omitempty" json:"builders,omitempty"` // how many built it, each by itself

@@ -22,6 +22,9 @@ func Lint(d *Document) []Finding {
 	if r := d.Spec.Requirements; r != nil {
 		l.requirements(r)
 	}
+	if d.Spec.Tenant != nil {
+		l.tenant(d.Spec.Tenant, d.Spec.Scope)
+	}
 	for _, m := range d.Spec.Rego {
 		if constantAllow(m.Text) {
 			l.add("rego "+m.Name, "allow is true whatever the facts say: deny rules alone decide", "write conditions into allow, so that what no rule foresees is denied")

@@ -81,9 +81,10 @@ type Policy struct {
 
 // unit is what one document compiles to.
 type unit struct {
-	name string
-	reqs *requirements
-	rego []*regoModule
+	name   string
+	reqs   *requirements
+	rego   []*regoModule
+	tenant *tenantRule
 }
 
 // Compile checks and compiles a document. Errors are fault.Invalid and name the
@@ -129,7 +130,10 @@ func compile(d *Document) (*Policy, error) {
 	if u.rego, err = compileModules(d.Spec.Rego, d.Spec.Data, u.reqs != nil); err != nil {
 		return nil, fmt.Errorf("spec.rego: %w", err)
 	}
-	if u.reqs == nil && len(u.rego) == 0 {
+	if u.tenant, err = d.Spec.Tenant.compile(d.Spec.Scope, &d.Spec); err != nil {
+		return nil, fmt.Errorf("spec.tenant: %w", err)
+	}
+	if u.reqs == nil && len(u.rego) == 0 && u.tenant == nil {
 		return nil, fault.Newf(fault.Invalid, "spec has neither requirements nor rego: a policy without a rule would deny everything")
 	}
 	if d.Spec.Facts != nil {
@@ -311,34 +315,53 @@ func (p *Policy) Evaluate(ctx context.Context, f *Facts, now time.Time) (res Res
 	}
 	ev.state()
 	head := len(ev.checks)
-	for _, u := range p.units {
-		if len(p.units) > 1 {
-			ev.prefix = u.name + "/"
-		}
-		if u.reqs != nil {
-			u.reqs.evaluate(ev)
-		}
-		for _, m := range u.rego {
-			if err := m.evaluate(ev); err != nil {
-				return Result{}, fmt.Errorf("evaluate policy %s: %w", p.name, err)
-			}
-		}
+	if err := ev.units(p); err != nil {
+		return Result{}, fmt.Errorf("evaluate policy %s: %w", p.name, err)
 	}
-	if len(ev.checks) == head {
-		ev.add(Check{
+	if ev.prefix = ""; len(ev.checks) == head {
+		c := Check{
 			Name: "policy", Status: Fail, Expected: "a policy that applies to " + clip(ev.target, 200) + scopeText(f.Scope), Found: "none",
 			Mend: "assay apply -f DIR  # with a policy whose scope matches, or one without scope",
-		})
+		}
+		if p.list() {
+			c.Expected = "a policy beside the allow list, which allows nothing alone"
+		}
+		ev.add(c)
+	}
+	ruled := len(ev.checks)
+	if err := ev.tenants(p); err != nil {
+		return Result{}, fmt.Errorf("evaluate policy %s: %w", p.name, err)
 	}
 	passed := ev.excuse(head)
 	r := Result{Verdict: Deny, Checks: ev.checks, ValidUntil: ev.until, Level: ev.level}
-	for _, c := range ev.checks[head:] {
+	for _, c := range ev.checks[head:ruled] {
 		passed = passed || c.Status == Pass
 	}
 	if passed && !slices.ContainsFunc(ev.checks, func(c Check) bool { return c.Status == Fail }) {
 		r.Verdict = Allow
 	}
 	return r, nil
+}
+
+// units adds the checks of a policy's rules.
+func (ev *evaluation) units(p *Policy) error {
+	for _, u := range p.units {
+		if len(p.units) > 1 {
+			ev.prefix = u.name + "/"
+		}
+		if u.reqs != nil {
+			u.reqs.evaluate(ev)
+			if u.reqs.listed {
+				ev.evaluateTenantListed(p)
+			}
+		}
+		for _, m := range u.rego {
+			if err := m.evaluate(ev); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // state adds the checks that every policy has: the evidence was read whole,

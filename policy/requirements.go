@@ -28,6 +28,7 @@ type requirements struct {
 	layouts      []*Layout
 	quality      quality
 	sbom         bool // a bill of materials by who signed the provenance
+	listed       bool // a tenant's allow list holds there
 }
 
 // quality is what a bundle must be, beside being verified, to count at all.
@@ -62,6 +63,9 @@ func (r *Requirements) compile() (*requirements, error) {
 		return nil, err
 	}
 	if out.contract, err = compileContract(r.Contract); err != nil {
+		return nil, err
+	}
+	if out.listed, err = compileListed(r.Tenant); err != nil {
 		return nil, err
 	}
 	if r.Runner != nil {

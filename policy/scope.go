@@ -154,13 +154,18 @@ func (s *Set) Policies() []*Policy { return slices.Clone(s.policies) }
 // never weakens the first: see [Combine].
 //
 // Where no policy applies, the answer is [NoPolicy], which denies: nobody said
-// that the target may run.
+// that the target may run. Allow lists of tenants (see [Tenant]) are not in this
+// order: each whose scope matches holds beside the policy that applies.
 func (s *Set) For(sub Subject, sc Scope) *Policy {
-	var best []*Policy
+	var best, lists []*Policy
 	var top rank
 	for _, p := range s.policies {
 		r, ok := p.scope.match(sub, sc)
 		if !ok {
+			continue
+		}
+		if p.list() {
+			lists = append(lists, p)
 			continue
 		}
 		switch c := r.compare(top); {
@@ -171,9 +176,9 @@ func (s *Set) For(sub Subject, sc Scope) *Policy {
 		}
 	}
 	if len(best) == 0 {
-		return NoPolicy()
+		best = []*Policy{NoPolicy()}
 	}
-	return Combine(best...)
+	return Combine(append(best, lists...)...)
 }
 
 // NoPolicy is the policy of targets to which none applies. It denies.

@@ -88,6 +88,7 @@ Exit code 64 is a policy that does not compile; 1, with --strict, a finding.`,
 			for _, d := range docs {
 				found = append(found, policy.Lint(d)...)
 			}
+			found = append(found, policy.LintTenants(docs)...)
 			if err := a.print(found, func(w io.Writer) {
 				for _, f := range found {
 					fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", line(f.Policy), line(f.Field), line(f.Says), line(f.Mend))
