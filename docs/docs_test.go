@@ -242,7 +242,7 @@ func TestPolicyFields(t *testing.T) {
 		reflect.TypeFor[policy.SignatureRequirement](), reflect.TypeFor[policy.AttestationRequirement](),
 		reflect.TypeFor[policy.ProvenanceRequirement](), reflect.TypeFor[policy.Builder](), reflect.TypeFor[policy.ExternalParameters](),
 		reflect.TypeFor[policy.FieldMatch](), reflect.TypeFor[policy.IdentityMatch](), reflect.TypeFor[policy.FieldSelection](),
-		reflect.TypeFor[policy.Module](), reflect.TypeFor[policy.Selection](), reflect.TypeFor[policy.ReportRequirements](),
+		reflect.TypeFor[policy.Module](), reflect.TypeFor[policy.Selection](), reflect.TypeFor[policy.ReportRequirements](), reflect.TypeFor[policy.Tenant](),
 	} {
 		for f := range ty.Fields() {
 			if f.Anonymous {
@@ -317,7 +317,13 @@ func TestPolicies(t *testing.T) {
 				t.Errorf("%v\n%s", err, b)
 				continue
 			}
-			policies++
+			if policies++; len(p.Tenants()) > 0 { // it holds beside the policy that applies
+				who, err := policy.DefaultIdentities("who", policy.IdentityMatch{Issuer: "https://issuer.example", Subject: "alice@example.com"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				p = policy.Combine(p, who)
+			}
 			judge(p, b)
 		}
 	}

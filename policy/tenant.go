@@ -146,6 +146,21 @@ func (r *tenantRule) signersText() string {
 	return strings.Join(parts, " or ")
 }
 
+// SignersText is whose evidence counts, one entry for each, in words.
+func (t *Tenant) SignersText() []string {
+	out := []string{}
+	if t.Signers == AnySigner {
+		return append(out, AnySigner)
+	}
+	for _, id := range t.Identities {
+		out = append(out, identityText(id))
+	}
+	for _, d := range t.Delegations {
+		out = append(out, "a delegate of "+clip(d, 80))
+	}
+	return out
+}
+
 // evaluate adds the list's checks. Evidence of others is taken out of the facts,
 // and what the policy then says more against the artifact stands under the
 // tenant's name: so the policy's own checks and modes stay what they are.

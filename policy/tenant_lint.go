@@ -187,18 +187,12 @@ func (l *linter) shared(a, b *Document) {
 	if a.Spec.Tenant.Name == b.Spec.Tenant.Name {
 		return // one tenant's lists for several places
 	}
-	if p, q, ok := overlap(a.Spec.Tenant.Repositories, b.Spec.Tenant.Repositories); ok {
+	if p, q, ok := overlap(a.Spec.Tenant.Repositories, b.Spec.Tenant.Repositories); ok && p != q { // the same pattern was written twice, and meant
 		l.add("tenant.repositories", fmt.Sprintf("%s overlaps with %s of %s: both tenants run what lies there", p, q, b.Metadata.Name), "give each tenant repositories of its own, unless they share it on purpose")
 	}
-	for _, id := range a.Spec.Tenant.Identities {
-		if slices.ContainsFunc(b.Spec.Tenant.Identities, func(o IdentityMatch) bool { return sameIdentity(o, id) }) {
-			l.add("tenant.identities", identityText(id)+" counts for "+b.Metadata.Name+" as well", "give each tenant signers of its own, unless they share one on purpose")
-		}
-	}
-	for _, d := range a.Spec.Tenant.Delegations {
-		if slices.Contains(b.Spec.Tenant.Delegations, d) {
-			l.add("tenant.delegations", "delegation "+d+" counts for "+b.Metadata.Name+" as well", "give each tenant a delegation of its own")
-		}
+	// A platform's signer stands beside each tenant's own.
+	if mine := a.Spec.Tenant.SignersText(); a.Spec.Tenant.Signers == "" && len(mine) > 0 && !slices.ContainsFunc(mine, func(s string) bool { return !slices.Contains(b.Spec.Tenant.SignersText(), s) }) {
+		l.add("tenant.identities", clip(strings.Join(mine, ", "), 200)+" counts for "+b.Metadata.Name+" as well, and nobody else here", "give each tenant signers of its own")
 	}
 }
 
@@ -224,17 +218,22 @@ func together(a, b []string) bool {
 	return ok
 }
 
-// overlap gives a pattern of each list that share a name. It finds those of which
-// one is within the other, and those whose stars could stand for each other's text.
-func overlap(a, b []string) (string, string, bool) {
+// overlap gives a pattern of each list that may share a name, two different ones
+// rather than the same.
+func overlap(a, b []string) (p, q string, ok bool) {
+	same := ""
 	for _, p := range a {
+		if slices.Contains(b, p) {
+			same, ok = p, true
+			continue
+		}
 		for _, q := range b {
 			if within(p, q) || within(q, p) || meet(strings.Split(p, "/"), strings.Split(q, "/")) {
 				return p, q, true
 			}
 		}
 	}
-	return "", "", false
+	return same, same, ok
 }
 
 // meet says whether two patterns may have a name in common.

@@ -349,7 +349,7 @@ func TestTenantLint(t *testing.T) {
 		"overlaps with payments-* of tenant-payments": {payments, tenantList("eu", `{namespaces: ["*-eu"]}`, "    signers: any\n")},
 		"both tenants run what lies there":            {payments, tenantList("x", "{namespaces: [x]}", "    repositories: [base/go]\n    delegations: [x]\n")},
 		"counts for tenant-payments as well":          {payments, strings.NewReplacer("payments/**", "x/**", `, "base/**"`, "", "tenant-payments", "tenant-x", "name: payments", "name: x", `[payments, "payments-*"]`, "[x]").Replace(payments)},
-		"delegation shop counts for tenant-shop":      {shop, tenantList("x", "{namespaces: [x]}", "    repositories: [\"x/**\"]\n    delegations: [shop]\n")},
+		"a delegate of shop counts for tenant-shop":   {shop, tenantList("x", "{namespaces: [x]}", "    repositories: [\"x/**\"]\n    delegations: [shop]\n")},
 	} {
 		if got := shared(docs[0], docs[1]); !strings.Contains(got, want) {
 			t.Errorf("%q, want %q", got, want)

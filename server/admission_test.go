@@ -38,6 +38,12 @@ func (r *reviewer) ask(path, namespace string, images ...string) *admission.Resp
 		containers = append(containers, fmt.Sprintf(`{"name":"c%d","image":%q}`, i, im))
 	}
 	body := fmt.Sprintf(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","operation":"CREATE","namespace":%q,"kind":{"group":"","version":"v1","kind":"Pod"},"resource":{"group":"","version":"v1","resource":"pods"},"userInfo":{"username":"alice"},"object":{"metadata":{"name":"p"},"spec":{"containers":[%s]}}}}`, namespace, strings.Join(containers, ","))
+	return r.post(path, body)
+}
+
+// post sends a review as it is.
+func (r *reviewer) post(path, body string) *admission.Response {
+	r.s.t.Helper()
 	req, err := http.NewRequestWithContext(r.s.t.Context(), http.MethodPost, "https://"+r.s.admission.listener.Addr().String()+path+"?timeout=5s", strings.NewReader(body))
 	if err != nil {
 		r.s.t.Fatal(err)

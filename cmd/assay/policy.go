@@ -23,6 +23,7 @@ func (a *app) policyCommand() *cobra.Command {
 		a.policyTestCommand(),
 		a.policyLintCommand(),
 		a.policyExplainCommand(),
+		a.policyTenantsCommand(),
 		a.policyDiffCommand(),
 		a.policyFactsCommand(),
 		a.policyReplayCommand(),
