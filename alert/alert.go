@@ -107,6 +107,7 @@ type Group struct {
 	Alerts   []Alert   // those that fire first, the newest first; at most 100
 	Total    int       // alerts in it
 	Firing   int       // of these, not resolved
+	Waiting  int       // of these, acknowledged by nobody
 }
 
 // Delivery is a notice on its way to a receiver, or what became of it.

@@ -135,7 +135,7 @@ func TestManyFindingsOfOneReleaseAreOneNotice(t *testing.T) {
 		}
 		s.tell(list...)
 		s.want("notices", s.notices(), []string{"all opened"})
-		groups, err := s.Groups(t.Context(), false, 0)
+		groups, err := s.Groups(t.Context(), GroupFilter{})
 		if err != nil || len(groups) != 1 || groups[0].Total != 40 || groups[0].Firing != 40 {
 			t.Fatalf("groups: %+v, %v", groups, err)
 		}
@@ -471,7 +471,7 @@ func TestThreat_Alerts_ASilenceIsNotQuiet(t *testing.T) {
 		tend(RuleSilenced + " " + made.ID)
 		tend(RuleSilenced + " " + made.ID)
 		s.want("told once", s.notices(), []string{"all opened"})
-		if _, err := s.Unhush(t.Context(), made.ID, "jo"); err != nil {
+		if _, err := s.Unhush(t.Context(), made.ID, "jo", &Reach{Site: true}); err != nil {
 			t.Fatal(err)
 		}
 		tend()

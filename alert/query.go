@@ -1,6 +1,7 @@
 package alert
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -19,12 +20,14 @@ type Filter struct {
 	Rule     string
 	Service  string
 	Team     string
-	Teams    []string // any of these; nil: all
+	Services []string // any of these; nil: all, and what is of none
 	Group    string
 	Artifact artifact.Digest
 	Unowned  bool
 	Since    time.Time
 	Limit    int // 0: 100
+
+	overdue time.Time // those that began before it and can be escalated still, the oldest first
 }
 
 // validate refuses what would match nothing, and so look as if nothing were wrong;
@@ -76,12 +79,12 @@ func (s *Store) list(ctx context.Context, tx *store.Tx, f *Filter) (out []Alert,
 			and(c.column+" = ?", c.value)
 		}
 	}
-	if f.Teams != nil {
-		if len(f.Teams) == 0 {
+	if f.Services != nil {
+		if len(f.Services) == 0 {
 			return nil, nil
 		}
-		and("team IN (?" + strings.Repeat(", ?", len(f.Teams)-1) + ")")
-		for _, t := range f.Teams {
+		and("service IN (?" + strings.Repeat(", ?", len(f.Services)-1) + ")")
+		for _, t := range f.Services {
 			args = append(args, t)
 		}
 	}
@@ -91,11 +94,16 @@ func (s *Store) list(ctx context.Context, tx *store.Tx, f *Filter) (out []Alert,
 	if !f.Since.IsZero() {
 		and("since >= ?", store.Micros(f.Since))
 	}
+	order := `open DESC, since DESC, id DESC`
+	if !f.overdue.IsZero() {
+		and("since <= ? AND escalated < ?", store.Micros(f.overdue), maxEscalated)
+		order = `since, id`
+	}
 	limit := f.Limit
 	if limit <= 0 {
 		limit = 100
 	}
-	rows, err := tx.Query(ctx, `SELECT `+alertColumns+` FROM alert WHERE `+strings.Join(conds, " AND ")+` ORDER BY open DESC, since DESC, id DESC LIMIT ?`, append(args, limit)...)
+	rows, err := tx.Query(ctx, `SELECT `+alertColumns+` FROM alert WHERE `+strings.Join(conds, " AND ")+` ORDER BY `+order+` LIMIT ?`, append(args, limit)...)
 	if err != nil {
 		return nil, err
 	}
@@ -141,19 +149,34 @@ func (s *Store) Get(ctx context.Context, id string) (a Alert, err error) {
 	return a, err
 }
 
-// Groups gives the groups that go on, or with all those that are over too, the
-// newest first.
-func (s *Store) Groups(ctx context.Context, all bool, limit int) (out []Group, err error) {
-	if limit <= 0 {
-		limit = 100
+// GroupFilter says which groups are asked for. Empty members ask for all.
+type GroupFilter struct {
+	All      bool     // those that are over too
+	Services []string // any of these; nil: all, and those of none
+	Limit    int      // 0: 100
+}
+
+// Groups gives the groups that go on, pages first and then the newest first, each
+// with the newest of its alerts. So a release with thousands of alerts hides no
+// other.
+func (s *Store) Groups(ctx context.Context, f GroupFilter) (out []Group, err error) {
+	if f.Services != nil && len(f.Services) == 0 {
+		return nil, nil
 	}
-	open := 1
-	if all {
+	open, within, args := 1, "", []any{}
+	if f.All {
 		open = 0
+	}
+	args = append(args, open)
+	if f.Services != nil {
+		within = " AND service IN (?" + strings.Repeat(", ?", len(f.Services)-1) + ")"
+		for _, v := range f.Services {
+			args = append(args, v)
+		}
 	}
 	err = s.o.DB.View(ctx, func(tx *store.Tx) error {
 		out = nil
-		rows, err := tx.Query(ctx, `SELECT `+groupColumns+` FROM alert_group WHERE open >= ? ORDER BY open DESC, opened DESC, id LIMIT ?`, open, limit)
+		rows, err := tx.Query(ctx, `SELECT `+groupColumns+` FROM alert_group WHERE open >= ?`+within+` ORDER BY open DESC, severity, opened DESC, id LIMIT ?`, append(args, cmp.Or(max(f.Limit, 0), 100))...)
 		if err != nil {
 			return err
 		}
@@ -170,7 +193,7 @@ func (s *Store) Groups(ctx context.Context, all bool, limit int) (out []Group, e
 			return err
 		}
 		for i := range out {
-			if err := s.fill(ctx, tx, &out[i]); err != nil {
+			if err := s.fill(ctx, tx, &out[i], 1); err != nil {
 				return err
 			}
 		}
@@ -191,12 +214,12 @@ func scanGroup(scan func(...any) error) (g Group, err error) {
 	return g, err
 }
 
-// fill reads a group's alerts.
-func (s *Store) fill(ctx context.Context, tx *store.Tx, g *Group) (err error) {
-	if g.Alerts, err = s.list(ctx, tx, &Filter{Group: g.ID, All: true}); err != nil {
+// fill reads a group's newest alerts.
+func (s *Store) fill(ctx context.Context, tx *store.Tx, g *Group, most int) (err error) {
+	if g.Alerts, err = s.list(ctx, tx, &Filter{Group: g.ID, All: true, Limit: most}); err != nil {
 		return err
 	}
-	return tx.QueryRow(ctx, `SELECT COUNT(*), COALESCE(SUM(open), 0) FROM alert WHERE grp = ?`, g.ID).Scan(&g.Total, &g.Firing)
+	return tx.QueryRow(ctx, `SELECT COUNT(*), COALESCE(SUM(open), 0), COALESCE(SUM(CASE WHEN open = 1 AND acked = 0 THEN 1 ELSE 0 END), 0) FROM alert WHERE grp = ?`, g.ID).Scan(&g.Total, &g.Firing, &g.Waiting)
 }
 
 // Silences gives those in force, or with all those that ended within 30 days too.

@@ -257,7 +257,7 @@ func (s *Store) notice(ctx context.Context, d *queued) (*Notice, error) {
 		if n.Group, err = groupOf(ctx, tx, d.Group); err != nil {
 			return err
 		}
-		return s.fill(ctx, tx, &n.Group)
+		return s.fill(ctx, tx, &n.Group, 100)
 	})
 	if err != nil {
 		return nil, err

@@ -207,8 +207,9 @@ func (s *Silence) mayHoldPages() bool {
 	return s.Severity != Ticket
 }
 
-// Unhush ends a silence before its time; fault.NotFound where none is in force.
-func (s *Store) Unhush(ctx context.Context, id, by string) (out Silence, err error) {
+// Unhush ends a silence before its time; fault.NotFound where none is in force,
+// fault.Denied where it is not within reach.
+func (s *Store) Unhush(ctx context.Context, id, by string, reach *Reach) (out Silence, err error) {
 	err = s.o.DB.Update(ctx, func(tx *store.Tx) error {
 		now := tx.Now()
 		all, err := s.silences(ctx, tx, now, false)
@@ -218,6 +219,9 @@ func (s *Store) Unhush(ctx context.Context, id, by string) (out Silence, err err
 		i := slices.IndexFunc(all, func(x Silence) bool { return x.ID == id })
 		if i < 0 {
 			return fault.Newf(fault.NotFound, "no silence in force is %.80q: see assay alert silences", id)
+		}
+		if err := reach.Check("silence "+id, all[i].Service); err != nil {
+			return err
 		}
 		out = all[i]
 		out.Ended, out.EndedBy = now, by

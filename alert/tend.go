@@ -201,7 +201,8 @@ func (s *Store) escalate(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		all, err := s.list(ctx, tx, &Filter{State: Firing, Severity: Page, Limit: 1000})
+		// Those that wait longest: a flood of new ones keeps nobody from them.
+		all, err := s.list(ctx, tx, &Filter{State: Firing, Severity: Page, Limit: 1000, overdue: now.Add(-s.o.AckWithin)})
 		if err != nil {
 			return err
 		}

@@ -38,6 +38,7 @@ var update = flag.Bool("update", false, "write openapi.json anew")
 type site struct {
 	t      *testing.T
 	url    string
+	data   string // folder
 	issuer string
 	admin  *client.Client
 	doc    document
@@ -91,7 +92,7 @@ func newSite(t *testing.T) *site {
 		}
 	})
 	st := <-ready
-	s := &site{t: t, url: st.PublicURL, issuer: st.Services.OIDC, admin: client.Socket(filepath.Join(cfg.Data, "run", "admin.sock")), tokens: map[string]string{}, ids: map[string]string{}}
+	s := &site{t: t, url: st.PublicURL, data: cfg.Data, issuer: st.Services.OIDC, admin: client.Socket(filepath.Join(cfg.Data, "run", "admin.sock")), tokens: map[string]string{}, ids: map[string]string{}}
 	s.fill(st)
 	return s
 }
@@ -418,7 +419,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"get /api/v1/supply/scans": "viewer", "post /api/v1/supply/scans": "signer", "get /api/v1/supply/scans/{id}": "viewer", "get /api/v1/supply/scans/{id}/inventory": "viewer", "post /api/v1/supply/accept": "approver",
 		"post /api/v1/trust/roots": "admin", "delete /api/v1/trust/roots/{name}": "admin", "post /api/v1/trust/delegations": "admin",
 		"get /api/v1/slo/indicators": "viewer", "get /api/v1/slo/series": "viewer", "get /api/v1/slo/items": "viewer", "get /api/v1/slo/status": "viewer",
-		"get /api/v1/alerts": "viewer", "get /api/v1/alert-rules": "viewer", "get /api/v1/alerts/{id}": "viewer", "get /api/v1/notices": "auditor", "post /api/v1/alerts/{id}/ack": "operator", "post /api/v1/alerts/{id}/resolve": "operator",
+		"get /api/v1/alerts": "viewer", "get /api/v1/alert-groups": "viewer", "get /api/v1/alert-rules": "viewer", "get /api/v1/alerts/{id}": "viewer", "get /api/v1/notices": "auditor", "post /api/v1/alerts/{id}/ack": "operator", "post /api/v1/alerts/{id}/resolve": "operator",
 		"get /api/v1/silences": "viewer", "post /api/v1/silences": "operator", "delete /api/v1/silences/{id}": "operator", "get /api/v1/receivers": "auditor", "post /api/v1/receivers/test": "operator",
 		"get /api/v1/tickets": "viewer", "get /api/v1/tickets/{id}": "viewer", "get /api/v1/risk": "viewer", "get /api/v1/vulnerabilities/cost": "viewer", "get /api/v1/vulnerabilities/missed": "viewer", "get /api/v1/risk/artifact": "viewer", "get /api/v1/risk/services": "viewer", "get /api/v1/risk/upgrades": "viewer", "get /api/v1/inventory/services": "viewer", "get /api/v1/inventory/services/{name}": "viewer", "get /api/v1/inventory/clusters": "viewer", "get /api/v1/inventory/workloads": "viewer", "get /api/v1/inventory/identities": "viewer", "post /api/v1/inventory/report": "deployer",
 		"post /api/v1/admission/judge": "deployer", "post /api/v1/admission/node": "deployer", "get /api/v1/admission/bundle": "deployer", "post /api/v1/admission/records": "deployer",

@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"assay/alert"
@@ -21,16 +22,18 @@ func (a *API) watchRoutes() []Route {
 		{Method: "GET", Path: "/api/v1/slo/series", Summary: "One indicator over a window", Action: read, Query: indicator, Out: client.List[client.IndicatorPoint]{}, Status: 200, handle: a.indicatorSeries},
 		{Method: "GET", Path: "/api/v1/slo/items", Summary: "The artifacts behind an indicator's number", Action: read, Query: []Param{{"indicator", "its name"}, {"limit", "at most 1000"}}, Out: client.List[client.IndicatorItem]{}, Status: 200, handle: a.indicatorItems},
 		{Method: "GET", Path: "/api/v1/slo/status", Summary: "How each objective stands: its budget, and how fast that burns", Action: read, Out: client.List[client.Objective]{}, Status: 200, handle: a.objectives},
-		{Method: "GET", Path: "/api/v1/alerts", Summary: "Alerts, newest first", Action: read,
+		{Method: "GET", Path: "/api/v1/alerts", Summary: "Alerts, newest first: the site's, or those of the services that are yours", Action: read,
 			Query: []Param{{"state", "firing, acknowledged or resolved"}, {"severity", "page or ticket"}, {"rule", "its name"}, {"service", "of this service"}, {"team", "whose"}, {"group", "grp_…"}, {"digest", "about this artifact"}, {"unowned", "true: nobody's"}, {"all", "true: also those that are over"}, {"limit", "at most 1000"}},
 			Out:   client.List[client.Alert]{}, Status: 200, handle: a.alerts},
+		{Method: "GET", Path: "/api/v1/alert-groups", Summary: "What is wrong by group: alerts of one severity, service and release; pages first, then the newest", Action: read,
+			Query: []Param{{"all", "true: also those that are over"}, {"limit", "at most 1000"}}, Out: client.List[client.AlertGroup]{}, Status: 200, handle: a.alertGroups},
 		{Method: "GET", Path: "/api/v1/alert-rules", Summary: "When alerts are opened", Action: read, Out: client.List[client.AlertRule]{}, Status: 200, handle: a.alertRules},
 		{Method: "GET", Path: "/api/v1/notices", Summary: "What receivers were told, newest first", Action: identity.ActReadAudit, Query: []Param{{"group", "grp_…; default: all"}}, Out: client.List[client.Notice]{}, Status: 200, handle: a.notices},
 		{Method: "GET", Path: "/api/v1/alerts/{id}", Summary: "One alert", Action: read, Out: client.Alert{}, Status: 200, handle: a.alert},
-		{Method: "POST", Path: "/api/v1/alerts/{id}/ack", Summary: "Say that somebody deals with an alert and its group", Action: act, In: client.AlertNote{}, Out: client.Alert{}, Status: 200, handle: a.acknowledge},
+		{Method: "POST", Path: "/api/v1/alerts/{id}/ack", Summary: "Say that somebody deals with an alert and its group; an operator of all of a service's repositories for alerts of that service", Action: act, In: client.AlertNote{}, Out: client.Alert{}, Status: 200, handle: a.acknowledge},
 		{Method: "POST", Path: "/api/v1/alerts/{id}/resolve", Summary: "Say that an alert is over", Action: act, Out: client.Alert{}, Status: 200, handle: a.resolveAlert},
 		{Method: "GET", Path: "/api/v1/silences", Summary: "Silences in force", Action: read, Query: []Param{{"all", "true: also those that ended within 30 days"}}, Out: client.List[client.Silence]{}, Status: 200, handle: a.silences},
-		{Method: "POST", Path: "/api/v1/silences", Summary: "Keep notices back until an end; whoever asks owns it", Action: act, In: client.Silence{}, Out: client.Silence{}, Status: 201, handle: a.hush},
+		{Method: "POST", Path: "/api/v1/silences", Summary: "Keep notices back until an end; whoever asks owns it. An operator of all of a service's repositories names that service", Action: act, In: client.Silence{}, Out: client.Silence{}, Status: 201, handle: a.hush},
 		{Method: "DELETE", Path: "/api/v1/silences/{id}", Summary: "End a silence before its time", Action: act, Out: client.Silence{}, Status: 200, handle: a.unhush},
 		{Method: "GET", Path: "/api/v1/receivers", Summary: "Who is told of alerts", Action: identity.ActReadAudit, Out: client.List[client.Receiver]{}, Status: 200, handle: a.receivers},
 		{Method: "POST", Path: "/api/v1/receivers/test", Summary: "Send a test to a receiver, and say how it went", Action: act, In: client.ReceiverTest{}, Out: client.Notice{}, Status: 200, handle: a.testReceiver},
@@ -141,7 +144,7 @@ func (a *API) objectives(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *API) alerts(w http.ResponseWriter, r *http.Request) {
-	listed(a, w, r, identity.ActReadEvidence, func() ([]alert.Alert, error) {
+	listedWithin(a, w, r, func(reach alert.Reach) ([]alert.Alert, error) {
 		v := r.URL.Query()
 		f := alert.Filter{State: alert.State(v.Get("state")), Severity: alert.Severity(v.Get("severity")), Rule: v.Get("rule"), Service: v.Get("service"), Team: v.Get("team"), Group: v.Get("group")}
 		var err error
@@ -164,6 +167,7 @@ func (a *API) alerts(w http.ResponseWriter, r *http.Request) {
 				return nil, err
 			}
 		}
+		reach.Narrow(&f)
 		return a.o.Alerts.List(r.Context(), f)
 	}, wireAlert)
 }
@@ -184,6 +188,30 @@ func when(t time.Time) *time.Time {
 	return &t
 }
 
+func (a *API) alertGroups(w http.ResponseWriter, r *http.Request) {
+	listedWithin(a, w, r, func(reach alert.Reach) ([]alert.Group, error) {
+		all, err := flag(r, "all")
+		if err != nil {
+			return nil, err
+		}
+		n, err := limit(r)
+		if err != nil {
+			return nil, err
+		}
+		f := alert.GroupFilter{All: all, Limit: n}
+		if !reach.Site {
+			f.Services = reach.Services
+		}
+		return a.o.Alerts.Groups(r.Context(), f)
+	}, func(g *alert.Group) client.AlertGroup {
+		out := client.AlertGroup{ID: g.ID, Severity: string(g.Severity), Service: g.Service, Release: g.Release, Team: g.Team, Owned: g.Owned, Opened: g.Opened, Resolved: when(g.Resolved), Total: g.Total, Open: g.Firing, Waiting: g.Waiting}
+		if len(g.Alerts) > 0 {
+			out.Newest = wireAlert(&g.Alerts[0])
+		}
+		return out
+	})
+}
+
 func (a *API) alertRules(w http.ResponseWriter, r *http.Request) {
 	listed(a, w, r, identity.ActReadEvidence, func() ([]alert.Rule, error) { return alert.Rules(), nil }, func(x *alert.Rule) client.AlertRule {
 		return client.AlertRule{ID: x.ID, Severity: string(x.Severity), Title: x.Title, Why: x.Why, Several: x.Several, Runbook: x.Runbook(), Command: x.Command}
@@ -200,45 +228,88 @@ func wireNotice(d *alert.Delivery) client.Notice {
 	return client.Notice{ID: d.ID, Group: d.Group, Occasion: d.Occasion, Receiver: d.Receiver, Created: d.Created, Due: d.Due, Attempts: d.Attempts, Taken: when(d.Taken), GivenUp: d.GivenUp, Problem: d.Problem, Ref: d.Ref}
 }
 
-func (a *API) alert(w http.ResponseWriter, r *http.Request) {
-	a.oneAlert(w, r, identity.ActReadEvidence, func() (alert.Alert, error) { return a.o.Alerts.Get(r.Context(), r.PathValue("id")) })
+// reach says which alerts are whose who asks.
+func (a *API) reach(r *http.Request, act identity.Action) (alert.Reach, error) {
+	return a.o.Alerts.Reach(r.Context(), a.o.Access, identity.FromContext(r.Context()), act)
 }
 
-func (a *API) oneAlert(w http.ResponseWriter, r *http.Request, act identity.Action, ask func() (alert.Alert, error)) {
-	err := a.mayWatch(r, act)
-	var x alert.Alert
+// listedWithin answers a list of what is within reach of who asks.
+func listedWithin[T, W any](a *API, w http.ResponseWriter, r *http.Request, ask func(alert.Reach) ([]T, error), wire func(*T) W) {
+	out := client.List[W]{Items: []W{}}
+	reach, err := a.reach(r, identity.ActReadEvidence)
 	if err == nil {
-		x, err = ask()
+		var all []T
+		all, err = ask(reach)
+		for i := range all {
+			out.Items = append(out.Items, wire(&all[i]))
+		}
 	}
+	a.answer(w, r, http.StatusOK, out, err)
+}
+
+func (a *API) alert(w http.ResponseWriter, r *http.Request) {
+	x, err := a.readAlert(r)
 	a.answer(w, r, http.StatusOK, wireAlert(&x), err)
 }
 
+// readAlert gives an alert to who may read it. To others there is none: they learn
+// nothing of what is wrong elsewhere.
+func (a *API) readAlert(r *http.Request) (x alert.Alert, err error) {
+	reach, err := a.reach(r, identity.ActReadEvidence)
+	if err != nil {
+		return x, err
+	}
+	id := r.PathValue("id")
+	if x, err = a.o.Alerts.Get(r.Context(), id); err != nil {
+		return x, err
+	}
+	if !reach.Holds(x.Service) {
+		return alert.Alert{}, fault.Newf(fault.NotFound, "no alert of yours is %.80s: see assay alert list --all", id)
+	}
+	return x, nil
+}
+
 func (a *API) acknowledge(w http.ResponseWriter, r *http.Request) {
-	a.oneAlert(w, r, identity.ActOperate, func() (alert.Alert, error) {
-		if _, err := a.o.Alerts.Get(r.Context(), r.PathValue("id")); err != nil {
-			return alert.Alert{}, err
+	out, err := func() (x alert.Alert, err error) {
+		reach, err := a.reach(r, identity.ActOperate)
+		if err != nil {
+			return x, err
+		}
+		if x, err = a.readAlert(r); err != nil {
+			return x, err
+		}
+		if err := reach.Check("alert "+x.ID, x.Service); err != nil {
+			return x, err
 		}
 		var q client.AlertNote
 		if err := request(w, r, &q); err != nil {
-			return alert.Alert{}, err
+			return x, err
 		}
-		return a.o.Alerts.Acknowledge(r.Context(), r.PathValue("id"), identity.FromContext(r.Context()).Actor(), q.Note)
-	})
+		return a.o.Alerts.Acknowledge(r.Context(), x.ID, identity.FromContext(r.Context()).Actor(), q.Note)
+	}()
+	a.answer(w, r, http.StatusOK, wireAlert(&out), err)
 }
 
+// resolveAlert is the site's alone: it ends also what nothing but a look at the
+// thing itself could end.
 func (a *API) resolveAlert(w http.ResponseWriter, r *http.Request) {
-	a.oneAlert(w, r, identity.ActOperate, func() (alert.Alert, error) {
+	out, err := func() (alert.Alert, error) {
+		if err := a.mayWatch(r, identity.ActOperate); err != nil {
+			return alert.Alert{}, err
+		}
 		return a.o.Alerts.Resolve(r.Context(), r.PathValue("id"), identity.FromContext(r.Context()).Actor())
-	})
+	}()
+	a.answer(w, r, http.StatusOK, wireAlert(&out), err)
 }
 
 func (a *API) silences(w http.ResponseWriter, r *http.Request) {
-	listed(a, w, r, identity.ActReadEvidence, func() ([]alert.Silence, error) {
+	listedWithin(a, w, r, func(reach alert.Reach) ([]alert.Silence, error) {
 		all, err := flag(r, "all")
 		if err != nil {
 			return nil, err
 		}
-		return a.o.Alerts.Silences(r.Context(), all)
+		list, err := a.o.Alerts.Silences(r.Context(), all)
+		return slices.DeleteFunc(list, func(s alert.Silence) bool { return !reach.Holds(s.Service) }), err
 	}, wireSilence)
 }
 
@@ -248,11 +319,18 @@ func wireSilence(s *alert.Silence) client.Silence {
 
 func (a *API) hush(w http.ResponseWriter, r *http.Request) {
 	out, err := func() (s alert.Silence, err error) {
-		if err := a.mayWatch(r, identity.ActOperate); err != nil {
+		reach, err := a.reach(r, identity.ActOperate)
+		if err != nil {
 			return s, err
 		}
 		var q client.Silence
 		if err := request(w, r, &q); err != nil {
+			return s, err
+		}
+		if q.Service == "" && !reach.Site {
+			return s, fault.Newf(fault.Denied, "a silence that names no service keeps alerts of the whole site back: name a service of yours, or ask an operator of the site")
+		}
+		if err := reach.Check("what it would silence", q.Service); err != nil {
 			return s, err
 		}
 		if q.ID != "" || q.Owner != "" || q.Made != nil || q.Ended != nil {
@@ -265,10 +343,11 @@ func (a *API) hush(w http.ResponseWriter, r *http.Request) {
 
 func (a *API) unhush(w http.ResponseWriter, r *http.Request) {
 	out, err := func() (alert.Silence, error) {
-		if err := a.mayWatch(r, identity.ActOperate); err != nil {
+		reach, err := a.reach(r, identity.ActOperate)
+		if err != nil {
 			return alert.Silence{}, err
 		}
-		return a.o.Alerts.Unhush(r.Context(), r.PathValue("id"), identity.FromContext(r.Context()).Actor())
+		return a.o.Alerts.Unhush(r.Context(), r.PathValue("id"), identity.FromContext(r.Context()).Actor(), &reach)
 	}()
 	a.answer(w, r, http.StatusOK, wireSilence(&out), err)
 }

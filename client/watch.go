@@ -179,6 +179,22 @@ type AlertQuery struct {
 	Limit                                               int
 }
 
+// AlertGroup is what a person deals with at once: GET /api/v1/alert-groups.
+type AlertGroup struct {
+	ID       string     `json:"id"`
+	Severity string     `json:"severity"`
+	Service  string     `json:"service,omitempty"`
+	Release  string     `json:"release,omitempty"`
+	Team     string     `json:"team,omitempty"`
+	Owned    bool       `json:"owned"`
+	Opened   time.Time  `json:"opened"`
+	Resolved *time.Time `json:"resolved,omitempty"`
+	Total    int        `json:"total"`   // alerts in it
+	Open     int        `json:"open"`    // of these, not over
+	Waiting  int        `json:"waiting"` // of these, acknowledged by nobody
+	Newest   Alert      `json:"newest"`
+}
+
 // AlertNote is what is said of an alert: POST /api/v1/alerts/{id}/ack.
 type AlertNote struct {
 	Note string `json:"note,omitempty"`
@@ -259,6 +275,17 @@ func (c *Client) Alerts(ctx context.Context, q AlertQuery) ([]Alert, error) {
 	}
 	var out List[Alert]
 	err := c.call(ctx, http.MethodGet, "/api/v1/alerts", v, nil, &out)
+	return out.Items, err
+}
+
+// AlertGroups lists alerts by group, pages first.
+func (c *Client) AlertGroups(ctx context.Context, all bool, limit int) ([]AlertGroup, error) {
+	v := url.Values{"all": {strconv.FormatBool(all)}}
+	if limit != 0 {
+		v.Set("limit", strconv.Itoa(limit))
+	}
+	var out List[AlertGroup]
+	err := c.call(ctx, http.MethodGet, "/api/v1/alert-groups", v, nil, &out)
 	return out.Items, err
 }
 

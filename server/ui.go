@@ -27,7 +27,7 @@ func (s *Server) openUI() (*ui.UI, error) {
 	changes := &lastChange{s: s}
 	return ui.New(ui.Options{
 		DB: s.db, API: s.api.ServeAs, Verify: s.loginToken, Check: s.credentials.Check, Access: s.access, Logins: s.logins,
-		Serving: s.ready.Load, Changes: changes.get, Checkpoint: s.checkHead, Policies: s.policies, Links: s.cfg.Telemetry.Links, Watch: ui.NewWatch(s.watch.slo, s.watch.alerts), OwnRoot: func() string { return s.trust().root.Name() },
+		Serving: s.ready.Load, Changes: changes.get, Checkpoint: s.checkHead, Policies: s.policies, Links: s.cfg.Telemetry.Links, Watch: ui.NewWatch(s.watch.slo), OwnRoot: func() string { return s.trust().root.Name() },
 		PublicURL: s.public, Host: s.host(), Version: s.opts.Version, Clock: s.clock, Logger: s.log,
 	})
 }

@@ -71,8 +71,9 @@ func (s *Server) placeOfEvent(ctx context.Context, tx *store.Tx, e *event.Event)
 		named.Repository = b["repository"]
 	}
 	if e.Digest != "" {
+		// Where it came first: whoever copies it later does not become its owner.
 		repository, media, kind := "", "", ""
-		err := tx.QueryRow(ctx, `SELECT repository, media_type, artifact_type FROM registry_manifest WHERE digest = ? AND (? = '' OR repository = ?) ORDER BY repository LIMIT 1`, string(e.Digest), named.Repository, named.Repository).Scan(&repository, &media, &kind)
+		err := tx.QueryRow(ctx, `SELECT repository, media_type, artifact_type FROM registry_manifest WHERE digest = ? AND (? = '' OR repository = ?) ORDER BY pushed_at, repository LIMIT 1`, string(e.Digest), named.Repository, named.Repository).Scan(&repository, &media, &kind)
 		if err != nil && !errors.Is(err, fault.NotFound) {
 			return p, err
 		}

@@ -215,17 +215,8 @@ func (c *visit) owed() Section {
 
 // onCall is for those who are called: what fails now, and what to do.
 func onCall(c *visit) (*Page, error) {
-	if err := c.siteWide(); err != nil {
-		return nil, err
-	}
 	p := &Page{Title: "On call", Here: "On call", Live: true}
-	active := Section{ID: "alerts", Title: "Active alerts", More: Link{"All alerts", local("alerts")}}
-	if list, err := c.alerts(false); err != nil {
-		active.Problem = err.Error()
-	} else {
-		active.Table = alertTable(list)
-	}
-	p.Sections = append(p.Sections, active, c.failing(), c.held())
+	p.Sections = append(p.Sections, c.activeGroups(), c.failing(), c.held())
 	if c.may(identity.ActReadAudit) {
 		p.Sections = append(p.Sections, c.unauthorized(), c.recent("denied", "Refused, the last", "artifact.denied", "admission.denied", "login.failed"), c.recent("keys", "Keys and signatures", "signer.unlogged", "signer.first_seen", "key.rotated", "key.expiring", "store.tampered", "upstream.mismatch"))
 	} else {

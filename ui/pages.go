@@ -20,6 +20,8 @@ func (u *UI) pages() map[string]page {
 		"slo/{id}":                    indicatorPage,
 		"alerts":                      alertsPage,
 		"alerts/{id}":                 alertPage,
+		"silences/{id}":               silencePage,
+		"receivers":                   receiversPage,
 		"artifacts":                   artifacts,
 		"artifacts/{digest}":          artifactPage,
 		"registry":                    registryPage,
@@ -59,7 +61,7 @@ func (u *UI) pages() map[string]page {
 
 // forms is the table of what can be done.
 func (u *UI) forms() map[string]page {
-	return map[string]page{"policies": replayPolicy, "alerts/{id}": alertAct}
+	return map[string]page{"policies": replayPolicy, "alerts/{id}": alertAct, "silences/{id}": silenceEnd, "receivers": receiverTest}
 }
 
 const pageSize = 50

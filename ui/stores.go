@@ -7,18 +7,14 @@ import (
 	"strings"
 	"time"
 
-	"assay/alert"
 	"assay/slo"
 )
 
-// Stores is [Watch] over the site's own indicators and alerts.
-type Stores struct {
-	indicators *slo.Store
-	alerts     *alert.Store
-}
+// Stores is [Watch] over the site's own indicators.
+type Stores struct{ indicators *slo.Store }
 
-// NewWatch reads the site's indicators and alerts.
-func NewWatch(indicators *slo.Store, alerts *alert.Store) *Stores { return &Stores{indicators, alerts} }
+// NewWatch reads the site's indicators.
+func NewWatch(indicators *slo.Store) *Stores { return &Stores{indicators} }
 
 // Indicators implements [Watch].
 func (s *Stores) Indicators(ctx context.Context, service string, days int) (out []Indicator, err error) {
@@ -162,53 +158,4 @@ func days(d time.Duration) string {
 		return fmt.Sprintf("%d d", d/(24*time.Hour))
 	}
 	return d.String()
-}
-
-// Alerts implements [Watch].
-func (s *Stores) Alerts(ctx context.Context, closed bool) (out []Alert, err error) {
-	list, err := s.alerts.List(ctx, alert.Filter{All: closed, Limit: 200})
-	if err != nil {
-		return nil, err
-	}
-	for i := range list {
-		a := &list[i]
-		one := Alert{
-			ID: a.ID, Rule: a.Rule, Severity: string(a.Severity), Summary: a.Title, Service: a.Service, Team: a.Team, Release: a.Release, Group: a.Group, Count: int(a.Count), Since: a.Since, Ended: a.Resolved,
-			By: a.AcknowledgedBy, Runbook: strings.TrimSuffix(a.Runbook, ".md"), Command: a.Command, Digest: string(a.Artifact), State: "active",
-		}
-		if a.Summary != "" && a.Summary != a.Title {
-			one.Summary += ": " + a.Summary
-		}
-		switch {
-		case a.State == alert.Resolved:
-			one.State = "resolved"
-		case a.Silenced != "":
-			one.State = "silenced"
-		case a.State == alert.Acknowledged:
-			one.State = "acknowledged"
-		}
-		out = append(out, one)
-	}
-	return out, nil
-}
-
-// Acknowledge implements [Watch].
-func (s *Stores) Acknowledge(ctx context.Context, id, actor string) error {
-	_, err := s.alerts.Acknowledge(ctx, id, actor, "")
-	return err
-}
-
-// Silence implements [Watch]: alerts of the same rule about the same thing.
-func (s *Stores) Silence(ctx context.Context, id, actor, reason string, until time.Time) error {
-	list, err := s.alerts.List(ctx, alert.Filter{Limit: 1000})
-	if err != nil {
-		return err
-	}
-	for i := range list {
-		if a := &list[i]; a.ID == id {
-			_, err := s.alerts.Hush(ctx, alert.Silence{Rule: a.Rule, Severity: a.Severity, Service: a.Service, Cluster: a.Cluster, Artifact: a.Artifact, Owner: actor, Reason: reason, Expires: until})
-			return err
-		}
-	}
-	return nil
 }

@@ -99,6 +99,11 @@ var answers = []struct {
 	{`documents`, func() any { return &client.List[client.StoredDocument]{} }},
 	{`slo/status`, func() any { return &client.List[client.Objective]{} }},
 	{`alerts`, func() any { return &client.List[client.Alert]{} }},
+	{`alerts/[^/]*(/ack|/resolve)?`, func() any { return &client.Alert{} }},
+	{`alert-groups`, func() any { return &client.List[client.AlertGroup]{} }},
+	{`silences`, func() any { return &client.List[client.Silence]{} }},
+	{`silences/[^/]*`, func() any { return &client.Silence{} }},
+	{`receivers/test`, func() any { return &client.Notice{} }},
 	{`documents`, func() any { return &client.List[client.StoredDocument]{} }},
 	{`robots`, func() any { return &client.List[client.Robot]{} }},
 	{`receivers`, func() any { return &client.List[client.Receiver]{} }},
@@ -365,7 +370,7 @@ func (s *site) login(who string) (*http.Client, string) {
 
 // everyPage is an address of each page.
 var everyPage = []string{
-	"", "oncall", "slo", "slo/m1", "alerts", "alerts/alert-1", "artifacts", "artifacts/" + string(aDigest), "artifacts/" + string(aDigest) + "/risk", "registry", "registry/team/app",
+	"", "oncall", "slo", "slo/m1", "alerts", "alerts/alert-1", "receivers", "artifacts", "artifacts/" + string(aDigest), "artifacts/" + string(aDigest) + "/risk", "registry", "registry/team/app",
 	"search?q=log4j-core+%3C+2.17", "search?q=team", "components?name=x", "vulnerabilities", "vulnerabilities/CVE-2021-44228", "workloads", "services", "services/shop", "builds", "builds/run_1", "build-logs", "build-logs?text=compiled", "build-logs/log_1",
 	"policies", "policies/release", "vex", "vex/vex_1", "exceptions", "exceptions/exc_1", "readiness", "reports/weekly", "reports/quarterly", "decisions/dec_1", "trust", "audit", "inventory", "inventory/inv_1", "feeds", "feeds/osv/npm", "log", "log/3", "runbooks", "runbooks/gate",
 }
@@ -414,7 +419,7 @@ func inert(t *testing.T, where, page string) {
 
 func TestThreat_UI_HostileText(t *testing.T) {
 	s := newSite(t, storetest.Open(t, store.SQLite))
-	c, _ := s.login("admin@example.com")
+	c, csrf := s.login("admin@example.com")
 	for _, text := range hostile {
 		s.api.text, s.watch.text = text, text
 		for _, path := range everyPage {
@@ -425,10 +430,15 @@ func TestThreat_UI_HostileText(t *testing.T) {
 			}
 			inert(t, path+" with "+text, page)
 		}
-		for _, path := range []string{"search?q=" + url.QueryEscape(text), "vulnerabilities/" + url.PathEscape(text), "services/" + url.PathEscape(text), "artifacts?repository=" + url.QueryEscape(text), url.PathEscape(text)} {
+		for _, path := range []string{"search?q=" + url.QueryEscape(text), "vulnerabilities/" + url.PathEscape(text), "services/" + url.PathEscape(text), "silences/" + url.PathEscape(text), "artifacts?repository=" + url.QueryEscape(text), url.PathEscape(text)} {
 			_, page := s.get(c, "/ui/"+path)
 			if strings.Contains(page, "<html") {
 				inert(t, path, page)
+			}
+		}
+		for _, path := range []string{"receivers", "silences/sil_1"} {
+			if _, page := s.post(c, "/ui/"+path, url.Values{"csrf": {csrf}, "receiver": {text}}, nil); strings.Contains(page, "<html") {
+				inert(t, path+" after a form", page)
 			}
 		}
 	}
@@ -612,24 +622,50 @@ func TestRightsArePerPerson(t *testing.T) {
 	if resp, _ := s.get(team, "/ui/"); resp.StatusCode != http.StatusSeeOther || resp.Header.Get("Location") != "/ui/artifacts" {
 		t.Errorf("the overview for a team: %d", resp.StatusCode)
 	}
-	for _, path := range []string{"oncall", "slo/m1", "alerts/alert-1"} {
-		if resp, _ := s.get(team, "/ui/"+path); resp.StatusCode != http.StatusForbidden {
-			t.Errorf("%s for a team: %d", path, resp.StatusCode)
-		}
+	if resp, _ := s.get(team, "/ui/slo/m1"); resp.StatusCode != http.StatusForbidden {
+		t.Errorf("an indicator for a team: %d", resp.StatusCode)
 	}
 	// What the API refuses is refused.
 	s.api.refused["registry/artifacts"] = http.StatusForbidden
 	if resp, page := s.get(team, "/ui/artifacts"); resp.StatusCode != http.StatusForbidden || !strings.Contains(page, "refused: plain") {
 		t.Errorf("refused by the API: %d", resp.StatusCode)
 	}
-	// A viewer acknowledges nothing.
+	// What is done about an alert is asked of the API, and what it refuses is not done.
 	viewer, csrf := s.login("viewer@example.com")
-	if resp, _ := s.post(viewer, "/ui/alerts/alert-1", url.Values{"csrf": {csrf}, "do": {"acknowledge"}}, nil); resp.StatusCode != http.StatusForbidden || len(s.watch.acked) != 0 {
+	if _, page := s.get(viewer, "/ui/alerts/alert-1"); strings.Contains(page, "I deal with it") || strings.Contains(page, "It is over") {
+		t.Error("a viewer is offered what only operators may do")
+	}
+	s.api.refused["alerts/alert-1/ack"] = http.StatusForbidden
+	if resp, page := s.post(viewer, "/ui/alerts/alert-1", url.Values{"csrf": {csrf}, "do": {"acknowledge"}}, nil); resp.StatusCode != http.StatusForbidden || !strings.Contains(page, "refused: plain") {
 		t.Errorf("a viewer acknowledges: %d", resp.StatusCode)
 	}
+	delete(s.api.refused, "alerts/alert-1/ack")
 	admin, csrf := s.login("admin@example.com")
-	if resp, _ := s.post(admin, "/ui/alerts/alert-1", url.Values{"csrf": {csrf}, "do": {"acknowledge"}}, nil); resp.StatusCode != http.StatusSeeOther || len(s.watch.acked) != 1 {
-		t.Errorf("an operator acknowledges: %d", resp.StatusCode)
+	for _, c := range []struct {
+		path string
+		form url.Values
+		want string // asked of the API
+		ends int
+	}{
+		{"alerts/alert-1", url.Values{"do": {"acknowledge"}, "note": {"looking"}}, "alerts/alert-1/ack", http.StatusSeeOther},
+		{"alerts/alert-1", url.Values{"do": {"silence"}, "hours": {"4"}, "reason": {"upgrade"}}, "silences", http.StatusSeeOther},
+		{"alerts/alert-1", url.Values{"do": {"silence"}, "hours": {"721"}, "reason": {"upgrade"}}, "", http.StatusBadRequest},
+		{"alerts/alert-1", url.Values{"do": {"resolve"}}, "alerts/alert-1/resolve", http.StatusSeeOther},
+		{"alerts/alert-1", url.Values{"do": {"dance"}}, "", http.StatusBadRequest},
+		{"receivers", url.Values{"receiver": {"oncall"}}, "receivers/test", http.StatusOK},
+	} {
+		s.api.posted = nil
+		c.form.Set("csrf", csrf)
+		resp, page := s.post(admin, "/ui/"+c.path, c.form, nil)
+		if resp.StatusCode != c.ends || strings.Join(s.api.posted, " ") != c.want {
+			t.Errorf("%s %v: %d, asked %v; want %d, %q", c.path, c.form, resp.StatusCode, s.api.posted, c.ends, c.want)
+		}
+		if c.path == "receivers" && !strings.Contains(page, "oncall took the test") {
+			t.Error("the page does not say how the test went")
+		}
+	}
+	if _, page := s.get(admin, "/ui/receivers"); !strings.Contains(page, "Send a test") {
+		t.Error("no button sends a test")
 	}
 }
 

@@ -5,29 +5,21 @@ import (
 	"fmt"
 	"math"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"assay/identity"
 	"assay/internal/fault"
 )
 
-// Watch is what the dashboards read of the objectives and of the alerts. Absent
-// parts are shown as unknown.
+// Watch is what the dashboards read of the objectives. Absent parts are shown as
+// unknown.
 type Watch interface {
 	// Indicators gives what is measured, in the order in which it is to be shown,
 	// for a service ("": all) over the days before now, a point a day.
 	Indicators(ctx context.Context, service string, days int) ([]Indicator, error)
 	// Objectives gives what was promised, and what is left of each budget.
 	Objectives(ctx context.Context) ([]Objective, error)
-	// Alerts lists alerts, active ones first; with closed also those that ended.
-	Alerts(ctx context.Context, closed bool) ([]Alert, error)
-	// Acknowledge says that a person has seen an alert; fault.NotFound without one.
-	Acknowledge(ctx context.Context, id, actor string) error
-	// Silence keeps alerts like this one quiet until an instant.
-	Silence(ctx context.Context, id, actor, reason string, until time.Time) error
 }
 
 // Indicator is one measured share or number.
@@ -68,25 +60,6 @@ type Burn struct {
 	Window string
 	Rate   float64 // NaN: unknown
 	Limit  float64
-}
-
-// Alert is something that a person must look at.
-type Alert struct {
-	ID, Rule, Severity string // page or ticket
-	Summary            string
-	Service, Team      string
-	Release            string
-	Group              string // of alerts that are dealt with at once
-	Count              int
-	State              string // active, acknowledged, silenced, resolved
-	Since              time.Time
-	Ended              time.Time
-	By                 string // who acknowledged or silenced it
-	Until              time.Time
-	Runbook            string // name of it
-	Command            string // that acts
-	Digest             string
-	Evidence           string // address of a page
 }
 
 func (i *Indicator) cell() Cell {
@@ -157,16 +130,6 @@ func (c *visit) indicators(service string, days int) ([]Indicator, error) {
 // over all of it need.
 func (c *visit) siteWide() error {
 	return c.u.o.Access.Allow(c.ctx, c.who, identity.ActReadEvidence, identity.Resource{Kind: identity.ResourceEvidence})
-}
-
-func (c *visit) alerts(closed bool) ([]Alert, error) {
-	if c.u.o.Watch == nil {
-		return nil, errNoWatch
-	}
-	if err := c.siteWide(); err != nil {
-		return nil, err
-	}
-	return c.u.o.Watch.Alerts(c.ctx, closed)
 }
 
 func sloPage(c *visit) (*Page, error) {
@@ -271,112 +234,4 @@ func indicatorPage(c *visit) (*Page, error) {
 			Sections: []Section{{ID: "facts", Facts: facts}, {ID: "trend", Title: "By day", Chart: in.chart()}}}, nil
 	}
 	return nil, fault.Newf(fault.NotFound, "no indicator is called %.60q", c.r.PathValue("id"))
-}
-
-func alertTable(list []Alert) *Table {
-	t := &Table{Columns: columns("Since", "Severity", "Rule", "What", "Service", "Team", "State", "Runbook", "To act"), Empty: "No alert is active."}
-	for i := range list {
-		a := &list[i]
-		sev := mark(Warn, a.Severity)
-		if a.Severity == "page" {
-			sev = mark(Bad, a.Severity)
-		}
-		state := text(a.State)
-		switch a.State {
-		case "active":
-			state.Mark = Bad
-		case "acknowledged", "silenced":
-			state = Cell{Text: a.State, Mark: Warn, Sub: clip(a.By, 40)}
-		case "resolved":
-			state.Mark = Good
-		}
-		what := clipped(a.Summary, 140)
-		what.URL = local("alerts/" + url.PathEscape(a.ID))
-		if a.Count > 1 {
-			what.Sub = fmt.Sprintf("%d together", a.Count)
-		}
-		t.Rows = append(t.Rows, []Cell{when(a.Since), sev, text(a.Rule), what, orUnknown(a.Service, "no service of the catalogue"), orUnknown(a.Team, "nobody owns it"), state, runbookCell(a.Runbook), command(a.Command, 120)})
-	}
-	return t
-}
-
-func alertsPage(c *visit) (*Page, error) {
-	closed := c.query("closed") == "true"
-	p := &Page{Title: "Alerts", Here: "Alerts", Live: true, Filter: &Filter{[]Field{{Name: "closed", Label: "Also those that ended", Check: true, Checked: closed}}}}
-	s := Section{ID: "alerts"}
-	list, err := c.alerts(closed)
-	if err != nil {
-		s.Problem = err.Error()
-	} else {
-		if group := c.query("group"); group != "" {
-			list = slices.DeleteFunc(list, func(a Alert) bool { return a.Group != group })
-			p.Lead = "Those of group " + clip(group, 60) + "."
-		}
-		s.Table = alertTable(list)
-	}
-	p.Sections = []Section{s}
-	return p, nil
-}
-
-func (c *visit) alert() (*Alert, error) {
-	list, err := c.alerts(true)
-	if err != nil {
-		return nil, err
-	}
-	for i := range list {
-		if list[i].ID == c.r.PathValue("id") {
-			return &list[i], nil
-		}
-	}
-	return nil, fault.Newf(fault.NotFound, "there is no such alert")
-}
-
-func alertPage(c *visit) (*Page, error) {
-	a, err := c.alert()
-	if err != nil {
-		return nil, err
-	}
-	facts := []Fact{{"Rule", text(a.Rule)}, {"Severity", text(a.Severity)}, {"State", text(a.State)}, {"Since", when(a.Since)}, {"Ended", when(a.Ended)}, {"Service", orUnknown(a.Service, "no service of the catalogue")}, {"Release", orNone(a.Release)}, {"Team", orUnknown(a.Team, "nobody owns it")}, {"Together", count(a.Count)}, {"Runbook", runbookCell(a.Runbook)}, {"To act", mono(orNone(a.Command).Text)}}
-	if a.By != "" {
-		facts = append(facts, Fact{"By", who(a.By)}, Fact{"Until", when(a.Until)})
-	}
-	if a.Digest != "" {
-		facts = append(facts, Fact{"Artifact", Cell{Text: short(a.Digest), Value: a.Digest, Mono: true, URL: local("artifacts/" + url.PathEscape(a.Digest))}})
-	}
-	p := &Page{Title: clip(a.Summary, 160), Here: "Alerts", Crumbs: []Link{{"Alerts", local("alerts")}}, Live: true, Sections: []Section{{ID: "facts", Facts: facts}}}
-	if a.State == "active" && c.may(identity.ActOperate) {
-		p.Sections = append(p.Sections, Section{ID: "act", Title: "What to do", Forms: []Form{
-			{Action: local("alerts/" + url.PathEscape(a.ID)), Button: "I have seen it", Fields: []Field{{Name: "do", Value: "acknowledge", Hidden: true}}},
-			{Action: local("alerts/" + url.PathEscape(a.ID)), Button: "Silence it", Fields: []Field{{Name: "do", Value: "silence", Hidden: true}, {Name: "hours", Label: "For hours, at most 168", Value: "4", Required: true}, {Name: "reason", Label: "Because", Required: true}}},
-		}})
-	}
-	return p, nil
-}
-
-// alertAct acknowledges or silences an alert, by those who operate the site.
-func alertAct(c *visit) (*Page, error) {
-	if err := c.u.o.Access.Allow(c.ctx, c.who, identity.ActOperate, identity.Resource{Kind: identity.ResourceConfig}); err != nil {
-		return nil, err
-	}
-	a, err := c.alert()
-	if err != nil {
-		return nil, err
-	}
-	switch c.r.PostFormValue("do") {
-	case "acknowledge":
-		err = c.u.o.Watch.Acknowledge(c.ctx, a.ID, c.who.Actor())
-	case "silence":
-		hours, herr := strconv.Atoi(c.r.PostFormValue("hours"))
-		reason := c.r.PostFormValue("reason")
-		if herr != nil || hours < 1 || hours > 168 || len(reason) < 3 || len(reason) > 1000 {
-			return nil, fault.Newf(fault.Invalid, "silence: want 1 to 168 hours, and a reason of 3 to 1,000 bytes")
-		}
-		err = c.u.o.Watch.Silence(c.ctx, a.ID, c.who.Actor(), reason, c.u.o.Clock().Add(time.Duration(hours)*time.Hour))
-	default:
-		err = fault.Newf(fault.Invalid, "do: want acknowledge or silence")
-	}
-	if err != nil {
-		return nil, err
-	}
-	return nil, &elsewhere{local("alerts/" + url.PathEscape(a.ID))}
 }

@@ -3,16 +3,14 @@ package ui_test
 import (
 	"context"
 	"math"
-	"time"
 
 	"assay/ui"
 )
 
 // fakeWatch has one of everything.
 type fakeWatch struct {
-	text  string
-	none  bool
-	acked []string
+	text string
+	none bool
 }
 
 func (f *fakeWatch) Indicators(context.Context, string, int) ([]ui.Indicator, error) {
@@ -32,17 +30,3 @@ func (f *fakeWatch) Objectives(context.Context) ([]ui.Objective, error) {
 	}
 	return []ui.Objective{{Name: f.text, Indicator: f.text, Service: f.text, Target: f.text, Value: math.NaN(), Budget: -.2, Burn: []ui.Burn{{Window: f.text, Rate: 14.5, Limit: 14.4}}, State: "page", Runbook: f.text}}, nil
 }
-
-func (f *fakeWatch) Alerts(context.Context, bool) ([]ui.Alert, error) {
-	if f.none {
-		return nil, nil
-	}
-	return []ui.Alert{{ID: "alert-1", Rule: f.text, Severity: "page", Summary: f.text, Service: f.text, Team: f.text, Release: f.text, Count: 10_000, State: "active", Since: time.Unix(1_700_000_000, 0), By: f.text, Runbook: f.text, Command: f.text, Digest: f.text}}, nil
-}
-
-func (f *fakeWatch) Acknowledge(_ context.Context, id, actor string) error {
-	f.acked = append(f.acked, id+" "+actor)
-	return nil
-}
-
-func (f *fakeWatch) Silence(context.Context, string, string, string, time.Time) error { return nil }

@@ -114,7 +114,42 @@ func (a *app) alertCommand() *cobra.Command {
 		}
 		return nil
 	})
-	return group("alert", "What is wrong, and who is told", a.alertListCommand(ask), show, ack, resolve, a.silenceCommand(ask), silences, unsilence, rules, receivers, deliveries, test)
+	return group("alert", "What is wrong, and who is told", a.alertListCommand(ask), a.alertGroupsCommand(ask), show, ack, resolve, a.silenceCommand(ask), silences, unsilence, rules, receivers, deliveries, test)
+}
+
+// alertGroupsCommand lists what a person deals with at once.
+func (a *app) alertGroupsCommand(ask asking) *cobra.Command {
+	all, limit := false, 0
+	cmd := ask("groups", "List what is wrong by service and release, pages first; ends with 1 when there is something", "  assay alert groups", cobra.NoArgs, func(cmd *cobra.Command, c *client.Client, _ []string) error {
+		got, err := c.AlertGroups(cmd.Context(), all, limit)
+		if err != nil {
+			return err
+		}
+		open := false
+		if err := a.print(got, func(w io.Writer) {
+			if len(got) == 0 {
+				fmt.Fprintln(w, "no alerts")
+				return
+			}
+			fmt.Fprintln(w, "GROUP\tSEVERITY\tSERVICE\tRELEASE\tTEAM\tOPENED\tALERTS\tOPEN\tWAITING\tNEWEST")
+			for i := range got {
+				g := &got[i]
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", line(g.ID), g.Severity, dash(line(g.Service)), dash(line(g.Release)), dash(line(g.Team)), g.Opened.Local().Format("2006-01-02 15:04"), g.Total, g.Open, g.Waiting, line(g.Newest.Title))
+			}
+		}); err != nil {
+			return err
+		}
+		for i := range got {
+			open = open || got[i].Open > 0
+		}
+		if open {
+			return &exitError{1}
+		}
+		return nil
+	})
+	cmd.Flags().BoolVar(&all, "all", false, "also those that are over")
+	cmd.Flags().IntVar(&limit, "limit", 0, "at most so many; default 100")
+	return cmd
 }
 
 type asking func(use, short, example string, args cobra.PositionalArgs, run func(*cobra.Command, *client.Client, []string) error) *cobra.Command
