@@ -1,12 +1,11 @@
 package admission
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -82,11 +81,18 @@ type Tally struct {
 	Events  int
 }
 
-// subject is an image that runs, with the workloads that run it.
+// subject is an image that runs, with the workloads that run it, by key without
+// instance.
 type subject struct {
 	key       runningKey
-	workloads map[inventory.Key]*inventory.Running // without instance
-	instances map[inventory.Key]int
+	workloads map[inventory.Key]*runs
+}
+
+// runs is a workload of which instances run an image.
+type runs struct {
+	*inventory.Running
+	instances int
+	since     time.Time // first instance of those that run
 }
 
 // Round asks about everything once. What changed is written with its events, one
@@ -96,11 +102,18 @@ func (r *Rounds) Round(ctx context.Context) (t Tally, err error) {
 	if err != nil {
 		return t, err
 	}
-	var was map[runningKey]found
-	if err := r.o.DB.View(ctx, func(tx *store.Tx) (err error) { was, err = readFound(ctx, tx); return err }); err != nil {
+	var was map[runningKey]standing
+	var have toldOf
+	var at time.Time
+	if err := r.o.DB.View(ctx, func(tx *store.Tx) (err error) {
+		at = tx.Now()
+		if was, err = readFound(ctx, tx); err == nil {
+			have, err = readTold(ctx, tx)
+		}
+		return err
+	}); err != nil {
 		return t, err
 	}
-	prior := maps.Clone(was)
 	now := make([]found, len(all))
 	var g errgroup.Group
 	g.SetLimit(roundAtOnce)
@@ -112,15 +125,17 @@ func (r *Rounds) Round(ctx context.Context) (t Tally, err error) {
 	}
 	t.Images = len(all)
 	count := map[State]int{}
-	var changed []int
+	var changed []change
 	for i := range all {
 		before, known := was[all[i].key]
 		if now[i].state == Unknown && known {
-			now[i] = before // the last word stands
+			now[i] = before.found // the last word stands
 		}
 		count[now[i].state]++
-		if !known || before != now[i] {
-			changed = append(changed, i)
+		c := change{subject: &all[i], found: now[i], was: before.state}
+		c.tellings(have[all[i].key], before, at)
+		if !known || before.found != now[i] || len(c.tell)+len(c.drop) > 0 {
+			changed = append(changed, c)
 		}
 		delete(was, all[i].key)
 	}
@@ -128,7 +143,7 @@ func (r *Rounds) Round(ctx context.Context) (t Tally, err error) {
 		r.states.WithLabelValues(string(s)).Set(float64(c))
 	}
 	t.Changed = len(changed) + len(was)
-	return t, r.write(ctx, all, now, changed, prior, was, &t)
+	return t, r.write(ctx, changed, was, &t)
 }
 
 func (r *Rounds) count(in map[State]int) map[State]int {
@@ -154,12 +169,19 @@ func (r *Rounds) running(ctx context.Context) ([]subject, error) {
 			if !have {
 				n = len(out)
 				index[k] = n
-				out = append(out, subject{k, map[inventory.Key]*inventory.Running{}, map[inventory.Key]int{}})
+				out = append(out, subject{k, map[inventory.Key]*runs{}})
 			}
 			key := w.Key
 			key.Instance = ""
-			out[n].workloads[key] = w
-			out[n].instances[key]++
+			x := out[n].workloads[key]
+			if x == nil {
+				x = &runs{Running: w, since: w.FirstSeen}
+				out[n].workloads[key] = x
+			}
+			x.instances++
+			if w.FirstSeen.Before(x.since) {
+				x.since = w.FirstSeen
+			}
 		}
 		if after = next; after == "" {
 			return out, nil
@@ -170,14 +192,14 @@ func (r *Rounds) running(ctx context.Context) ([]subject, error) {
 // ask says whether an image may run where it runs.
 func (r *Rounds) ask(ctx context.Context, s *subject) found {
 	unknown := func(format string, args ...any) found {
-		return found{state: Unknown, reason: excerpt.Text(fmt.Sprintf(format, args...), 1000)}
+		return found{state: Unknown, cause: CauseUndecided, reason: excerpt.Text(fmt.Sprintf(format, args...), 1000)}
 	}
 	if s.key.digest == "" {
 		return unknown("its node does not say which digest runs")
 	}
 	ref, err := normalize(s.key.image)
 	if err != nil {
-		return found{state: Denied, reason: excerpt.Text(err.Error(), 1000)}
+		return found{state: Denied, cause: CauseUndecided, reason: excerpt.Text(err.Error(), 1000)}
 	}
 	if pin := ref.Digest; pin != "" && pin != s.key.digest {
 		part, err := r.o.PartOf(ctx, ref.Repository, s.key.digest, pin)
@@ -185,37 +207,40 @@ func (r *Rounds) ask(ctx context.Context, s *subject) found {
 			return unknown("%v", err)
 		}
 		if !part {
-			return found{state: Drifted, reason: fmt.Sprintf("%s was pinned, and its node says that %s runs, which is no part of it", pin, s.key.digest)}
+			return found{state: Drifted, cause: CauseDigest, reason: fmt.Sprintf("%s was pinned, and its node says that %s runs, which is no part of it", pin, s.key.digest)}
 		}
 	}
 	a, err := r.o.Judge.Judge(ctx, Question{Reference: ref.WithDigest(s.key.digest), Place: r.o.Place(s.key.cluster, s.key.namespace), Standing: true})
 	switch {
 	case err == nil && a.Allowed():
-		return found{Allowed, "", a.Decision}
+		return found{state: Allowed, decision: a.Decision}
 	case err == nil && a.Blocked != "":
-		return found{Denied, excerpt.Text(a.Blocked, 1000), a.Decision}
+		return found{Denied, CauseRevoked, excerpt.Text(a.Blocked, 1000), a.Decision}
+	case err == nil && a.Decision == "":
+		return found{Denied, CauseUndecided, excerpt.Text(why(a), 1000), ""}
 	case err == nil:
-		return found{Denied, excerpt.Text(why(a), 1000), a.Decision}
+		return found{Denied, CauseDenied, excerpt.Text(why(a), 1000), a.Decision}
 	}
 	switch fault.KindOf(err) {
 	case fault.Denied, fault.NotFound, fault.Invalid, fault.Tampered:
-		return found{state: Denied, reason: excerpt.Text(err.Error(), 1000)}
+		return found{state: Denied, cause: CauseUndecided, reason: excerpt.Text(err.Error(), 1000)}
 	}
 	return unknown("%v", err)
 }
 
 // write keeps what changed, in transactions of a bounded size.
-func (r *Rounds) write(ctx context.Context, all []subject, now []found, changed []int, prior, gone map[runningKey]found, t *Tally) error {
+func (r *Rounds) write(ctx context.Context, changed []change, gone map[runningKey]standing, t *Tally) error {
 	for part := range slices.Chunk(changed, roundWrite) {
 		n := 0
 		if err := r.o.DB.Update(ctx, func(tx *store.Tx) error {
 			var events []event.Event
-			for _, i := range part {
-				was := prior[all[i].key]
-				if was.state != now[i].state {
-					events = append(events, tell(&all[i], was.state, now[i])...)
+			for i := range part {
+				c := &part[i]
+				events = append(events, c.events()...)
+				if err := writeFound(ctx, tx, c.key, c.found); err != nil {
+					return err
 				}
-				if err := writeFound(ctx, tx, all[i].key, now[i]); err != nil {
+				if err := writeTold(ctx, tx, c); err != nil {
 					return err
 				}
 			}
@@ -233,102 +258,6 @@ func (r *Rounds) write(ctx context.Context, all []subject, now []found, changed 
 		for k := range gone {
 			if err := forget(ctx, tx, k); err != nil {
 				return err
-			}
-		}
-		return nil
-	})
-}
-
-// tell gives the events of a change, one for each workload.
-func tell(s *subject, was State, now found) (out []event.Event) {
-	var kind event.Kind
-	switch {
-	case now.state == Denied:
-		kind = event.WorkloadDenied
-	case now.state == Drifted:
-		kind = event.WorkloadDrifted
-	case now.state == Allowed && was != "" && was != Unknown:
-		kind = event.WorkloadAllowed
-	default:
-		return nil
-	}
-	for key, w := range s.workloads {
-		body := map[string]any{"namespace": key.Namespace, "kind": key.Kind, "name": key.Name, "container": key.Container, "image": s.key.image, "instances": s.instances[key]}
-		if now.reason != "" {
-			body["reason"] = now.reason
-		}
-		if now.decision != "" {
-			body["decision"] = now.decision
-		}
-		if was != "" {
-			body["was"] = string(was)
-		}
-		out = append(out, event.Event{Kind: kind, Digest: s.key.digest, Actor: "system:admission", Team: w.Team, Service: w.Service, Env: w.Environment, Cluster: s.key.cluster, Body: body})
-	}
-	slices.SortFunc(out, func(a, b event.Event) int {
-		x, y := a.Body.(map[string]any), b.Body.(map[string]any)
-		return cmp.Or(cmp.Compare(x["kind"].(string)+x["name"].(string), y["kind"].(string)+y["name"].(string)), cmp.Compare(x["container"].(string), y["container"].(string)))
-	})
-	return out
-}
-
-// Guard is an object that guards a cluster, as it was seen there; without a
-// fingerprint it is not there.
-type Guard struct{ Kind, Name, Fingerprint string }
-
-// SeeGuards compares what guards a cluster with what was seen before, and tells of
-// what is gone or says something else. The first look tells of nothing but keeps
-// what it sees.
-func SeeGuards(ctx context.Context, db *store.DB, cluster string, seen []Guard) error {
-	return db.Update(ctx, func(tx *store.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT kind, name, fingerprint FROM admission_guard WHERE cluster = ? ORDER BY kind, name`, cluster)
-		if err != nil {
-			return err
-		}
-		var before []Guard
-		for rows.Next() {
-			var g Guard
-			if err := rows.Scan(&g.Kind, &g.Name, &g.Fingerprint); err != nil {
-				return err
-			}
-			before = append(before, g)
-		}
-		if err := rows.Close(); err != nil {
-			return err
-		}
-		change := func(g Guard, from string) error {
-			if _, err := tx.Exec(ctx, `INSERT INTO admission_guard (cluster, kind, name, fingerprint, since) VALUES (?, ?, ?, ?, ?)
-				ON CONFLICT (cluster, kind, name) DO UPDATE SET fingerprint = excluded.fingerprint, since = excluded.since`,
-				cluster, g.Kind, g.Name, g.Fingerprint, store.Micros(tx.Now())); err != nil || from == g.Fingerprint {
-				return err
-			}
-			what := "changed"
-			switch {
-			case g.Fingerprint == "":
-				what = "missing"
-			case from == "":
-				what = "back"
-			}
-			return event.Append(ctx, tx, event.Event{Kind: event.ClusterGuardChanged, Actor: "system:admission", Cluster: cluster, Body: map[string]string{"kind": g.Kind, "name": g.Name, "what": what}})
-		}
-		for _, b := range before {
-			i := slices.IndexFunc(seen, func(g Guard) bool { return g.Kind == b.Kind && g.Name == b.Name })
-			now := Guard{Kind: b.Kind, Name: b.Name}
-			if i >= 0 {
-				now = seen[i]
-			}
-			if now.Fingerprint == b.Fingerprint {
-				continue
-			}
-			if err := change(now, b.Fingerprint); err != nil {
-				return err
-			}
-		}
-		for _, g := range seen {
-			if !slices.ContainsFunc(before, func(b Guard) bool { return b.Kind == g.Kind && b.Name == g.Name }) {
-				if err := change(g, g.Fingerprint); err != nil {
-					return err
-				}
 			}
 		}
 		return nil

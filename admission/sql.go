@@ -15,6 +15,9 @@ import (
 //   - admission_running: one image of one namespace: whether it may run, and why not.
 //   - admission_guard: what guards a cluster, as it was last seen there.
 //   - admission_bundle: the version of the last bundle of a cluster.
+//   - admission_told: a workload of which was told that what it runs may not run, or
+//     cannot be told: what, and when.
+//   - admission_silent: clusters of which was told that they fell silent.
 var Migrations = store.Migrations{Name: "admission", Steps: []string{`
 CREATE TABLE admission_running (
 	cluster    TEXT   NOT NULL,
@@ -38,7 +41,21 @@ CREATE TABLE admission_guard (
 CREATE TABLE admission_bundle (
 	cluster TEXT   NOT NULL PRIMARY KEY,
 	version BIGINT NOT NULL
-);`}}
+);`, `
+ALTER TABLE admission_running ADD COLUMN cause TEXT NOT NULL DEFAULT '';
+CREATE TABLE admission_told (
+	cluster    TEXT   NOT NULL,
+	namespace  TEXT   NOT NULL,
+	image      TEXT   NOT NULL,
+	digest     TEXT   NOT NULL,
+	kind       TEXT   NOT NULL,
+	name       TEXT   NOT NULL,
+	container  TEXT   NOT NULL,
+	state      TEXT   NOT NULL,
+	told       BIGINT NOT NULL,
+	PRIMARY KEY (cluster, namespace, image, digest, kind, name, container)
+);
+CREATE TABLE admission_silent (cluster TEXT NOT NULL PRIMARY KEY);`}}
 
 // runningKey names an image of a namespace.
 type runningKey struct {
@@ -49,38 +66,51 @@ type runningKey struct {
 // found is what was found out about it.
 type found struct {
 	state            State
+	cause            Cause
 	reason, decision string
 }
 
-func readFound(ctx context.Context, tx *store.Tx) (map[runningKey]found, error) {
-	rows, err := tx.Query(ctx, `SELECT cluster, namespace, image, digest, state, reason, decision FROM admission_running`)
+// standing is what was found before, and since when its state is so.
+type standing struct {
+	found
+	since time.Time
+}
+
+func readFound(ctx context.Context, tx *store.Tx) (map[runningKey]standing, error) {
+	rows, err := tx.Query(ctx, `SELECT cluster, namespace, image, digest, state, cause, reason, decision, since FROM admission_running`)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	out := map[runningKey]found{}
+	out := map[runningKey]standing{}
 	for rows.Next() {
 		var k runningKey
-		var f found
-		if err := rows.Scan(&k.cluster, &k.namespace, &k.image, &k.digest, &f.state, &f.reason, &f.decision); err != nil {
+		var f standing
+		var since int64
+		if err := rows.Scan(&k.cluster, &k.namespace, &k.image, &k.digest, &f.state, &f.cause, &f.reason, &f.decision, &since); err != nil {
 			return nil, err
 		}
+		f.since = store.Time(since)
 		out[k] = f
 	}
 	return out, rows.Err()
 }
 
 func writeFound(ctx context.Context, tx *store.Tx, k runningKey, f found) error {
-	_, err := tx.Exec(ctx, `INSERT INTO admission_running (cluster, namespace, image, digest, state, reason, decision, since) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (cluster, namespace, image, digest) DO UPDATE SET state = excluded.state, reason = excluded.reason, decision = excluded.decision,
+	_, err := tx.Exec(ctx, `INSERT INTO admission_running (cluster, namespace, image, digest, state, cause, reason, decision, since) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (cluster, namespace, image, digest) DO UPDATE SET state = excluded.state, cause = excluded.cause, reason = excluded.reason, decision = excluded.decision,
 		since = CASE WHEN admission_running.state = excluded.state THEN admission_running.since ELSE excluded.since END`,
-		k.cluster, k.namespace, k.image, string(k.digest), string(f.state), f.reason, f.decision, store.Micros(tx.Now()))
+		append(k.args(), string(f.state), string(f.cause), f.reason, f.decision, store.Micros(tx.Now()))...)
 	return err
 }
 
 func forget(ctx context.Context, tx *store.Tx, k runningKey) error {
-	_, err := tx.Exec(ctx, `DELETE FROM admission_running WHERE cluster = ? AND namespace = ? AND image = ? AND digest = ?`, k.cluster, k.namespace, k.image, string(k.digest))
-	return err
+	for _, table := range []string{"admission_running", "admission_told"} {
+		if _, err := tx.Exec(ctx, `DELETE FROM `+table+` WHERE `+imageIs, k.args()...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // RunningPlace is a place in the list of what runs: cluster, namespace, reference and
@@ -97,6 +127,7 @@ type RunningImage struct {
 	Cluster, Namespace, Image string
 	Digest                    artifact.Digest
 	State                     State
+	Cause                     Cause
 	Reason, Decision          string
 	Since                     time.Time
 }
@@ -115,7 +146,7 @@ func ListRunning(ctx context.Context, tx *store.Tx, cluster string, state State,
 		where += ` AND (cluster, namespace, image, digest) > (?, ?, ?, ?)`
 		args = append(args, after[0], after[1], after[2], after[3])
 	}
-	rows, err := tx.Query(ctx, `SELECT cluster, namespace, image, digest, state, reason, decision, since FROM admission_running
+	rows, err := tx.Query(ctx, `SELECT cluster, namespace, image, digest, state, cause, reason, decision, since FROM admission_running
 		WHERE `+where+` ORDER BY cluster, namespace, image, digest LIMIT ?`, append(args, limit)...)
 	if err != nil {
 		return nil, err
@@ -124,7 +155,7 @@ func ListRunning(ctx context.Context, tx *store.Tx, cluster string, state State,
 	for rows.Next() {
 		var r RunningImage
 		var since int64
-		if err := rows.Scan(&r.Cluster, &r.Namespace, &r.Image, &r.Digest, &r.State, &r.Reason, &r.Decision, &since); err != nil {
+		if err := rows.Scan(&r.Cluster, &r.Namespace, &r.Image, &r.Digest, &r.State, &r.Cause, &r.Reason, &r.Decision, &since); err != nil {
 			return nil, err
 		}
 		r.Since = store.Time(since)

@@ -69,6 +69,10 @@ var rules = []Rule{
 		Why:     "The image was changed after it was decided about.",
 		Command: "assay inventory workloads --digest {digest}", kinds: []event.Kind{event.WorkloadDrifted}, resolves: []event.Kind{event.WorkloadAllowed, event.WorkloadStopped},
 		match: until([]string{"namespace", "kind", "name", "container"}, "namespace", "name", "reason"), severity: inProduction},
+	{ID: "production-undecided", Severity: Ticket, Title: "Nothing can be told of what runs",
+		Why:     "It runs without a Decision: its node does not say which digest it is, or nobody can be asked about it. Unknown is not clean.",
+		Command: "assay cluster status --cluster {cluster} --state unknown", kinds: []event.Kind{event.WorkloadUndecided}, resolves: []event.Kind{event.WorkloadAllowed, event.WorkloadDenied, event.WorkloadDrifted, event.WorkloadStopped},
+		match: until([]string{"namespace", "kind", "name", "container"}, "namespace", "name", "reason")},
 	{ID: "mesh-weakened", Severity: Page, High: true, Title: "Workloads are reached with weaker mutual TLS than they were",
 		Why:     "A mesh's policy changed, or a proxy is gone: who reaches them need not show who it is. A page in production, else a ticket.",
 		Command: "assay inventory identities --cluster {cluster}", kinds: []event.Kind{event.MeshWeakened}, resolves: []event.Kind{event.MeshStrengthened},
@@ -129,6 +133,12 @@ var rules = []Rule{
 		match: func(e *event.Event, b body) (found, bool) {
 			key := e.Cluster + " " + b.words("kind", "name")
 			return found{about: key, cause: key, anywhere: true, summary: b.words("kind", "name", "what")}, b.text("what") != "back"
+		}},
+	{ID: "cluster-silent", Severity: Page, High: true, Title: "A cluster is not heard of any more",
+		Why:     "Its agent is gone or cannot reach the server: what runs there, and whether its webhook stands, is not known.",
+		Command: "assay cluster status --cluster {cluster}", kinds: []event.Kind{event.ClusterSilent}, resolves: []event.Kind{event.ClusterHeard},
+		match: func(e *event.Event, b body) (found, bool) {
+			return found{about: e.Cluster, cause: e.Cluster, anywhere: true, summary: b.words("heard")}, e.Kind == event.ClusterSilent
 		}},
 	// Judged here, over many events.
 	{ID: RuleOutage, Severity: Page, High: true, Title: "No verification comes to an answer", Why: "For two minutes questions came and none was answered: new deployments are refused.", Command: "assay doctor"},

@@ -107,7 +107,7 @@ func (a *API) runningImages(w http.ResponseWriter, r *http.Request) {
 			}
 			for _, x := range list {
 				out.Items = append(out.Items, client.RunningImage{
-					Cluster: x.Cluster, Namespace: x.Namespace, Image: x.Image, Digest: string(x.Digest), State: string(x.State), Reason: x.Reason, Decision: x.Decision, Since: x.Since.UTC().Format(time.RFC3339),
+					Cluster: x.Cluster, Namespace: x.Namespace, Image: x.Image, Digest: string(x.Digest), State: string(x.State), Cause: string(x.Cause), Reason: x.Reason, Decision: x.Decision, Since: x.Since.UTC().Format(time.RFC3339),
 				})
 			}
 			return err

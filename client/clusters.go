@@ -28,7 +28,8 @@ type RunningImage struct {
 	Namespace string `json:"namespace,omitempty"`
 	Image     string `json:"image"`
 	Digest    string `json:"digest,omitempty"`
-	State     string `json:"state"` // allowed, denied, drifted or unknown
+	State     string `json:"state"`           // allowed, denied, drifted or unknown
+	Cause     string `json:"cause,omitempty"` // digest, undecided, revoked or denied
 	Reason    string `json:"reason,omitempty"`
 	Decision  string `json:"decision,omitempty"`
 	Since     string `json:"since"` // RFC 3339

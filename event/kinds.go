@@ -89,7 +89,10 @@ const (
 	WorkloadDenied      Kind = "workload.denied"
 	WorkloadAllowed     Kind = "workload.allowed"
 	WorkloadDrifted     Kind = "workload.drifted"
+	WorkloadUndecided   Kind = "workload.undecided"
 	ClusterGuardChanged Kind = "cluster.guard_changed"
+	ClusterSilent       Kind = "cluster.silent"
+	ClusterHeard        Kind = "cluster.heard"
 	MeshWeakened        Kind = "mesh.weakened"
 	MeshStrengthened    Kind = "mesh.strengthened"
 
@@ -193,10 +196,10 @@ type Field struct {
 func workloadFields(reason string) []Field {
 	f := []Field{
 		{"namespace", "of the workload"}, {"kind", "of the workload"}, {"name", "of the workload"}, {"container", "its name"}, {"image", "reference that was asked for"},
-		{"instances", "how many run it"}, {"decision", "decision, dec_..."}, {"was", "state before: allowed, denied, drifted or unknown"},
+		{"instances", "how many run it"}, {"since", "when the first of those that run was first seen"}, {"decision", "decision, dec_..."}, {"was", "state before: allowed, denied, drifted or unknown"},
 	}
 	if reason != "" {
-		f = append(f, Field{"reason", reason})
+		f = append(f, Field{"reason", reason}, Field{"cause", "digest (another runs than the one that was pinned), undecided (no Decision), revoked (or under quarantine: since says whether it ran before) or denied (by a Decision)"})
 	}
 	return f
 }
@@ -427,8 +430,11 @@ func table() []KindInfo {
 		{WorkloadDenied, Alert, "What runs may not run: by evidence, policy, a revocation or a new finding since it was admitted, or it was never decided about. The event's digest is what runs.", workloadFields("why")},
 		{WorkloadAllowed, Domain, "What runs may run again. The event's digest is what runs.", workloadFields("")},
 		{WorkloadDrifted, Alert, "Another digest runs than the one that was admitted and pinned. The event's digest is what runs.", workloadFields("both digests")},
-		{ClusterGuardChanged, Alert, "A webhook configuration, or the policy that only digests may run, is gone from a cluster, says something else, or is back.", []Field{
+		{WorkloadUndecided, Alert, "For ten minutes nothing can be told of what runs: its node does not say which digest it is, or nobody can be asked about it. It runs without a Decision. The event's digest is what runs, where it is known.", workloadFields("why")},
+		{ClusterGuardChanged, Alert, "A webhook configuration, or the policy that only digests may run, is gone from a cluster, says something else, or is back; or a first look found none.", []Field{
 			{"kind", "resource"}, {"name", "of the object"}, {"what", "missing, changed or back"}}},
+		{ClusterSilent, Alert, "A cluster was not heard of for long: what runs there, and what guards it, is not known any more.", []Field{{"heard", "when last"}}},
+		{ClusterHeard, Domain, "A cluster that was silent is heard of again.", nil},
 		{MeshWeakened, Alert, "Workloads of a namespace are reached with weaker mutual TLS than they were: their mesh's policy changed, or a proxy is gone. One event for all that changed alike.", []Field{
 			{"namespace", "where"}, {"workloads", "KIND/NAME, the first 20; Namespace/NAME stands for what comes to be there"}, {"count", "of all"}, {"mesh", "istio or linkerd"},
 			{"was", "before: strict, permissive, disabled, none or unknown"}, {"now", "since"}}},

@@ -119,6 +119,9 @@ func (s *Server) goRounds(due *atomic.Bool) func(context.Context) error {
 		defer func() { err = errors.Join(err, s.db.Release(context.WithoutCancel(ctx), "rounds", holder)) }()
 		due.Store(false)
 		last = time.Now()
+		if err := s.lapses(ctx); err != nil {
+			s.log.Error("it could not be told which clusters fell silent", "error", err)
+		}
 		t, err := s.admission.rounds.Round(ctx)
 		if err != nil {
 			due.Store(true)
@@ -129,6 +132,28 @@ func (s *Server) goRounds(due *atomic.Bool) func(context.Context) error {
 		}
 		return nil
 	})
+}
+
+// lapsesAfter is when, after a start, clusters count as silent: their reporters say at
+// least every five minutes that nothing changed, and could not while nobody listened.
+const lapsesAfter = 6 * time.Minute
+
+// lapses tells of clusters that fell silent, and of those that are heard of again.
+func (s *Server) lapses(ctx context.Context) error {
+	if s.clock().Sub(s.started) < lapsesAfter {
+		return nil
+	}
+	silent := map[string]time.Time{}
+	all, err := s.inventory.Clusters(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		if c.Silent {
+			silent[c.Name] = c.Seen
+		}
+	}
+	return admission.Lapses(ctx, s.db, silent)
 }
 
 // followCluster follows a cluster while this process has its lease.

@@ -84,10 +84,10 @@ var mappings = map[event.Kind]mapping{
 	event.DecisionMade: complies(Informational, false), event.DecisionChanged: complies(Informational, false),
 	event.AdmissionAllowed: complies(Informational, false), event.AdmissionDenied: complies(Medium, true), event.AdmissionWarned: complies(Low, false),
 	event.EvidenceMissing: complies(Medium, true), event.EvidenceCompleted: complies(Informational, false),
-	event.WorkloadDenied: complies(High, true), event.WorkloadAllowed: complies(Informational, false),
+	event.WorkloadDenied: complies(High, true), event.WorkloadAllowed: complies(Informational, false), event.WorkloadUndecided: complies(Medium, true),
 
 	event.StoreTampered: detect(Critical), event.SignerUnlogged: detect(Critical), event.BreakGlass: detect(Critical), event.ArtifactRevoked: detect(Critical), event.WorkloadDrifted: detect(Critical),
-	event.PullUnauthorized: detect(High), event.ClusterGuardChanged: detect(High), event.MeshWeakened: detect(High), event.WorkloadIdentityChanged: detect(High), event.SourceForcePushed: detect(High),
+	event.PullUnauthorized: detect(High), event.ClusterGuardChanged: detect(High), event.ClusterSilent: detect(High), event.MeshWeakened: detect(High), event.WorkloadIdentityChanged: detect(High), event.SourceForcePushed: detect(High),
 	event.AlertOpened: detect(High), event.AlertEscalated: {class: DetectionFinding, activity: updateFinding, name: "Update", severity: High},
 	event.AlertAcknowledged: {class: DetectionFinding, activity: updateFinding, name: "Update", severity: Informational},
 	event.AlertResolved:     {class: DetectionFinding, activity: closeFinding, name: "Close", severity: Informational},

@@ -165,7 +165,7 @@ func (a *app) clusterStatusCommand() *cobra.Command {
 		Short: "Images that run, and whether they may",
 		Long: `List the images that run, by cluster and namespace, with what the last round found:
 allowed, denied, drifted (another digest runs than the one that was pinned) or
-unknown. Ends with 1 when one is denied or drifted, with 2 when the worst is that
+unknown, and the cause. Ends with 1 when one is denied or drifted, with 2 when the worst is that
 one is unknown.`,
 		Example: `  assay cluster status --data ./data
   assay cluster status --cluster prod-eu --state denied -o json`,
@@ -190,7 +190,7 @@ one is unknown.`,
 				for _, x := range list.Items {
 					fmt.Fprintf(w, "%-8s %s %s %s\n", x.State, line(x.Cluster+"/"+x.Namespace), line(x.Image), line(strings.TrimPrefix(x.Digest, "sha256:")[:min(12, len(strings.TrimPrefix(x.Digest, "sha256:")))]))
 					if x.Reason != "" {
-						fmt.Fprintf(w, "         %s\n", line(x.Reason))
+						fmt.Fprintf(w, "         %s: %s\n", line(x.Cause), line(x.Reason))
 					}
 				}
 			}); err != nil {
