@@ -18,7 +18,7 @@ import (
 
 func (a *app) clusterCommand() *cobra.Command {
 	return group("cluster", "Kubernetes clusters: what runs there, and whether it may",
-		a.clusterWatchCommand(), a.clusterStatusCommand(), a.clusterAddCommand())
+		a.clusterWatchCommand(), a.clusterStatusCommand(), a.clusterListCommand(), a.clusterAddCommand())
 }
 
 func (a *app) clusterWatchCommand() *cobra.Command {
