@@ -126,7 +126,7 @@ func softCheck(name, found string) bool {
 func soft(checks []policy.Check, combined bool) bool {
 	any := false
 	for _, c := range checks {
-		if c.Status != policy.Fail {
+		if c.Status != policy.Fail || c.Mode != "" { // what counts with a milder mode refuses nothing
 			continue
 		}
 		any = true
@@ -148,8 +148,8 @@ func soft(checks []policy.Check, combined bool) bool {
 const maxFailed = 4
 
 func failed(checks []policy.Check) (out []policy.Check) {
-	for _, c := range checks {
-		if c.Status == policy.Fail && len(out) < maxFailed {
+	for _, c := range policy.Failed(checks) {
+		if len(out) < maxFailed && c.Mode != policy.Audit { // which is recorded, and told to nobody
 			out = append(out, c)
 		}
 	}

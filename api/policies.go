@@ -2,9 +2,11 @@ package api
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"assay/client"
@@ -12,6 +14,7 @@ import (
 	"assay/event"
 	"assay/identity"
 	"assay/internal/fault"
+	"assay/internal/strictjson"
 	"assay/policy"
 	"assay/store"
 	"assay/verify/replay"
@@ -21,7 +24,7 @@ func (a *API) policyRoutes() []Route {
 	return []Route{
 		{Method: "GET", Path: "/api/v1/decisions/{id}/facts", Summary: "The facts that a decision rests on, as they were recorded", Action: identity.ActVerify, Out: RawBytes{"application/json"}, Status: 200, handle: a.decisionFacts},
 		{Method: "POST", Path: "/api/v1/policies/replay", Summary: "What recorded decisions would be by other policies", Action: identity.ActReadAudit,
-			Query: []Param{{"days", "of decisions, 1 to 400; default 30"}, {"alone", "true judges by the documents' policies and no other"}},
+			Query: []Param{{"days", "of decisions, 1 to 400; default 30"}, {"alone", "true judges by the documents' policies and no other"}, {"at", "RFC 3339, default now: roll-outs are in the stage that they are in then"}},
 			In:    RawBytes(documentTypes), Out: replay.Comparison{}, Status: 200, handle: a.policyReplay},
 		{Method: "POST", Path: "/api/v1/policies/{name}/mode", Summary: "Change what a denial by a policy does, if it refuses nothing that was not accepted", Action: identity.ActApply,
 			In: client.PolicyModeRequest{}, Out: PolicyModeAnswer{}, Status: 200, handle: a.policyMode},
@@ -31,12 +34,14 @@ func (a *API) policyRoutes() []Route {
 // PolicyModeAnswer says whether a policy is in another mode now, and what the
 // replay before it found.
 type PolicyModeAnswer struct {
-	Policy  string            `json:"policy"`
-	From    policy.Mode       `json:"from"`
-	To      policy.Mode       `json:"to"`
-	Changed bool              `json:"changed"`
-	Why     string            `json:"why,omitempty"` // it was not changed
-	Replay  replay.Comparison `json:"replay"`
+	Policy  string              `json:"policy"`
+	From    policy.Mode         `json:"from"`
+	To      policy.Mode         `json:"to"`
+	Rules   []string            `json:"rules,omitempty"` // that it concerns; absent: all
+	Scope   map[string][]string `json:"scope,omitempty"` // where; absent: wherever the policy holds
+	Changed bool                `json:"changed"`
+	Why     string              `json:"why,omitempty"` // it was not changed
+	Replay  replay.Comparison   `json:"replay"`
 }
 
 func (a *API) decisionFacts(w http.ResponseWriter, r *http.Request) {
@@ -112,6 +117,12 @@ func (a *API) replayDocuments(w http.ResponseWriter, r *http.Request) (*replay.C
 	if err != nil {
 		return nil, err
 	}
+	stages := a.o.Clock()
+	if text := r.URL.Query().Get("at"); text != "" {
+		if stages, err = time.Parse(time.RFC3339, text); err != nil {
+			return nil, fault.Newf(fault.Invalid, "at %.40q: want RFC 3339, such as 2026-12-01T00:00:00Z", text)
+		}
+	}
 	b, err := body(w, r, maxDocuments)
 	if err != nil {
 		return nil, err
@@ -141,7 +152,7 @@ func (a *API) replayDocuments(w http.ResponseWriter, r *http.Request) (*replay.C
 		return nil, err
 	}
 	defer done()
-	return replay.Run(r.Context(), a.o.Engine, set, replay.Options{Since: a.o.Clock().Add(-back)})
+	return replay.Run(r.Context(), a.o.Engine, set, replay.Options{Since: a.o.Clock().Add(-back), Stages: stages})
 }
 
 func names(ps []*policy.Policy) (out []string) {
@@ -182,8 +193,15 @@ func (a *API) changeMode(w http.ResponseWriter, r *http.Request) (*PolicyModeAns
 		return nil, fault.Newf(fault.NotFound, "policy %.80q is not in force: assay get policy lists those that are", name)
 	}
 	was := set.Policies()[at]
-	out := &PolicyModeAnswer{Policy: name, From: was.Mode(), To: mode}
-	now := was.InMode(mode)
+	edit, err := editMode(&q, mode)
+	if err != nil {
+		return nil, err
+	}
+	out := &PolicyModeAnswer{Policy: name, From: was.Mode(), To: mode, Rules: q.Rules, Scope: q.Scope}
+	now, err := a.edited(r.Context(), was, edit)
+	if err != nil {
+		return nil, err
+	}
 	if set, err = set.With(now); err != nil {
 		return nil, err
 	}
@@ -192,7 +210,7 @@ func (a *API) changeMode(w http.ResponseWriter, r *http.Request) (*PolicyModeAns
 		return nil, err
 	}
 	defer done()
-	report, err := replay.Run(r.Context(), a.o.Engine, set, replay.Options{Since: a.o.Clock().Add(-back), Only: now.Concerns})
+	report, err := replay.Run(r.Context(), a.o.Engine, set, replay.Options{Since: a.o.Clock().Add(-back), Stages: a.o.Clock(), Only: now.Concerns})
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +221,7 @@ func (a *API) changeMode(w http.ResponseWriter, r *http.Request) (*PolicyModeAns
 			return out, nil
 		}
 	}
-	out.Changed = was.Mode() != mode
+	out.Changed = was.Hash() != now.Hash()
 	if !out.Changed {
 		return out, nil
 	}
@@ -212,7 +230,7 @@ func (a *API) changeMode(w http.ResponseWriter, r *http.Request) (*PolicyModeAns
 		if at < 0 || stored[at].Policy.Hash() != was.Hash() {
 			return nil, nil, fault.Newf(fault.Conflict, "policy %s was changed while it was replayed: try again", name)
 		}
-		text, err := policy.SetMode(stored[at].Text, mode)
+		text, err := edit(stored[at].Text)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -225,9 +243,62 @@ func (a *API) changeMode(w http.ResponseWriter, r *http.Request) (*PolicyModeAns
 	return out, a.o.DB.Update(r.Context(), func(tx *store.Tx) error {
 		return event.Append(r.Context(), tx, event.Event{
 			Kind: event.PolicyModeChanged, Actor: identity.FromContext(r.Context()).Actor(), TraceID: event.TraceFrom(r.Context()),
-			Body: map[string]any{"policy": name, "from": was.Mode(), "to": mode, "reason": q.Reason, "accepted": clipAll(q.Accept), "stricter": report.Stricter},
+			Body: map[string]any{"policy": name, "from": was.Mode(), "to": mode, "reason": q.Reason, "accepted": clipAll(q.Accept), "stricter": report.Stricter, "rules": clipAll(q.Rules), "scope": clipAll([]string{selectorWords(q.Scope)})[0]},
 		})
 	})
+}
+
+// editMode is what becomes of a policy's text: the mode of all of it, or of some of
+// its rules, or in a scope.
+func editMode(q *client.PolicyModeRequest, mode policy.Mode) (func([]byte) ([]byte, error), error) {
+	if len(q.Rules) == 0 && len(q.Scope) == 0 {
+		return func(text []byte) ([]byte, error) { return policy.SetMode(text, mode) }, nil
+	}
+	rules := q.Rules
+	if len(rules) == 0 {
+		rules = []string{"*"}
+	}
+	var scope *policy.Selector
+	if len(q.Scope) > 0 {
+		b, err := strictjson.Canonical(q.Scope)
+		if err != nil {
+			return nil, err
+		}
+		scope = &policy.Selector{}
+		if err := strictjson.Unmarshal(b, scope); err != nil {
+			return nil, fault.Newf(fault.Invalid, "scope: want repositories, environments, clusters, namespaces, teams, services, tiers or kinds, each with patterns: %w", err)
+		}
+	}
+	return func(text []byte) ([]byte, error) { return policy.SetRollout(text, rules, scope, mode) }, nil
+}
+
+// edited is a policy in force as its edited text would make it.
+func (a *API) edited(ctx context.Context, was *policy.Policy, edit func([]byte) ([]byte, error)) (*policy.Policy, error) {
+	var stored []config.Document
+	err := a.o.DB.View(ctx, func(tx *store.Tx) (err error) {
+		stored, err = config.Stored(ctx, tx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	at := slices.IndexFunc(stored, func(d config.Document) bool { return d.Policy != nil && d.Name == was.Name() })
+	if at < 0 {
+		return nil, fault.Newf(fault.Conflict, "policy %s is in force, and no document of the site: change it where it comes from", was.Name())
+	}
+	text, err := edit(stored[at].Text)
+	if err != nil {
+		return nil, err
+	}
+	return policy.ParseRequirements(text)
+}
+
+func selectorWords(scope map[string][]string) string {
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(scope)) {
+		parts = append(parts, k+" "+strings.Join(scope[k], " "))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // clipAll bounds what enters an event.

@@ -455,8 +455,8 @@ func table() []KindInfo {
 		{DecisionMade, Domain, "A digest was decided upon for a scope.", []Field{
 			{"id", "decision, dec_..."}, {"scope", "scope's id"}, {"verdict", "allow or deny"}, {"mode", "audit, warn or enforce"},
 			{"policy", "policy hash"}, {"facts", "facts hash"}, {"valid_until", "RFC 3339"}}},
-		{DecisionChanged, Domain, "A digest that was decided upon has another verdict now.", []Field{
-			{"id", "decision, dec_..."}, {"scope", "scope's id"}, {"from", "verdict before"}, {"verdict", "verdict now"}, {"reason", "what changed"}}},
+		{DecisionChanged, Domain, "A digest that was decided upon has another verdict now, or is denied with another effect: refused, where a roll-out only warned.", []Field{
+			{"id", "decision, dec_..."}, {"scope", "scope's id"}, {"from", "verdict before"}, {"verdict", "verdict now"}, {"mode", "audit, warn or enforce"}, {"reason", "what changed"}}},
 		{AdmissionAllowed, Audit, "A cluster was told that an image of a Pod may run. The event's digest is the image's, its actor the cluster's user.", withoutReason(admissionFields(""))},
 		{AdmissionDenied, Audit, "A cluster was told that an image of a Pod may not run. The event's digest is the image's, where it was found out; its actor the cluster's user.", admissionFields("why")},
 		{AdmissionWarned, Audit, "An image may run in a cluster though it is not allowed: in mode audit or warn, in a namespace in which nothing is refused, or because it runs there already and only time speaks against it.", admissionFields("what speaks against it")},

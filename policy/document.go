@@ -35,9 +35,10 @@ type Metadata struct {
 // Spec says where the policy holds, how hard, and what it wants. Requirements
 // and Rego are combined by AND; one of them must be there.
 type Spec struct {
-	Scope        *Selector     `yaml:"scope,omitempty" json:"scope,omitempty"` // absent: holds everywhere
-	Mode         Mode          `yaml:"mode,omitempty" json:"mode,omitempty"`   // default enforce
-	Facts        *Selection    `yaml:"facts,omitempty" json:"facts,omitempty"` // predicate members that the Rego modules read
+	Scope        *Selector     `yaml:"scope,omitempty" json:"scope,omitempty"`     // absent: holds everywhere
+	Mode         Mode          `yaml:"mode,omitempty" json:"mode,omitempty"`       // default enforce
+	Rollout      []Rollout     `yaml:"rollout,omitempty" json:"rollout,omitempty"` // modes of single rules, by stages
+	Facts        *Selection    `yaml:"facts,omitempty" json:"facts,omitempty"`     // predicate members that the Rego modules read
 	Requirements *Requirements `yaml:"requirements,omitempty" json:"requirements,omitempty"`
 	Rego         Modules       `yaml:"rego,omitempty" json:"rego,omitempty"`
 	// Tenant is an allow list, in place of requirements and rego: it holds beside the

@@ -30,6 +30,7 @@ func Lint(d *Document) []Finding {
 			l.add("rego "+m.Name, "allow is true whatever the facts say: deny rules alone decide", "write conditions into allow, so that what no rule foresees is denied")
 		}
 	}
+	l.rollouts(d)
 	if d.Spec.Mode == Audit || d.Spec.Mode == Warn {
 		l.add("spec.mode", "a denial refuses nobody in mode "+string(d.Spec.Mode), "assay policy enforce "+d.Metadata.Name+"  # shows first what would be refused")
 	}
@@ -171,6 +172,7 @@ func Diff(a, b *Document) ([]Change, error) {
 	note("name", pa.name, pb.name)
 	note("mode", string(pa.mode), string(pb.mode))
 	note("scope", selectorText(a.Spec.Scope), selectorText(b.Spec.Scope))
+	note("rollout", rolloutText(a), rolloutText(b))
 	was, err := explained(pa)
 	if err != nil {
 		return nil, err

@@ -19,7 +19,32 @@ func ParseMode(s string) (Mode, error) {
 
 // SetMode is a policy's text in another mode, with its comments and its order.
 func SetMode(text []byte, m Mode) ([]byte, error) {
-	if _, err := ParseRequirements(text); err != nil {
+	out, err := editSpec(text, func(*Document) (string, any, error) { return "mode", m, nil })
+	if err != nil {
+		return nil, err
+	}
+	if p, err := ParseRequirements(out); err != nil || p.Mode() != m {
+		return nil, fault.Newf(fault.Internal, "the mode of the policy could not be set: %w", err)
+	}
+	return out, nil
+}
+
+// editSpec puts another value into a member of a policy's spec, and leaves the
+// rest of the text with its comments and its order. What comes out is a policy.
+func editSpec(text []byte, edit func(*Document) (name string, value any, err error)) ([]byte, error) {
+	d, err := ParseDocument(text)
+	if err == nil {
+		_, err = Compile(d)
+	}
+	if err != nil {
+		return nil, err
+	}
+	name, value, err := edit(d)
+	if err != nil {
+		return nil, err
+	}
+	var node yaml.Node
+	if err := node.Encode(value); err != nil {
 		return nil, err
 	}
 	var doc yaml.Node
@@ -30,10 +55,11 @@ func SetMode(text []byte, m Mode) ([]byte, error) {
 	if spec == nil || spec.Kind != yaml.MappingNode {
 		return nil, fault.Newf(fault.Invalid, "policy: spec is wanted")
 	}
-	if mode := member(spec, "mode"); mode != nil {
-		mode.SetString(string(m))
+	if was := member(spec, name); was != nil {
+		node.HeadComment, node.LineComment, node.FootComment = was.HeadComment, was.LineComment, was.FootComment
+		*was = node
 	} else {
-		spec.Content = append([]*yaml.Node{{Kind: yaml.ScalarNode, Tag: "!!str", Value: "mode"}, {Kind: yaml.ScalarNode, Tag: "!!str", Value: string(m)}}, spec.Content...)
+		spec.Content = append([]*yaml.Node{{Kind: yaml.ScalarNode, Tag: "!!str", Value: name}, &node}, spec.Content...)
 	}
 	var out bytes.Buffer
 	enc := yaml.NewEncoder(&out)
@@ -41,11 +67,10 @@ func SetMode(text []byte, m Mode) ([]byte, error) {
 	if err := enc.Encode(&doc); err != nil {
 		return nil, err
 	}
-	p, err := ParseRequirements(out.Bytes())
-	if err == nil && p.Mode() != m {
-		err = fault.Newf(fault.Internal, "the mode of policy %s could not be set", p.Name())
+	if _, err := ParseRequirements(out.Bytes()); err != nil {
+		return nil, err
 	}
-	return out.Bytes(), err
+	return out.Bytes(), nil
 }
 
 func member(n *yaml.Node, name string) *yaml.Node {

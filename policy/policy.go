@@ -48,7 +48,11 @@ type Check struct {
 	// Exception is the id of the exception for which a failed check only warns; of a
 	// check that fails, of one that is over.
 	Exception string `json:"exception,omitempty"`
-	grave     grave
+	// Mode is that of a failed check which counts with a milder one than the result.
+	Mode   Mode   `json:"mode,omitempty"`
+	Stage  string `json:"stage,omitempty"` // of a failed check: the stage of the roll-out that it is in, in words
+	grave  grave
+	atMost Mode // with which it counts, for what the rule is that it repeats; none: no bound
 }
 
 // grave says what excuses a failed check.
@@ -64,6 +68,7 @@ type Result struct {
 	Verdict    Verdict   `json:"verdict"`
 	Checks     []Check   `json:"checks"`
 	ValidUntil time.Time `json:"valid_until,omitzero"` // when a check that passed by age would fail; zero: no such
+	Mode       Mode      `json:"mode,omitempty"`       // the strictest with which a failed check counts: what a denial does
 	Level      int       `json:"level,omitzero"`       // SLSA build level that a provenance requirement verified; 0: none asked
 }
 
@@ -77,14 +82,18 @@ type Policy struct {
 	paths   map[string][]Path
 	layouts []*Layout
 	time    time.Duration // budget of one Rego module; 0: RegoTime
+	// stagesAt is the instant that roll-outs are asked for; zero: that of the evaluation.
+	stagesAt time.Time
 }
 
 // unit is what one document compiles to.
 type unit struct {
-	name   string
-	reqs   *requirements
-	rego   []*regoModule
-	tenant *tenantRule
+	name     string
+	mode     Mode
+	rollouts []rollout
+	reqs     *requirements
+	rego     []*regoModule
+	tenant   *tenantRule
 }
 
 // Compile checks and compiles a document. Errors are fault.Invalid and name the
@@ -115,7 +124,10 @@ func compile(d *Document) (*Policy, error) {
 	if p.scope, err = d.Spec.Scope.compile(); err != nil {
 		return nil, fmt.Errorf("spec.scope: %w", err)
 	}
-	u := &unit{name: d.Metadata.Name}
+	u := &unit{name: d.Metadata.Name, mode: p.mode}
+	if u.rollouts, err = compileRollouts(d.Spec.Rollout); err != nil {
+		return nil, err
+	}
 	if d.Spec.Requirements != nil {
 		if u.reqs, err = d.Spec.Requirements.compile(); err != nil {
 			return nil, fmt.Errorf("spec.requirements: %w", err)
@@ -175,7 +187,8 @@ func hashOf(d *Document, mode Mode) (string, error) {
 // Name is metadata.name; of combined policies, the names joined by "+".
 func (p *Policy) Name() string { return p.name }
 
-// Mode says what a denial does.
+// Mode says what a denial does, by the policy's own word; a roll-out may give some
+// of its rules another, see [Result].Mode. Of combined policies it is the strictest.
 func (p *Policy) Mode() Mode { return p.mode }
 
 // Hash is 64 hex digits, SHA-256 of the canonical compiled form with the Rego
@@ -194,8 +207,8 @@ func (p *Policy) WithRegoTime(d time.Duration) *Policy {
 // into Attestation.Fields for this policy. The caller must not change it.
 func (p *Policy) Paths(predicateType string) []Path { return p.paths[predicateType] }
 
-// Combine makes one policy of several: all must hold, and the strictest mode
-// counts. The order of the arguments does not matter. It panics without any.
+// Combine makes one policy of several: all must hold, and the checks of each count
+// with its own mode. The order of the arguments does not matter. It panics without any.
 func Combine(ps ...*Policy) *Policy {
 	if len(ps) == 1 {
 		return ps[0]
@@ -241,6 +254,10 @@ type evaluation struct {
 	byID   map[string]*Attestation
 	budget time.Duration
 	input  ast.Value // the facts as Rego reads them, made once
+	// combined says that the names of checks begin with their policy's.
+	combined bool
+	stagesAt time.Time // of roll-outs
+	spans    []span    // which unit added which checks
 }
 
 func (ev *evaluation) add(c Check) {
@@ -309,9 +326,12 @@ func (p *Policy) Evaluate(ctx context.Context, f *Facts, now time.Time) (res Res
 	if ctx.Err() != nil {
 		return Result{}, fault.Newf(fault.Undecided, "evaluate policy %s: %w", p.name, context.Cause(ctx))
 	}
-	ev := &evaluation{ctx: ctx, facts: f, now: now, target: f.Subject.Target(), checks: make([]Check, 0, 8), budget: p.time}
+	ev := &evaluation{ctx: ctx, facts: f, now: now, target: f.Subject.Target(), checks: make([]Check, 0, 8), budget: p.time, combined: len(p.units) > 1, stagesAt: p.stagesAt}
 	if ev.budget <= 0 {
 		ev.budget = RegoTime
+	}
+	if ev.stagesAt.IsZero() {
+		ev.stagesAt = now
 	}
 	ev.state()
 	head := len(ev.checks)
@@ -333,7 +353,8 @@ func (p *Policy) Evaluate(ctx context.Context, f *Facts, now time.Time) (res Res
 		return Result{}, fmt.Errorf("evaluate policy %s: %w", p.name, err)
 	}
 	passed := ev.excuse(head)
-	r := Result{Verdict: Deny, Checks: ev.checks, ValidUntil: ev.until, Level: ev.level}
+	mode := ev.modes(p, head)
+	r := Result{Verdict: Deny, Mode: mode, Checks: ev.checks, ValidUntil: ev.until, Level: ev.level}
 	for _, c := range ev.checks[head:ruled] {
 		passed = passed || c.Status == Pass
 	}
@@ -346,9 +367,10 @@ func (p *Policy) Evaluate(ctx context.Context, f *Facts, now time.Time) (res Res
 // units adds the checks of a policy's rules.
 func (ev *evaluation) units(p *Policy) error {
 	for _, u := range p.units {
-		if len(p.units) > 1 {
+		if ev.combined {
 			ev.prefix = u.name + "/"
 		}
+		from := len(ev.checks)
 		if u.reqs != nil {
 			u.reqs.evaluate(ev)
 			if u.reqs.listed {
@@ -360,6 +382,7 @@ func (ev *evaluation) units(p *Policy) error {
 				return err
 			}
 		}
+		ev.spans = append(ev.spans, span{u, from, len(ev.checks)})
 	}
 	return nil
 }

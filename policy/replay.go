@@ -50,7 +50,12 @@ func (p *Policy) Lacks(f *Facts) []string {
 // do: its verdicts are the same. It keeps its hash, so no decision is made by it.
 func (p *Policy) InMode(m Mode) *Policy {
 	out := *p
-	out.mode = m
+	out.mode, out.units = m, make([]*unit, len(p.units))
+	for i, u := range p.units {
+		other := *u
+		other.mode = m
+		out.units[i] = &other
+	}
 	return &out
 }
 

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -113,12 +114,14 @@ func (ev *evaluation) tenants(p *Policy) error {
 			continue
 		}
 		ev.prefix = ""
-		if len(p.units) > 1 {
+		if ev.combined {
 			ev.prefix = u.name + "/"
 		}
+		from := len(ev.checks)
 		if err := u.tenant.evaluate(ev, p); err != nil {
 			return err
 		}
+		ev.spans = append(ev.spans, span{u, from, len(ev.checks)})
 	}
 	return nil
 }
@@ -174,7 +177,7 @@ func (r *tenantRule) evaluate(ev *evaluation, p *Policy) error {
 	if others == 0 || len(ev.facts.Signatures)+len(ev.facts.Attestations) == 0 {
 		return nil
 	}
-	inner := &evaluation{ctx: ev.ctx, facts: ev.facts.by(r.counts), now: ev.now, target: ev.target, budget: ev.budget}
+	inner := &evaluation{ctx: ev.ctx, facts: ev.facts.by(r.counts), now: ev.now, target: ev.target, budget: ev.budget, combined: ev.combined, stagesAt: ev.stagesAt}
 	if err := inner.units(p); err != nil {
 		return err
 	}
@@ -183,7 +186,9 @@ func (r *tenantRule) evaluate(ev *evaluation, p *Policy) error {
 		failed[c.Name] = failed[c.Name] || c.Status == Fail
 	}
 	ev.level = min(ev.level, inner.level)
+	result := inner.modes(p, 0)
 	for _, c := range inner.checks {
+		c.atMost = cmp.Or(c.Mode, result) // a rule that only warns does not refuse here either
 		if c.Status != Fail || failed[c.Name] {
 			continue
 		}

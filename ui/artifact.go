@@ -280,7 +280,12 @@ func checksTable(checks []policy.Check) *Table {
 				ev.Sub = fmt.Sprintf("+%d", len(ch.Evidence)-1)
 			}
 		}
-		t.Rows = append(t.Rows, []Cell{text(ch.Name), checkCell(ch.Status), clipped(ch.Expected, 300), clipped(ch.Found, 300), ev, command(ch.Mend, 200)})
+		status := checkCell(ch.Status)
+		if ch.Status == policy.Fail && ch.Mode != "" { // which refuses nothing
+			status = mark(Warn, "fail, "+string(ch.Mode))
+		}
+		status.Sub = ch.Stage
+		t.Rows = append(t.Rows, []Cell{text(ch.Name), status, clipped(ch.Expected, 300), clipped(ch.Found, 300), ev, command(ch.Mend, 200)})
 	}
 	return t
 }

@@ -82,7 +82,7 @@ func summary(verifierID string, t Target, f *policy.Facts, factsID string, p *po
 			})
 		}
 	}
-	for k, s := range map[string]string{vsaScope: f.Scope.ID, vsaFacts: factsID, vsaMode: string(p.Mode())} {
+	for k, s := range map[string]string{vsaScope: f.Scope.ID, vsaFacts: factsID, vsaMode: string(res.Mode)} {
 		b, err := strictjson.Canonical(s)
 		if err != nil {
 			return nil, err

@@ -265,8 +265,8 @@ var errNoRoot = fault.Newf(fault.Undecided, "no trusted root is configured: see 
 // sameOutcome says whether an evaluation came to what the decision says. Time
 // alone can change it: facts that were young enough are not for ever.
 func sameOutcome(d *Decision, res policy.Result) bool {
-	return d.Verdict == res.Verdict && slices.EqualFunc(d.Checks, res.Checks, func(a, b policy.Check) bool {
-		return a.Name == b.Name && a.Status == b.Status
+	return d.Verdict == res.Verdict && d.Mode == res.Mode && slices.EqualFunc(d.Checks, res.Checks, func(a, b policy.Check) bool {
+		return a.Name == b.Name && a.Status == b.Status && a.Mode == b.Mode && a.Stage == b.Stage
 	})
 }
 
@@ -274,7 +274,7 @@ func sameOutcome(d *Decision, res policy.Result) bool {
 // may be far away.
 func (e *Engine) sign(ctx context.Context, t Target, f *policy.Facts, canonical []byte, p *policy.Policy, res policy.Result, now time.Time) (*Decision, error) {
 	d := &Decision{
-		Digest: t.Digest, ScopeID: f.Scope.ID, Verdict: res.Verdict, Mode: p.Mode(), Policy: p.Name(), PolicyHash: p.Hash(),
+		Digest: t.Digest, ScopeID: f.Scope.ID, Verdict: res.Verdict, Mode: res.Mode, Policy: p.Name(), PolicyHash: p.Hash(),
 		FactsHash: policy.FactsID(canonical), Checks: res.Checks, DecidedAt: now,
 	}
 	if t.URI == "" && t.Repository != "" {
@@ -316,17 +316,17 @@ func (e *Engine) tell(ctx context.Context, tx *store.Tx, d, was *Decision, sc po
 	if err := event.Append(ctx, tx, ev); err != nil {
 		return err
 	}
-	if err := tellExceptions(ctx, tx, d, was, ev); err != nil || was == nil || was.Verdict == d.Verdict {
+	if err := tellExceptions(ctx, tx, d, was, ev); err != nil || was == nil || was.Verdict == d.Verdict && was.Blocks() == d.Blocks() {
 		return err
 	}
 	ev.Kind = event.DecisionChanged
 	ev.Body = map[string]string{
-		"id": d.ID, "scope": d.ScopeID, "from": string(was.Verdict), "verdict": string(d.Verdict), "reason": clip(why(d, was), 1000),
+		"id": d.ID, "scope": d.ScopeID, "from": string(was.Verdict), "verdict": string(d.Verdict), "mode": string(d.Mode), "reason": clip(why(d, was), 1000),
 	}
 	return event.Append(ctx, tx, ev)
 }
 
-// why says what turned the verdict.
+// why says what turned the verdict, or what a denial does.
 func why(d, was *Decision) string {
 	if d.Verdict != policy.Allow {
 		return failures(d.Checks, 3)

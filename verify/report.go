@@ -62,10 +62,7 @@ func (r *Report) Err() error {
 
 func failures(checks []policy.Check, most int) string {
 	var parts []string
-	for _, c := range checks {
-		if c.Status != policy.Fail {
-			continue
-		}
+	for _, c := range policy.Failed(checks) {
 		if len(parts) == most {
 			parts = append(parts, "and more")
 			break
@@ -103,7 +100,7 @@ func earliest(a, b time.Time) time.Time {
 func report(t Target, f *policy.Facts, p *policy.Policy, res policy.Result) *Report {
 	r := &Report{
 		Target: t.display(), Digest: f.Subject.Digest, Kind: f.Subject.Kind, Scope: f.Scope.ID,
-		Verdict: res.Verdict, Mode: p.Mode(), Policy: p.Name(), PolicyHash: p.Hash(),
+		Verdict: res.Verdict, Mode: res.Mode, Policy: p.Name(), PolicyHash: p.Hash(),
 		Checks: res.Checks, Evidence: []ReportEvidence{}, Rejected: f.Rejected,
 	}
 	if t.Name != "" {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"assay/client"
 	"assay/config"
@@ -124,11 +125,14 @@ func (a *app) policyExplainCommand() *cobra.Command {
 				return err
 			}
 			type explained struct {
-				Policy  string         `json:"policy"`
-				Scope   bool           `json:"concerns"` // its scope matches
-				Mode    policy.Mode    `json:"mode"`
-				Verdict policy.Verdict `json:"verdict,omitempty"`
-				Checks  []policy.Check `json:"checks"`
+				Policy  string                     `json:"policy"`
+				Scope   bool                       `json:"concerns"` // its scope matches
+				Mode    policy.Mode                `json:"mode"`
+				Verdict policy.Verdict             `json:"verdict,omitempty"`
+				Effect  policy.Mode                `json:"effect,omitempty"` // what a denial does
+				Rollout []string                   `json:"rollout,omitempty"`
+				Modes   map[string]policy.RuleMode `json:"modes,omitempty"` // by check, where a roll-out has a word
+				Checks  []policy.Check             `json:"checks"`
 			}
 			var out []explained
 			for _, d := range docs {
@@ -136,12 +140,17 @@ func (a *app) policyExplainCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				e := explained{Policy: p.Name(), Mode: p.Mode()}
+				e := explained{Policy: p.Name(), Mode: p.Mode(), Rollout: policy.RolloutTexts(d), Modes: map[string]policy.RuleMode{}}
 				if facts == "" {
 					sub, sc := policy.Subject{Repository: repository, Kind: policy.Image}, policy.Scope{Environment: environment}
 					e.Scope = p.Concerns(sub, sc)
 					if e.Checks, err = p.Explain(sub, sc); err != nil {
 						return err
+					}
+					for _, c := range e.Checks {
+						if m := p.ModeOf(c.Name, sub, sc, clock.System()); repository != "" && (m.Mode != p.Mode() || !m.Until.IsZero()) {
+							e.Modes[c.Name] = m
+						}
 					}
 				} else {
 					b, err := a.readInput(facts, policy.MaxFacts)
@@ -157,6 +166,9 @@ func (a *app) policyExplainCommand() *cobra.Command {
 						return err
 					}
 					e.Scope, e.Verdict, e.Checks = p.Concerns(f.Subject, f.Scope), res.Verdict, res.Checks
+					if res.Verdict != policy.Allow {
+						e.Effect = res.Mode
+					}
 				}
 				out = append(out, e)
 			}
@@ -166,16 +178,30 @@ func (a *app) policyExplainCommand() *cobra.Command {
 					if e.Verdict != "" {
 						fmt.Fprintf(w, ": %s", e.Verdict)
 					}
+					if e.Effect != "" {
+						fmt.Fprintf(w, ", and the denial is in mode %s", e.Effect)
+					}
 					fmt.Fprintln(w)
+					for _, text := range e.Rollout {
+						fmt.Fprintf(w, "  rollout: %s\n", line(text))
+					}
 					if !e.Scope && (facts != "" || repository+environment != "") {
 						fmt.Fprintln(w, "  its scope does not match: it does not decide here")
 					}
 					for _, c := range e.Checks {
 						if e.Verdict == "" {
-							fmt.Fprintf(w, "  %s\t%s\n", line(c.Name), line(c.Expected))
+							mode := ""
+							if m, ok := e.Modes[c.Name]; ok {
+								mode = "\t" + modeText(m)
+							}
+							fmt.Fprintf(w, "  %s\t%s%s\n", line(c.Name), line(c.Expected), mode)
 							continue
 						}
-						fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", c.Status, line(c.Name), line(c.Expected), line(c.Found))
+						status := string(c.Status)
+						if c.Mode != "" {
+							status += " (" + string(c.Mode) + ")"
+						}
+						fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", status, line(c.Name), line(c.Expected), line(c.Found))
 					}
 				}
 			})
@@ -276,6 +302,7 @@ canonical JSON. A target is decided about now; a decision is named by its id.`,
 
 func (a *app) policyReplayCommand() *cobra.Command {
 	var from []string
+	var at string
 	var days int
 	var alone bool
 	cmd := &cobra.Command{
@@ -302,8 +329,14 @@ decisions nobody can say what they would be.`,
 			if err != nil {
 				return err
 			}
+			var stages time.Time
+			if at != "" {
+				if stages, err = time.Parse(time.RFC3339, at); err != nil {
+					return usagef("--at %q: want RFC 3339, such as 2026-12-01T00:00:00Z", at)
+				}
+			}
 			var r replay.Comparison
-			if err := s.api().PolicyReplay(cmd.Context(), text, days, alone, &r); err != nil {
+			if err := s.api().PolicyReplay(cmd.Context(), text, days, alone, stages, &r); err != nil {
 				return err
 			}
 			if err := a.print(r, func(w io.Writer) { printReplay(w, &r) }); err != nil {
@@ -322,6 +355,7 @@ decisions nobody can say what they would be.`,
 	}
 	cmd.Flags().StringArrayVarP(&from, "filename", "f", nil, "a YAML file, a folder of them, or - for standard input; can be repeated")
 	cmd.Flags().IntVar(&days, "days", 30, "how far back")
+	cmd.Flags().StringVar(&at, "at", "", "an instant to come: roll-outs are in the stage that they are in then")
 	cmd.Flags().BoolVar(&alone, "alone", false, "judge by the policies of the files and no other")
 	return cmd
 }
@@ -359,67 +393,4 @@ func printReplay(w io.Writer, r *replay.Comparison) {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\n", line(u.Digest.Short()), line(u.Scope), line(u.Reason))
 	}
-}
-
-func (a *app) policyModeCommand(mode policy.Mode) *cobra.Command {
-	var q client.PolicyModeRequest
-	short := map[policy.Mode]string{
-		policy.Enforce: "Have a policy refuse, if nothing is refused that was not accepted",
-		policy.Warn:    "Have a policy warn in place of refusing",
-		policy.Audit:   "Have a policy record alone",
-	}[mode]
-	cmd := &cobra.Command{
-		Use:   string(mode) + " POLICY",
-		Short: short,
-		Long: short + `.
-
-First, what was decided in the last days is judged again as it would be then.
-With a cause of refusals that is new and was not accepted, or decisions of which
-nobody can say what they would be, enforce changes nothing and ends in 1: mend
-the cause, or accept it by name with --accept and a reason, which is on record.`,
-		Example: "  assay policy " + string(mode) + " release --reason \"after two weeks of audit\"",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if q.Reason == "" {
-				return usagef("want --reason: it is on record with the change")
-			}
-			s, err := a.connect(cmd.Context(), "", "", true)
-			if err != nil {
-				return err
-			}
-			q.Mode = string(mode)
-			var out struct {
-				Policy  string            `json:"policy"`
-				From    policy.Mode       `json:"from"`
-				To      policy.Mode       `json:"to"`
-				Changed bool              `json:"changed"`
-				Why     string            `json:"why,omitempty"`
-				Replay  replay.Comparison `json:"replay"`
-			}
-			if err := s.api().PolicyMode(cmd.Context(), args[0], q, &out); err != nil {
-				return err
-			}
-			if err := a.print(out, func(w io.Writer) {
-				printReplay(w, &out.Replay)
-				switch {
-				case out.Why != "":
-					fmt.Fprintf(w, "\nnot changed: %s\n", line(out.Why))
-				case out.Changed:
-					fmt.Fprintf(w, "\npolicy %s: mode %s is now %s\n", line(out.Policy), out.From, out.To)
-				default:
-					fmt.Fprintf(w, "\npolicy %s is in mode %s already\n", line(out.Policy), out.To)
-				}
-			}); err != nil {
-				return err
-			}
-			if out.Why != "" {
-				return &exitError{1}
-			}
-			return nil
-		},
-	}
-	cmd.Flags().StringVar(&q.Reason, "reason", "", "why, on record (required)")
-	cmd.Flags().IntVar(&q.Days, "days", 30, "how far back decisions are judged again")
-	cmd.Flags().StringArrayVar(&q.Accept, "accept", nil, `a cause of new refusals that is wanted, as the replay names it, or "unknown"; can be repeated`)
-	return cmd
 }

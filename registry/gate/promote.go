@@ -10,7 +10,6 @@ import (
 	"assay/config"
 	"assay/event"
 	"assay/internal/fault"
-	"assay/policy"
 	"assay/registry"
 	"assay/store"
 	"assay/verify"
@@ -55,7 +54,7 @@ func (g *Gate) settle(ctx context.Context, r *row, why string) error {
 		return err
 	}
 	pol := g.policyFor(t, sc)
-	if r.state == Staged && g.o.Evidence != nil && pol.Mode() == policy.Enforce {
+	if r.state == Staged && g.o.Evidence != nil && pol.Enforces() {
 		// Nothing is known of most that was just pushed, which is no news.
 		if known, more, err := g.o.Evidence.Evidence(ctx, r.digest); err == nil && len(known) == 0 && !more && r.decision == "" {
 			return g.settled(ctx, r, 0)

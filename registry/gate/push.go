@@ -9,7 +9,6 @@ import (
 	"assay/artifact"
 	"assay/config"
 	"assay/internal/fault"
-	"assay/policy"
 	"assay/registry"
 	"assay/store"
 	"assay/telemetry"
@@ -36,7 +35,7 @@ func (g *Gate) Prepare(ctx context.Context, p *registry.Push) error {
 		return err
 	}
 	pol := g.policyFor(t, sc)
-	if s.Mode == config.ModeStaged && g.o.Evidence != nil && pol.Mode() == policy.Enforce {
+	if s.Mode == config.ModeStaged && g.o.Evidence != nil && pol.Enforces() {
 		known, more, err := g.o.Evidence.Evidence(ctx, p.Digest)
 		if err == nil && len(known) == 0 && !more {
 			p.Warning = fmt.Sprintf("%s is staged: there is no evidence about it yet, and policy %s wants some; sign it, then it becomes public", p.Digest, pol.Name())

@@ -118,7 +118,9 @@ type Options struct {
 	Since time.Time
 	// Only selects what is judged at all; nil: everything. A policy that is tried
 	// alone concerns only what it would decide.
-	Only    func(policy.Subject, policy.Scope) bool
+	Only func(policy.Subject, policy.Scope) bool
+	// Stages is the instant for which roll-outs are judged; zero: that of each decision.
+	Stages  time.Time
 	List    int // flips and unknowns that are listed; default 1,000
 	Fresh   int // sets of facts whose evidence is read again where they do not suffice; default 200
 	Workers int // default: as many as there are processors
@@ -198,6 +200,9 @@ func (r *run) feed(ctx context.Context, work chan<- verify.Recorded) error {
 
 func (r *run) judge(ctx context.Context, one *verify.Recorded) error {
 	p := r.set.For(one.Facts.Subject, one.Facts.Scope)
+	if !r.o.Stages.IsZero() {
+		p = p.At(r.o.Stages)
+	}
 	var res policy.Result
 	var err error
 	fresh := false
@@ -220,7 +225,7 @@ func (r *run) judge(ctx context.Context, one *verify.Recorded) error {
 		r.unknown(one, err.Error())
 		return nil
 	}
-	from, to := effect(one.Verdict, one.Mode), effect(res.Verdict, p.Mode())
+	from, to := effect(one.Verdict, one.Mode), effect(res.Verdict, res.Mode)
 	if from == to {
 		r.mu.Lock()
 		defer r.mu.Unlock()
