@@ -14,7 +14,6 @@ import (
 	"assay/event"
 	"assay/identity"
 	"assay/internal/fault"
-	"assay/internal/strictjson"
 	"assay/policy"
 	"assay/store"
 	"assay/verify/replay"
@@ -260,13 +259,9 @@ func editMode(q *client.PolicyModeRequest, mode policy.Mode) (func([]byte) ([]by
 	}
 	var scope *policy.Selector
 	if len(q.Scope) > 0 {
-		b, err := strictjson.Canonical(q.Scope)
-		if err != nil {
+		var err error
+		if scope, err = policy.SelectorOf(q.Scope); err != nil {
 			return nil, err
-		}
-		scope = &policy.Selector{}
-		if err := strictjson.Unmarshal(b, scope); err != nil {
-			return nil, fault.Newf(fault.Invalid, "scope: want repositories, environments, clusters, namespaces, teams, services, tiers or kinds, each with patterns: %w", err)
 		}
 	}
 	return func(text []byte) ([]byte, error) { return policy.SetRollout(text, rules, scope, mode) }, nil

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"assay/internal/fault"
 	"assay/internal/glob"
 )
 
@@ -21,4 +22,21 @@ func (p *Policy) ScopeText() string {
 		return text
 	}
 	return selectorText(nil)
+}
+
+// SelectorOf is a selector by the names of its lists, as a scope is written.
+func SelectorOf(lists map[string][]string) (*Selector, error) {
+	s := &Selector{}
+	for name, list := range lists {
+		to, ok := map[string]*[]string{
+			"repositories": &s.Repositories, "environments": &s.Environments, "clusters": &s.Clusters, "namespaces": &s.Namespaces,
+			"teams": &s.Teams, "services": &s.Services, "tiers": &s.Tiers, "kinds": &s.Kinds,
+		}[name]
+		if !ok {
+			return nil, fault.Newf(fault.Invalid, "scope: %.40q; want repositories, environments, clusters, namespaces, teams, services, tiers or kinds", name)
+		}
+		*to = list
+	}
+	_, err := s.compile()
+	return s, err
 }
