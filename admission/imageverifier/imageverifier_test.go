@@ -8,11 +8,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -98,10 +100,14 @@ type node struct {
 	key       *ecdsa.PrivateKey
 	authority []byte
 	now       time.Time
-	up        bool
-	bundle    []byte
-	records   []map[string]any
 	srv       *httptest.Server
+
+	mu      sync.Mutex // of what the server reads too
+	up      bool
+	bundle  []byte
+	hangs   bool // when a bundle is asked for
+	fetches int
+	records []map[string]any
 }
 
 func newNode(t *testing.T) *node {
@@ -133,7 +139,15 @@ func newNode(t *testing.T) *node {
 	return n
 }
 
+func (n *node) set(f func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f()
+}
+
 func (n *node) serve(w http.ResponseWriter, r *http.Request) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if !n.up {
 		panic(http.ErrAbortHandler)
 	}
@@ -148,6 +162,12 @@ func (n *node) serve(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(reply)
 	case "/api/v1/admission/bundle":
+		n.fetches++
+		if n.hangs {
+			_, _ = io.Copy(io.Discard, r.Body) // so that the caller's leaving is noticed
+			<-r.Context().Done()
+			return
+		}
 		_, _ = w.Write(n.bundle)
 	case "/api/v1/admission/records":
 		var q struct{ Records []map[string]any }
@@ -182,6 +202,7 @@ func (n *node) ask(name string, d artifact.Digest) Judgement {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	defer n.set(func() {}) // the server has ended with it
 	return n.v.Verify(n.t.Context(), c)
 }
 
@@ -196,13 +217,13 @@ func (n *node) expect(what string, j Judgement, ok bool, want string) {
 // as long as it holds, and nothing else does.
 func TestThreat_Admission_NodeOutage(t *testing.T) {
 	n := newNode(t)
-	n.bundle = n.seal(7, n.key)
+	n.set(func() { n.bundle = n.seal(7, n.key) })
 	n.expect("allowed by the server", n.ask("r.example/shop/app:v1", good), true, "decision dec_1")
 	n.expect("undecided at the server", n.ask("r.example/shop/app:v1", bad), false, "could not be decided")
 	if v, err := n.v.Refresh(t.Context()); err != nil || v != 7 {
 		t.Fatalf("%d %v", v, err)
 	}
-	n.up = false
+	n.set(func() { n.up = false })
 	n.expect("allowed before", n.ask("r.example/shop/app:v1", good), true, "by the bundle of")
 	n.expect("denied before", n.ask("r.example/shop/app:v1", bad), false, "not signed")
 	n.expect("revoked", n.ask("r.example/shop/app:v1", revoked), false, "stolen key")
@@ -217,7 +238,7 @@ func TestThreat_Admission_NodeOutage(t *testing.T) {
 	n.now = n.now.Add(23 * time.Hour)
 	n.expect("after the decision's end", n.ask("r.example/shop/app:v1", good), false, "no decision that still holds")
 	// What was answered meanwhile is told, once.
-	n.up = true
+	n.set(func() { n.up = true })
 	n.expect("up again", n.ask("r.example/shop/app:v1", good), true, "decision dec_1")
 	if len(n.records) != 11 {
 		t.Errorf("%d events were handed on", len(n.records))
@@ -240,7 +261,7 @@ func TestThreat_Admission_NodeOutage(t *testing.T) {
 func TestThreat_Admission_NodeRollback(t *testing.T) {
 	n := newNode(t)
 	old := n.seal(6, n.key)
-	n.bundle = n.seal(7, n.key)
+	n.set(func() { n.bundle = n.seal(7, n.key) })
 	if _, err := n.v.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +273,7 @@ func TestThreat_Admission_NodeRollback(t *testing.T) {
 		raw  []byte
 		kind *fault.Kind
 	}{"older": {old, fault.Conflict}, "of another key": {n.seal(9, other), fault.Tampered}, "cut": {n.seal(9, n.key)[:100], fault.Tampered}} {
-		n.bundle = c.raw
+		n.set(func() { n.bundle = c.raw })
 		if _, err := n.v.Refresh(t.Context()); !errors.Is(err, c.kind) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -264,12 +285,44 @@ func TestThreat_Admission_NodeRollback(t *testing.T) {
 	if err := os.WriteFile(n.v.state.path(fileBundle), old, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	n.up = false
+	n.set(func() { n.up = false })
 	n.expect("put back", n.ask("r.example/shop/app:v1", good), false, "and 7 was seen")
 	if err := os.WriteFile(n.v.state.path(fileSeen), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	n.expect("the number altered", n.ask("r.example/shop/app:v1", good), false, "want the number of a bundle")
+}
+
+// TestBundleThatDoesNotCome: a server that answers and gives no bundle holds one
+// pull of a minute, not each.
+func TestBundleThatDoesNotCome(t *testing.T) {
+	n := newNode(t)
+	n.v.c.Timeout = 500 * time.Millisecond
+	n.set(func() { n.hangs = true })
+	for range 3 {
+		n.expect("while bundles hang", n.ask("r.example/shop/app:v1", good), true, "decision dec_1")
+	}
+	if n.fetches != 1 {
+		t.Errorf("%d times it was asked for a bundle", n.fetches)
+	}
+	then := time.Now().Add(-tryAgain)
+	if err := os.Chtimes(n.v.state.path(fileTried), then, then); err != nil {
+		t.Fatal(err)
+	}
+	n.set(func() { n.hangs, n.bundle = false, n.seal(7, n.key) })
+	n.expect("a minute later", n.ask("r.example/shop/app:v1", good), true, "decision dec_1")
+	if b, err := n.v.state.bundle(n.authority, "c1"); err != nil || b == nil || b.Version != 7 || n.fetches != 2 {
+		t.Errorf("%+v %v after %d", b, err, n.fetches)
+	}
+	// What went well is no hindrance when the next one is due.
+	if err := os.Chtimes(n.v.state.path(fileSeen), then.Add(-time.Hour), then.Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	n.set(func() { n.bundle = n.seal(8, n.key) })
+	n.ask("r.example/shop/app:v1", good)
+	if b, err := n.v.state.bundle(n.authority, "c1"); err != nil || b.Version != 8 {
+		t.Errorf("%+v %v", b, err)
+	}
 }
 
 // TestEventsAreBounded: what waits has an end, and a line that was cut hinders

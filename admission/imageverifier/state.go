@@ -26,12 +26,14 @@ const (
 	fileSeen    = "seen"    // its time of change is when the server was last asked for a bundle
 	fileRecords = "records" // a line for each event
 	fileLock    = "lock"
+	fileTried   = "tried" // its time of change is when a call last began what comes after its answer
 
 	fileSending  = "records.sending"
 	fileSendLock = "lock.sending"
 
 	maxRecords = 4 << 20
 	lockWithin = 500 * time.Millisecond
+	tryAgain   = time.Minute
 )
 
 func openState(dir string) (*state, error) {
@@ -120,6 +122,19 @@ func (s *state) keep(raw, authority []byte, cluster string) error {
 		return s.looked(b.Version)
 	})
 }
+
+// tried says whether another call began less than a while ago and did not end well,
+// and notes this one if not.
+func (s *state) tried(now time.Time, while time.Duration) bool {
+	if st, err := os.Stat(s.path(fileTried)); err == nil && now.Sub(st.ModTime()) < while && !now.Before(st.ModTime()) {
+		return true
+	}
+	_ = os.WriteFile(s.path(fileTried), []byte("\n"), 0o600) // without it, it is tried at every call
+	return false
+}
+
+// triedWell lets the next call do what comes after its answer at once.
+func (s *state) triedWell() { _ = os.Remove(s.path(fileTried)) }
 
 // looked writes the highest version, and with the file's time that it was looked.
 func (s *state) looked(version int64) error {

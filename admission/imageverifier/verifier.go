@@ -164,20 +164,29 @@ func judgement(q admission.NodeQuestion, a *admission.Answer, err error, note st
 }
 
 // after hands on what waits and fetches a bundle when the last one is old, in the
-// time that is left, while the server answers.
+// time that is left, while the server answers. What fails is tried again by a call
+// of the next minute: a pull waits for none of it twice.
 func (v *Verifier) after(ctx context.Context) {
-	if v.state.waiting() {
+	_, at, err := v.state.seen()
+	now := time.Now()
+	old := err != nil || now.Sub(at) >= v.c.Refresh || now.Before(at)
+	if waiting := v.state.waiting(); !old && !waiting || v.state.tried(now, min(v.c.Refresh, tryAgain)) {
+		return
+	} else if waiting {
 		if err := v.handOn(ctx); err != nil {
 			v.log.Warn("events wait for the server", "error", err)
+			return
 		}
 	}
-	_, at, err := v.state.seen()
-	if now := time.Now(); err == nil && now.Sub(at) < v.c.Refresh && !now.Before(at) {
+	if !old {
+		v.state.triedWell()
 		return
 	}
 	if err := v.fetch(ctx); err != nil {
 		v.log.Warn("no newer bundle", "error", err)
+		return
 	}
+	v.state.triedWell()
 }
 
 // Refresh hands on what waits and fetches the newest bundle.

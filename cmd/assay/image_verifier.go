@@ -189,7 +189,7 @@ func (a *app) linkVerifier(bin string) error {
 
 // verifierSettings are what is to be set on a node.
 func verifierSettings(bin string) string {
-	return fmt.Sprintf(`# /etc/containerd/config.toml (containerd 2.1 and newer)
+	return fmt.Sprintf(`# /etc/containerd/config.toml (containerd 2.1 and newer; 1.7 has no verifiers)
 version = 3
 
 [plugins."io.containerd.image-verifier.v1.bindir"]
