@@ -370,6 +370,7 @@ func TestSoft(t *testing.T) {
 		"a signature named so":      {fail("signatures/vulnerabilities"), false, false},
 		"a name with such a prefix": {fail("vulnerabilities-none"), false, false},
 		"nothing failed":            {fail(), false, false},
+		"stale, and unsigned where that only warns": {[]policy.Check{{Name: "trust/fresh", Status: policy.Fail}, {Name: "signatures/x", Status: policy.Fail, Mode: policy.Warn}}, false, true},
 	} {
 		if got := soft(tt.checks, tt.combined); got != tt.want {
 			t.Errorf("%s: %v", name, got)
