@@ -510,3 +510,75 @@ func TestLimit(t *testing.T) {
 		t.Errorf("%+v: %s", got.Summary, got.Incomplete)
 	}
 }
+
+// TestKey: who signed with a key is that key where it was given, and nobody where not.
+func TestKey(t *testing.T) {
+	p := newPlace(t)
+	key := trusttest.NewKey(t)
+	ref := p.image("team/app", "v1", "app")
+	p.attach(ref, p.world.Sign(t, trusttest.Request{Statement: statement(t, ref.Digest, attestation.PredicateCosignSign, map[string]any{}), Key: key}).Bytes())
+	fp, err := trust.KeyFingerprint(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for given, want := range map[bool]string{true: "yes key " + fp, false: "claimed its key was not given"} {
+		pol, j, err := ProfilePolicy(nil, []string{fp})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := verify.VerifierOptions{Roots: []*trust.Root{p.world.Root(t, trust.WithName("site"))}}
+		if given {
+			v.Keys = []trust.Key{{Public: key.Public()}}
+		}
+		o := Options{Client: p.reader(), Policy: pol, Judged: j}
+		if o.Verifier, err = verify.NewVerifier(v); err != nil {
+			t.Fatal(err)
+		}
+		r := newRun(t, o)
+		r.Images(t.Context(), "list", "test", []string{ref.String()})
+		got := r.Look(t.Context())
+		is := string(got.Digests[0].Signed)
+		for _, s := range got.Signers {
+			is += " " + s.Identity
+		}
+		for _, c := range got.Claims {
+			is += " " + c.Reason
+		}
+		if is != want {
+			t.Errorf("given %v: %s, want %s", given, is, want)
+		}
+	}
+}
+
+// TestUnsignedStatements: what BuildKit puts into an index is claimed, and is looked up;
+// it clears nothing.
+func TestUnsignedStatements(t *testing.T) {
+	p := newPlace(t)
+	child := p.image("team/built", "", "one platform")
+	doc := string(statement(t, child.Digest, attestation.PredicateSPDX, map[string]any{
+		"spdxVersion": "SPDX-2.3", "dataLicense": "CC0-1.0", "SPDXID": "SPDXRef-DOCUMENT", "name": "x", "documentNamespace": "https://x.example/1",
+		"packages": []any{map[string]any{"SPDXID": "SPDXRef-evil", "name": "evil", "versionInfo": "1.0.0", "downloadLocation": "NOASSERTION", "externalRefs": []any{map[string]any{"referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": "pkg:npm/evil@1.0.0"}}}},
+	}))
+	layer := p.push.PushBlob("team/built", doc)
+	config := p.push.PushBlob("team/built", "{}")
+	inner := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":2},"layers":[{"mediaType":%q,"digest":%q,"size":%d,"annotations":{%q:%q}}]}`,
+		registrytest.ImageType, config, statementType, layer, len(doc), predicateAnno, attestation.PredicateSPDX)
+	if r := p.push.PutManifest("team/built", string(artifact.SHA256Of([]byte(inner))), []byte(inner)); r.StatusCode != http.StatusCreated {
+		t.Fatalf("%s: %s", r.Status, r.Body)
+	}
+	index := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[{"mediaType":%q,"digest":%q,"size":%d},{"mediaType":%q,"digest":%q,"size":%d,"annotations":{%q:%q}}]}`,
+		registrytest.IndexType, registrytest.ImageType, child.Digest, len(p.push.Manifest("team/built", registrytest.Image{Layer: "one platform"})), registrytest.ImageType, artifact.SHA256Of([]byte(inner)), len(inner), referenceType, attestationType)
+	if r := p.push.PutManifest("team/built", "v1", []byte(index)); r.StatusCode != http.StatusCreated {
+		t.Fatalf("%s: %s", r.Status, r.Body)
+	}
+	o := p.options(ours)
+	o.Verifier = p.verifier()
+	o.Feeds, o.Exploits = feeds(t)
+	r := newRun(t, o)
+	r.Images(t.Context(), "list", "test", []string{p.s.Host + "/team/built:v1"})
+	got := r.Look(t.Context())
+	d := got.Digests[0]
+	if d.Signed != No || d.SBOM != Claimed || d.Malicious != Claimed || d.Exploited != Unknown || d.Verdict != "deny" || len(got.Claims) != 1 || got.Claims[0].Reason != "it is not signed" {
+		t.Errorf("%+v %+v", d, got.Claims)
+	}
+}

@@ -147,6 +147,8 @@ func (c *claim) why() string {
 	switch c.code {
 	case "":
 		return "no root of trust was given"
+	case codeUnsigned:
+		return "it is not signed"
 	case trust.CodeKeyMissing, trust.CodeKeyMismatch:
 		return "its key was not given"
 	case trust.CodeCertUnknown, trust.CodeTLogUnknown, trust.CodeTSAUnknown, trust.CodeSCTMissing:

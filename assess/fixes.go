@@ -100,7 +100,7 @@ func (r *Run) lack(k kind, there Answer, out *Digest) need {
 	case there == Claimed && open:
 		return need{cause: w.what + " claimed, by a root or key that was not given", fix: "give this look the signers' roots of trust and keys, or sign by your own", opens: true}
 	case there == Claimed:
-		return need{cause: w.what + " does not verify", fix: w.fix, decided: true, opens: k == bom}
+		return need{cause: w.what + " that is not signed, or does not verify", fix: w.fix, decided: true, opens: k == bom}
 	case there == Yes:
 		return need{cause: w.others, fix: w.fix, decided: true, opens: k == bom}
 	}

@@ -41,14 +41,18 @@ func (r *Run) look(ctx context.Context, s *subject, out *Digest) error {
 		h.items, h.truncated = append(h.items, items...), h.truncated || cut
 	}
 	at := dialed(s.places[0]).WithDigest(s.digest)
-	if len(h.items) == 0 {
+	t := verify.ReferenceTarget(s.places[0].WithDigest(s.digest), "", false)
+	claims := read(h.items, s.digest)
+	if !claimed(claims, provenance) || !claimed(claims, bom) {
 		// What says nothing about an image may just not have it.
-		if _, err := r.o.Client.Head(ctx, at); err != nil {
+		m, err := r.o.Client.Manifest(ctx, at)
+		if err != nil {
+			return err
+		}
+		if err := r.unsigned(ctx, at, m, claims); err != nil {
 			return err
 		}
 	}
-	t := verify.ReferenceTarget(s.places[0].WithDigest(s.digest), "", false)
-	claims := read(h.items, s.digest)
 	facts, res, err := r.judge(ctx, t, h, nil)
 	if err != nil {
 		return err
@@ -66,6 +70,16 @@ func (r *Run) look(ctx context.Context, s *subject, out *Digest) error {
 		}
 	}
 	return r.conclude(ctx, facts, res, out)
+}
+
+// claimed says whether anything of a kind is claimed.
+func claimed(claims map[string]*claim, k kind) bool {
+	for _, c := range claims {
+		if c.kind == k {
+			return true
+		}
+	}
+	return false
 }
 
 // judge verifies what is held, and asks the policy.
