@@ -122,7 +122,7 @@ var rules = []Rule{
 		match: exceptionOf("exception")},
 	{ID: "source-rewritten", Severity: Page, High: true, Title: "The history of a protected branch, or a tag, was rewritten",
 		Why:     "What was reviewed there is no longer what stands there.",
-		Command: "assay source compare", kinds: []event.Kind{event.SourceForcePushed, event.SourceTagMoved},
+		Command: "assay audit query --kind source.force_pushed", kinds: []event.Kind{event.SourceForcePushed, event.SourceTagMoved},
 		match: func(_ *event.Event, b body) (found, bool) {
 			return found{about: b.words("repository", "ref"), anywhere: true, summary: b.words("repository", "ref", "before", "after")}, true
 		}},
@@ -193,12 +193,12 @@ var rules = []Rule{
 		Command: "assay inventory drift", kinds: []event.Kind{event.InventoryDrifted}, resolves: []event.Kind{event.InventoryAccepted},
 		match: until([]string{"estate"}, "url", "first")},
 	{ID: "source-unreviewed", Severity: Ticket, High: true, Title: "A protected branch moved to what was not reviewed", Why: "Builds of it have no two-person review.",
-		Command: "assay source compare", kinds: []event.Kind{event.SourceUnreviewed},
+		Command: "assay audit query --kind source.unreviewed", kinds: []event.Kind{event.SourceUnreviewed},
 		match: func(_ *event.Event, b body) (found, bool) {
 			return found{about: b.words("repository", "ref"), anywhere: true, summary: b.words("repository", "ref", "reason")}, true
 		}},
 	{ID: "source-protection", Severity: Ticket, Title: "A branch's protection, or its pipelines, changed", Why: "Somebody changed what guards the source.",
-		Command: "assay source compare", kinds: []event.Kind{event.SourceProtectionChanged, event.SourceWorkflowChanged},
+		Command: "assay audit query --kind source.protection_changed", kinds: []event.Kind{event.SourceProtectionChanged, event.SourceWorkflowChanged},
 		match: func(_ *event.Event, b body) (found, bool) {
 			return found{about: b.words("repository", "ref"), anywhere: true, summary: b.words("repository", "ref")}, true
 		}},

@@ -135,7 +135,7 @@ func (a *API) indicatorItems(w http.ResponseWriter, r *http.Request) {
 
 func (a *API) objectives(w http.ResponseWriter, r *http.Request) {
 	listed(a, w, r, identity.ActReadEvidence, func() ([]slo.Status, error) { return a.o.Indicators.Status(r.Context(), time.Time{}) }, func(s *slo.Status) client.Objective {
-		out := client.Objective{Indicator: string(s.Definition.ID), Name: s.Definition.Name, Unit: string(s.Definition.Unit), Want: s.Want(), WindowDays: s.Window.Hours() / 24, State: string(s.State), Reason: s.Reason, Budget: s.Budget, Now: wireIndicator(&s.Indicator)}
+		out := client.Objective{Indicator: string(s.Definition.ID), Name: s.Definition.Name, Unit: string(s.Definition.Unit), Want: s.Want(), WindowDays: s.Window.Hours() / 24, State: string(s.State), Reason: s.Reason, Budget: s.Budget, LastsDays: s.Lasts.Hours() / 24, Now: wireIndicator(&s.Indicator)}
 		for _, b := range s.BurnRates {
 			out.Burns = append(out.Burns, client.ObjectiveBurn{Window: b.Long.String(), Short: b.Short.String(), Rate: b.LongRate, ShortRate: b.ShortRate, Threshold: b.Threshold, Page: b.Page, Quiet: b.Quiet, Alerting: b.Alerting})
 		}

@@ -72,7 +72,8 @@ type Objective struct {
 	WindowDays float64         `json:"window_days"`
 	State      string          `json:"state"` // ok, slow, fast, exhausted, no data
 	Reason     string          `json:"reason,omitempty"`
-	Budget     float64         `json:"budget"` // what is left: 1 all, below 0 overspent
+	Budget     float64         `json:"budget"`               // what is left: 1 all, below 0 overspent
+	LastsDays  float64         `json:"lasts_days,omitempty"` // until it is spent, as it burnt in the last day; absent: spent, or nothing burns
 	Now        Indicator       `json:"now"`
 	Burns      []ObjectiveBurn `json:"burns,omitempty"`
 }

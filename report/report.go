@@ -64,14 +64,15 @@ type making struct {
 	ctx context.Context
 	ask readiness.Ask
 	r   *Report
+	now time.Time
 }
 
-// Make makes a report about the time before to.
-func Make(ctx context.Context, ask readiness.Ask, period Period, site string, to time.Time) (*Report, error) {
+// Make makes a report about the time before to, which is now or was before.
+func Make(ctx context.Context, ask readiness.Ask, period Period, site string, to, now time.Time) (*Report, error) {
 	if period.days() == 0 {
 		return nil, fault.Newf(fault.Invalid, "report %.40q: want weekly, monthly or quarterly", period)
 	}
-	m := &making{ctx, ask, &Report{Period: period, Site: site, From: to.AddDate(0, 0, -period.days()).UTC(), To: to.UTC()}}
+	m := &making{ctx, ask, &Report{Period: period, Site: site, From: to.AddDate(0, 0, -period.days()).UTC(), To: to.UTC()}, now}
 	m.indicators()
 	m.refused()
 	m.findings()
@@ -130,15 +131,26 @@ func (m *making) indicators() {
 		s.Rows = append(s.Rows, []string{o.Name, value, fmt.Sprintf("%.0f", o.Now.Denominator), fmt.Sprintf("%.0f", o.Now.Unknown), o.Want, budget, o.State})
 	}
 	s.Summary = fmt.Sprintf("%d of %d objectives are met.", met, len(list.Items))
+	if m.past() {
+		s.Summary += " This is how they stand now, not at the end of the report's time."
+	}
 	m.add(s, err)
 }
+
+// past says whether the report's time ended before now: what is asked about now then
+// says nothing of it.
+func (m *making) past() bool { return m.now.Sub(m.r.To) > time.Hour }
 
 func number(v float64, unit string) string {
 	switch unit {
 	case "ratio":
 		return fmt.Sprintf("%.2f %%", 100*v)
 	case "seconds":
-		return (time.Duration(v * float64(time.Second))).Round(time.Second).String()
+		d := time.Duration(v * float64(time.Second))
+		if d < 10*time.Second {
+			return d.Round(time.Millisecond).String()
+		}
+		return d.Round(time.Second).String()
 	}
 	return fmt.Sprintf("%.4g", v)
 }
@@ -188,11 +200,40 @@ func (m *making) refused() {
 		s.Rows = append(s.Rows, []string{names[k.kind], k.cluster, k.env, k.service, fmt.Sprint(t.n), fmt.Sprint(len(t.digests)), stamp(t.last)})
 	}
 	slices.SortFunc(s.Rows, func(a, b []string) int { return cmp.Or(strings.Compare(b[6], a[6]), slices.Compare(a, b)) })
-	s.Summary = fmt.Sprintf("%d verifications failed; %d requests were refused for want of a right.", n, rights)
+	s.Summary = fmt.Sprintf("%d refusals; %d requests more were refused for want of a right.", n, rights)
 	if more {
 		s.Summary = "At least " + s.Summary
 	}
+	if !m.past() && err == nil {
+		var words string
+		words, err = m.failedShare()
+		s.Summary = words + s.Summary
+	}
 	m.add(s, err)
+}
+
+// failedShare is M6 over the report's time, with what the failures were for: decisions
+// that somebody asked for are in it too.
+func (m *making) failedShare() (string, error) {
+	var list client.List[client.Indicator]
+	if err := m.ask(m.ctx, "slo/indicators", &list, "indicator", "failed-verifications", "window", fmt.Sprintf("%dh", 24*m.r.Period.days()), "by", "cause"); err != nil {
+		return "", err
+	}
+	if len(list.Items) == 0 || !list.Items[0].Known {
+		return "No verification was counted. ", nil
+	}
+	i := &list.Items[0]
+	var parts []string
+	for _, p := range i.By {
+		if p.Bad > 0 {
+			parts = append(parts, fmt.Sprintf("%s %.0f", p.Of, p.Bad))
+		}
+	}
+	why := ""
+	if len(parts) > 0 {
+		why = " (" + strings.Join(parts, ", ") + ")"
+	}
+	return fmt.Sprintf("%.0f of %.0f verifications failed%s. Of what was stopped: ", i.Bad, i.Denominator, why), nil
 }
 
 // withoutRight says whether a refusal of the registry was about who asked, and not

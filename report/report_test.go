@@ -32,14 +32,15 @@ func answers(path string, query ...string) (string, bool) {
 		return `{"items":[]}`, true
 	}
 	text, ok := map[string]string{
-		"slo/status": `{"items":[{"name":"Signed rate","unit":"ratio","want":"at least 98 %","state":"ok","budget":0.5,"now":{"known":true,"unit":"ratio","value":0.991,"denominator":200,"unknown":3}},{"name":"Time to detect","state":"no data","now":{}}]}`,
-		"risk":       `{"risk":10,"artifacts":7,"findings":3,"production":1,"items":[{"digest":"sha256:c","services":["shop"],"findings":3,"risk":10,"worst":8,"production":true},{"digest":"sha256:d","findings":0}]}`,
-		"feeds":      `{"items":[{"name":"osv"}]}`,
-		"alerts":     `{"items":[{"title":"<b>x</b>","severity":"page","state":"resolved","since":"2026-04-30T10:00:00Z","acknowledged":"2026-04-30T10:04:00Z"},{"title":"old","state":"resolved","since":"2025-01-01T00:00:00Z"}]}`,
-		"exceptions": `{"items":[{"digest":"sha256:e","kind":"break-glass","state":"approved","reason":"down","until":"2026-05-01T13:00:00Z","requested_at":"2026-05-01T11:00:00Z"},{"digest":"sha256:f","state":"expired","until":"2025-01-01T00:00:00Z"}]}`,
-		"keys":       `{"items":[{"name":"log","role":"log","age_seconds":864000,"rotates":"2026-04-01T00:00:00Z"}]}`,
-		"robots":     `{"items":[{"name":"ci","tokens":[{"expires":"2026-04-01T00:00:00Z"}]}]}`,
-		"documents":  `{"items":[{"kind":"Policy","name":"release","text":"apiVersion: assay/v1\nkind: Policy\nmetadata: {name: release}\nspec:\n  mode: enforce\n  requirements:\n    signatures:\n    - name: who\n      identities: [{issuer: https://i, subject: a}]\n"}]}`,
+		"slo/status":     `{"items":[{"name":"Signed rate","unit":"ratio","want":"at least 98 %","state":"ok","budget":0.5,"now":{"known":true,"unit":"ratio","value":0.991,"denominator":200,"unknown":3}},{"name":"Time to detect","state":"no data","now":{}}]}`,
+		"slo/indicators": `{"items":[{"id":"failed-verifications","known":true,"bad":7,"denominator":90,"by":[{"value":"infrastructure","bad":2},{"value":"security","bad":5},{"value":"taken-back"}]}]}`,
+		"risk":           `{"risk":10,"artifacts":7,"findings":3,"production":1,"items":[{"digest":"sha256:c","services":["shop"],"findings":3,"risk":10,"worst":8,"production":true},{"digest":"sha256:d","findings":0}]}`,
+		"feeds":          `{"items":[{"name":"osv"}]}`,
+		"alerts":         `{"items":[{"title":"<b>x</b>","severity":"page","state":"resolved","since":"2026-04-30T10:00:00Z","acknowledged":"2026-04-30T10:04:00Z"},{"title":"old","state":"resolved","since":"2025-01-01T00:00:00Z"}]}`,
+		"exceptions":     `{"items":[{"digest":"sha256:e","kind":"break-glass","state":"approved","reason":"down","until":"2026-05-01T13:00:00Z","requested_at":"2026-05-01T11:00:00Z"},{"digest":"sha256:f","state":"expired","until":"2025-01-01T00:00:00Z"}]}`,
+		"keys":           `{"items":[{"name":"log","role":"log","age_seconds":864000,"rotates":"2026-04-01T00:00:00Z"}]}`,
+		"robots":         `{"items":[{"name":"ci","tokens":[{"expires":"2026-04-01T00:00:00Z"}]}]}`,
+		"documents":      `{"items":[{"kind":"Policy","name":"release","text":"apiVersion: assay/v1\nkind: Policy\nmetadata: {name: release}\nspec:\n  mode: enforce\n  requirements:\n    signatures:\n    - name: who\n      identities: [{issuer: https://i, subject: a}]\n"}]}`,
 	}[path]
 	return text, ok
 }
@@ -58,7 +59,7 @@ func TestReports(t *testing.T) {
 		Monthly:   "indicators refused findings alerts exceptions keys credentials",
 		Quarterly: "indicators refused findings alerts exceptions keys credentials exercises policies readiness",
 	} {
-		r, err := Make(t.Context(), ask, period, "https://assay.example", to)
+		r, err := Make(t.Context(), ask, period, "https://assay.example", to, to)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +78,7 @@ func TestReports(t *testing.T) {
 			t.Errorf("%s has %s, want %s", period, got, want)
 		}
 		for id, text := range map[string]string{
-			"indicators": "1 of 2 objectives are met.", "refused": "5 verifications failed; 1 requests were refused for want of a right.", "findings": "3 findings in 7 artifacts, 1 of which run in production.",
+			"indicators": "1 of 2 objectives are met.", "refused": "7 of 90 verifications failed (infrastructure 2, security 5). Of what was stopped: 5 refusals; 1 requests more were refused for want of a right.", "findings": "3 findings in 7 artifacts, 1 of which run in production.",
 			"alerts": "1 alerts, 1 of them pages; 0 are open.", "exceptions": "1 exceptions are in force.", "keys": "1 keys; 1 are past their rotation.",
 			"credentials": "1 robots; the tokens of 1 have ended.", "exercises": "1 exercises, probes, backups and rotations.", "policies": "1 policies, 1 of which enforce.",
 		} {
@@ -89,7 +90,7 @@ func TestReports(t *testing.T) {
 			t.Errorf("%q", s.Rows)
 		}
 	}
-	if _, err := Make(t.Context(), ask, "daily", "", to); !errors.Is(err, fault.Invalid) {
+	if _, err := Make(t.Context(), ask, "daily", "", to, to); !errors.Is(err, fault.Invalid) {
 		t.Errorf("daily: %v", err)
 	}
 }
@@ -97,7 +98,7 @@ func TestReports(t *testing.T) {
 // What may not be asked is not known, in each section, and never none.
 func TestUnknownIsTold(t *testing.T) {
 	nothing := func(context.Context, string, any, ...string) error { return fault.Newf(fault.Denied, "not for you") }
-	r, err := Make(t.Context(), nothing, Quarterly, "", to)
+	r, err := Make(t.Context(), nothing, Quarterly, "", to, to)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +111,7 @@ func TestUnknownIsTold(t *testing.T) {
 
 // TestThreat_UI_HostileReport: texts of others stay texts, and nothing is loaded.
 func TestThreat_UI_HostileReport(t *testing.T) {
-	r, err := Make(t.Context(), ask, Quarterly, "javascript:alert(1)", to)
+	r, err := Make(t.Context(), ask, Quarterly, "javascript:alert(1)", to, to)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,5 +139,25 @@ func TestThreat_UI_HostileReport(t *testing.T) {
 	}
 	if !strings.Contains(string(b), "&lt;b&gt;x") {
 		t.Error("the alert's title is not there")
+	}
+}
+
+// What is asked about now is not told of a time that was.
+func TestAReportOfThePastSaysSo(t *testing.T) {
+	r, err := Make(t.Context(), ask, Weekly, "", to, to.AddDate(0, 2, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range r.Sections {
+		switch s.ID {
+		case "indicators":
+			if !strings.Contains(s.Summary, "not at the end of the report's time") {
+				t.Error(s.Summary)
+			}
+		case "refused":
+			if s.Summary != "5 refusals; 1 requests more were refused for want of a right." {
+				t.Error(s.Summary)
+			}
+		}
 	}
 }

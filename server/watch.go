@@ -172,6 +172,14 @@ func (s *Server) health(ctx context.Context) (h slo.Health, err error) {
 					}
 				}
 			}
+		case "assay_vuln_scans_total":
+			for _, m := range f.GetMetric() {
+				h.Scans += int64(m.GetCounter().GetValue())
+			}
+		case "assay_vuln_scan_cpu_seconds_total":
+			for _, m := range f.GetMetric() {
+				h.ScanCPU += time.Duration(m.GetCounter().GetValue() * float64(time.Second))
+			}
 		case "assay_tlog_commit_failures_total":
 			for _, m := range f.GetMetric() {
 				h.CommitsLost += int64(m.GetCounter().GetValue())

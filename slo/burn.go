@@ -57,8 +57,11 @@ type Status struct {
 	// overspent. Objectives without a budget have 1 or 0.
 	Budget    float64
 	BurnRates []BurnRate // of ratios
-	State     State
-	Reason    string // in words
+	// Lasts is when the budget is spent if it goes on burning as in the last day. Zero:
+	// it is spent, nothing burns, or there is no budget.
+	Lasts  time.Duration
+	State  State
+	Reason string // in words
 	// PageWhenSpent is the budget policy's word: a spent budget is a page, else a ticket.
 	PageWhenSpent bool
 	At            time.Time

@@ -27,6 +27,7 @@ const (
 	DecisionLatency        ID = "decision-latency"
 	LogHealth              ID = "log-health"
 	FeedFreshness          ID = "feed-freshness"
+	ScanCost               ID = "scan-cost"
 )
 
 // Unit says what an indicator's value is.
@@ -100,6 +101,8 @@ var definitions = []Definition{
 		"minutes in which heads of the event log were published in time and no commit failed", "minutes", "", true, nil},
 	{FeedFreshness, "", "Feed freshness", Ratio,
 		"feeds looked at with success within vuln.max_age", "feeds in force", "", true, []string{"feed"}},
+	{ScanCost, "", "Cost per scan", Seconds,
+		"processor seconds of looking bills of materials up in the advisories", "bills of materials looked up", "", false, nil},
 }
 
 // Place is whose something is and where it is; every member may be "".

@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// lastDay is the window whose rate says how long a budget lasts.
+const lastDay = 24 * time.Hour
+
 // burn judges a ratio by its budget and by how fast that burns.
 func (s *Status) burn(o Objective, c counts, at time.Time, read func(time.Time, time.Duration) (counts, error)) error {
 	allowed := 1 - o.Target
@@ -36,12 +39,17 @@ func (s *Status) burn(o Objective, c counts, at time.Time, read func(time.Time, 
 			if r.Bad == 0 {
 				bad = 0
 			}
-			r.Quiet = bad == 0 || events < 1
+			// And what is looked at since less than the short window has no rate yet: of a
+			// site that is new, or was off, the first look would be all of both windows.
+			r.Quiet = bad == 0 || events < 1 || float64(long.n) < b.Short.Minutes()
 		} else {
 			r.Quiet = events < float64(o.MinEvents) || bad < float64(o.MinBad)
 		}
 		r.Alerting = !r.Quiet && r.LongRate >= b.Threshold && r.ShortRate >= b.Threshold
 		s.BurnRates = append(s.BurnRates, r)
+		if b.Long == lastDay && s.Budget > 0 && r.LongRate > 0 {
+			s.Lasts = time.Duration(s.Budget / r.LongRate * float64(o.Window))
+		}
 		if !r.Alerting {
 			continue
 		}

@@ -120,6 +120,10 @@ func (s *Store) lookAtProcess(ctx context.Context) error {
 	if open > 0 {
 		samples = append(samples, Sample{Indicator: FailedVerifications, At: now, Bad: open, Extra: map[string]string{"cause": CauseInfrastructure}})
 	}
+	if scans := h.Scans - last.Scans; scans > 0 {
+		// Sums are kept in thousandths: a scan that took less did not cost nothing.
+		samples = append(samples, Sample{Indicator: ScanCost, At: now, Good: scans, Sum: max(h.ScanCPU-last.ScanCPU, time.Millisecond).Seconds()})
+	}
 	if len(samples) > 0 {
 		if err := s.o.DB.Update(ctx, func(tx *store.Tx) error { return s.Add(ctx, tx, samples, true) }); err != nil {
 			return err

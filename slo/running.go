@@ -42,6 +42,8 @@ type Health struct {
 	Decisions    int64 // answered questions
 	Quick        int64 // of these, within a second
 	Undecided    int64 // questions to which no answer was found
+	Scans        int64 // bills of materials that were looked up
+	ScanCPU      time.Duration
 	CommitsLost  int64 // commits of the log that failed
 	Backlog      time.Duration
 	Feeds        []FeedHealth

@@ -1,6 +1,7 @@
 package slo
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -160,4 +161,72 @@ func TestDetectionReachesToTheAlert(t *testing.T) {
 			t.Errorf("%+v, %v: want 90 s over one", got, err)
 		}
 	})
+}
+
+// A site that has just begun to look has no rate yet, and pages nobody for its
+// first look; what goes on burning does.
+func TestTheFirstLooksPageNobody(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	s := newStore(t, store.SQLite, &now)
+	for look := 1; look <= 6; look++ {
+		s.must(t, []Sample{{Indicator: AttestationCoverage, At: now, Bad: 3}})
+		now = now.Add(time.Minute)
+		for _, o := range s.status1(t, AttestationCoverage) {
+			if want := look >= 5; (o.State == Fast) != want {
+				t.Errorf("after %d looks it is %s", look, o.State)
+			}
+			if o.Lasts != 0 || o.Budget >= 0 {
+				t.Errorf("a budget overspent, %v, lasts %s", o.Budget, o.Lasts)
+			}
+		}
+	}
+}
+
+// A budget of which a tenth is spent, and that burns twice as fast as it may, lasts
+// for nine twentieths of its window.
+func TestABudgetLastsAsItBurns(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	s := newStore(t, store.SQLite, &now)
+	s.must(t, []Sample{{Indicator: FailedVerifications, At: now.Add(-10 * 24 * time.Hour), Good: 9900}, {Indicator: FailedVerifications, At: now.Add(-2 * time.Hour), Good: 98, Bad: 2}})
+	for _, o := range s.status1(t, FailedVerifications) {
+		if want := time.Duration(o.Budget / 2 * float64(o.Window)); o.Budget < 0.97 || o.Budget > 0.99 || o.Lasts < want-time.Minute || o.Lasts > want+time.Minute {
+			t.Errorf("%v left, lasts %s, want %s", o.Budget, o.Lasts, want)
+		}
+	}
+}
+
+func TestCostPerScan(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	s := newStore(t, store.SQLite, &now)
+	h := Health{}
+	s.o.Health = func(context.Context) (Health, error) { return h, nil }
+	for range 3 {
+		h.Scans, h.ScanCPU = h.Scans+4, h.ScanCPU+2*time.Second
+		if err := s.lookAtProcess(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(time.Minute)
+	}
+	got, err := s.Indicators(t.Context(), Query{IDs: []ID{ScanCost}, Window: time.Hour})
+	if err != nil || len(got) != 1 || got[0].Value != 0.5 || got[0].Denominator != 12 || got[0].Numerator != 6 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// status1 is how one objective stands.
+func (s *Store) status1(t *testing.T, id ID) (out []Status) {
+	t.Helper()
+	all, err := s.Status(t.Context(), time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range all {
+		if o.Objective.Indicator == id {
+			out = append(out, o)
+		}
+	}
+	if len(out) != 1 {
+		t.Fatalf("%d objectives of %s", len(out), id)
+	}
+	return out
 }

@@ -17,7 +17,7 @@ func reportPage(c *visit) (*Page, error) {
 	period := report.Period(c.r.PathValue("period"))
 	r, err := report.Make(c.r.Context(), func(_ context.Context, path string, out any, query ...string) error {
 		return c.get(out, path, query...)
-	}, period, "", c.u.o.Clock())
+	}, period, "", c.u.o.Clock(), c.u.o.Clock())
 	if err != nil {
 		return nil, err
 	}

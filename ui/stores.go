@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"assay/alert"
 	"assay/slo"
 )
 
@@ -130,18 +131,18 @@ func (s *Stores) Objectives(ctx context.Context) (out []Objective, err error) {
 			Window: days(st.Objective.Window), Value: math.NaN(), Budget: math.NaN(), State: string(st.State),
 		}
 		if st.State != slo.NoData {
-			o.Budget = st.Budget
+			o.Budget, o.Lasts = st.Budget, st.Lasts
 			if st.Indicator.Known {
 				o.Value, o.Share, o.Unit = st.Indicator.Value, st.Definition.Unit == slo.Ratio, unitOf(st.Definition.Unit)
 			}
 		}
 		switch st.State {
 		case slo.Fast:
-			o.State = "page"
+			o.State, o.Runbook = "page", alert.RuleFastBurn
 		case slo.Exhausted:
-			o.State = "missed"
+			o.State, o.Runbook = "missed", alert.RuleMissed
 		case slo.Slow:
-			o.State = "ticket"
+			o.State, o.Runbook = "ticket", alert.RuleSlowBurn
 		case slo.NoData:
 			o.State = "unknown"
 		}

@@ -97,6 +97,7 @@ var answers = []struct {
 	{`decisions/[^/]*/facts`, func() any { return &policy.Facts{} }},
 	{`policies/replay`, func() any { return &replay.Comparison{} }},
 	{`documents`, func() any { return &client.List[client.StoredDocument]{} }},
+	{`slo/indicators`, func() any { return &client.List[client.Indicator]{} }},
 	{`slo/status`, func() any { return &client.List[client.Objective]{} }},
 	{`alerts`, func() any { return &client.List[client.Alert]{} }},
 	{`alerts/[^/]*(/ack|/resolve)?`, func() any { return &client.Alert{} }},

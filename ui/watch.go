@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"assay/identity"
 	"assay/internal/fault"
@@ -50,7 +51,8 @@ type Objective struct {
 	Unit                     string  // of what is no share
 	Budget                   float64 // what is left, 0 to 1; below 0: overspent; NaN: unknown
 	Burn                     []Burn
-	State                    string // ok, ticket, page, missed, unknown
+	Lasts                    time.Duration // until it is spent, at the rate of the last day; 0: it is spent, or nothing burns
+	State                    string        // ok, ticket, page, missed, unknown
 	Window                   string
 	Runbook                  string
 }
@@ -156,7 +158,7 @@ func sloPage(c *visit) (*Page, error) {
 }
 
 func (c *visit) objectives() Section {
-	out := Section{ID: "objectives", Title: "Objectives and their error budgets", Table: &Table{Columns: columns("Objective", "Indicator", "Service", "Target", "Window", "Value#", "Budget left#", "Burn", "State", "Runbook"), Empty: "Nothing is promised: docs/slo.md tells how to."}}
+	out := Section{ID: "objectives", Title: "Objectives and their error budgets", Table: &Table{Columns: columns("Objective", "Indicator", "Service", "Target", "Window", "Value#", "Budget left#", "Burn", "Spent in", "State", "Runbook"), Empty: "Nothing is promised: docs/slo.md tells how to."}}
 	if c.u.o.Watch == nil {
 		out.Problem = errNoWatch.Error()
 		return out
@@ -199,9 +201,20 @@ func (c *visit) objectives() Section {
 		case "unknown", "":
 			state = unknown("nothing was measured")
 		}
-		out.Table.Rows = append(out.Table.Rows, []Cell{text(o.Name), text(o.Indicator), orNone(o.Service), text(o.Target), text(o.Window), value, budget, orNone(strings.Join(burns, ", ")), state, runbookCell(o.Runbook)})
+		out.Table.Rows = append(out.Table.Rows, []Cell{text(o.Name), text(o.Indicator), orNone(o.Service), text(o.Target), text(o.Window), value, budget, orNone(strings.Join(burns, ", ")), o.lasts(), state, runbookCell(o.Runbook)})
 	}
 	return out
+}
+
+// lasts is when its budget is spent.
+func (o *Objective) lasts() Cell {
+	switch {
+	case len(o.Burn) > 0 && o.Budget <= 0:
+		return mark(Bad, "spent")
+	case o.Lasts <= 0:
+		return orNone("")
+	}
+	return age(o.Lasts)
 }
 
 func runbookCell(name string) Cell {

@@ -151,6 +151,9 @@ func (s *session) probePush(ctx context.Context, repository string) (readiness.S
 	pinned := ref.WithDigest(d)
 	pinned.Tag = ""
 	if _, err := s.registry().PushImage(ctx, pinned, img); err != nil {
+		if errors.Is(err, fault.Denied) || errors.Is(err, fault.Unauthenticated) {
+			return readiness.Unknown, fmt.Sprintf("could not be tried: who asks may not push to %s; grant the roles publisher and delete there, or ask as somebody who has them (--subject): %s", repository, err)
+		}
 		return readiness.Unknown, "could not be tried: " + err.Error()
 	}
 	defer func() {

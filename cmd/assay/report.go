@@ -41,7 +41,7 @@ their rotation; every quarter also exercises, policies for review, readiness and
 			if err != nil {
 				return err
 			}
-			r, err := report.Make(cmd.Context(), s.api().Ask, report.Period(args[0]), s.status.PublicURL, to)
+			r, err := report.Make(cmd.Context(), s.api().Ask, report.Period(args[0]), s.status.PublicURL, to, time.Now())
 			if err != nil {
 				return err
 			}

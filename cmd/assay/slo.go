@@ -48,13 +48,14 @@ nothing was counted.`,
 				}
 			}
 			if err := a.print(got, func(w io.Writer) {
-				fmt.Fprintln(w, "INDICATOR\tSTATE\tNOW\tOF\tUNKNOWN\tWANT\tBUDGET LEFT\tREASON")
-				for _, o := range got {
+				fmt.Fprintln(w, "INDICATOR\tSTATE\tNOW\tOF\tUNKNOWN\tWANT\tBUDGET LEFT\tBURNS 1H 6H 1D 3D\tSPENT IN\tREASON")
+				for i := range got {
+					o := &got[i]
 					budget := "-"
 					if o.Unit == string(slo.Ratio) && o.Now.Known {
 						budget = fmt.Sprintf("%.0f %%", 100*o.Budget)
 					}
-					fmt.Fprintf(w, "%s\t%s\t%s\t%.0f\t%.0f\t%s\t%s\t%s\n", o.Indicator, o.State, numberOf(&o.Now), o.Now.Denominator, o.Now.Unknown, o.Want, budget, dash(o.Reason))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%.0f\t%.0f\t%s\t%s\t%s\t%s\t%s\n", o.Indicator, o.State, numberOf(&o.Now), o.Now.Denominator, o.Now.Unknown, o.Want, budget, burnsOf(o), lastsOf(o), dash(o.Reason))
 				}
 			}); err != nil || code == 0 {
 				return err
@@ -71,6 +72,28 @@ nothing was counted.`,
 	return cmd
 }
 
+// burnsOf are the rates at which a budget burns, the shortest window first.
+func burnsOf(o *client.Objective) string {
+	var rates []string
+	for _, b := range o.Burns {
+		rates = append(rates, fmt.Sprintf("%.1f", b.Rate))
+	}
+	return dash(strings.Join(rates, " "))
+}
+
+// lastsOf says when a budget is spent, at the rate of the last day.
+func lastsOf(o *client.Objective) string {
+	switch {
+	case len(o.Burns) > 0 && o.Budget <= 0:
+		return "spent"
+	case o.LastsDays <= 0:
+		return "-"
+	case o.LastsDays < 2:
+		return fmt.Sprintf("%.0f h", 24*o.LastsDays)
+	}
+	return fmt.Sprintf("%.0f d", o.LastsDays)
+}
+
 // numberOf is an indicator's value for people.
 func numberOf(i *client.Indicator) string {
 	if !i.Known {
@@ -80,7 +103,11 @@ func numberOf(i *client.Indicator) string {
 	case slo.Ratio:
 		return fmt.Sprintf("%.2f %%", 100*i.Value)
 	case slo.Seconds:
-		return time.Duration(i.Value * float64(time.Second)).Round(time.Second).String()
+		d := time.Duration(i.Value * float64(time.Second))
+		if d < 10*time.Second {
+			return d.Round(time.Millisecond).String()
+		}
+		return d.Round(time.Second).String()
 	}
 	return strconv.FormatFloat(i.Value, 'f', 1, 64)
 }
