@@ -98,7 +98,7 @@ const (
 	roundsEvery = 500 * time.Millisecond // at most, when something changed
 	roundsRest  = time.Minute            // at least, when nothing is known to have
 	clusterTTL  = 30 * time.Second
-	guardsEvery = 10 * time.Second
+	guardsEvery = 5 * time.Second
 )
 
 // goRounds goes a round when something changed that bears upon what runs, and once

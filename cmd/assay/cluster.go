@@ -75,7 +75,7 @@ the rights of ClusterRole assay-reader. It runs until it is stopped.`,
 }
 
 const (
-	guardsEvery  = 10 * time.Second
+	guardsEvery  = 5 * time.Second
 	clusterPause = 2 * time.Second // after a cluster or a server that does not answer
 )
 
