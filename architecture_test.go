@@ -24,6 +24,7 @@ var floors = []string{
 	"backup",
 	"transfer",
 	"registry",
+	"gate",
 	"admission",
 	"config",
 	"alert",

@@ -24,6 +24,7 @@ import (
 	"assay/event"
 	"assay/evidence"
 	"assay/evidence/contract"
+	doors "assay/gate"
 	"assay/identity"
 	"assay/identity/credential"
 	"assay/internal/clock"
@@ -69,6 +70,7 @@ type Options struct {
 	Credentials *credential.Store
 	Engine      *verify.Engine
 	Gate        *gate.Gate
+	Doors       *doors.Gate
 	Log         func(ctx context.Context) (tlog.Checkpoint, *tlog.Tree, error) // a head of the log and its tree
 	Events      *event.Log
 	Root        func() *trust.Root     // the site's own trusted root
@@ -222,6 +224,13 @@ func (a *API) Principal(r *http.Request) (identity.Principal, error) {
 		return identity.Anonymous(), fault.Newf(fault.Unauthenticated, "%d Authorization headers: want one", len(values))
 	}
 	scheme, raw, _ := strings.Cut(values[0], " ")
+	if strings.EqualFold(scheme, "Basic") && strings.HasPrefix(r.URL.Path, flaggerPath) {
+		token, err := basicToken(r)
+		if err != nil {
+			return identity.Anonymous(), err
+		}
+		scheme, raw = "Bearer", token
+	}
 	if !strings.EqualFold(scheme, "Bearer") {
 		return identity.Anonymous(), fault.Newf(fault.Unauthenticated, "Authorization: want Bearer and a token of audience %s", identity.AudienceAPI)
 	}

@@ -84,7 +84,7 @@ func (a *API) table() []Route {
 		a.upstreamRoutes(),
 		a.canaryRoutes(),
 		a.ticketRoutes(),
-		a.gateRoutes(),
+		a.gateRoutes(), a.gateDoorRoutes(),
 		a.webhookRoutes(),
 		a.sourceRoutes(),
 		a.integrityRoutes(),

@@ -53,6 +53,7 @@ type Config struct {
 	Vuln      Vuln      `yaml:"vuln"`
 	Inventory Inventory `yaml:"inventory"`
 	Admission Admission `yaml:"admission"`
+	Gate      Gate      `yaml:"gate"`
 	BuildLogs BuildLogs `yaml:"build_logs"`
 	Telemetry Telemetry `yaml:"telemetry"`
 	SIEM      SIEM      `yaml:"siem"`
@@ -296,6 +297,7 @@ func Default() Config {
 		Inventory:  Inventory{TicketAfter: time.Minute},
 		Vuln:       Vuln{MaxAge: 48 * time.Hour, Tiers: tier.Default()},
 		Admission:  Admission{Cluster: "default"},
+		Gate:       defaultGate(),
 		Registry:   Registry{MaxUploads: 64, MaxManifest: 4 << 20, ExchangeLife: 15 * time.Minute},
 		Identity:   Identity{RobotMaxLife: 90 * 24 * time.Hour},
 		Tlog:       Tlog{WitnessWait: 2 * time.Second, WitnessOutage: "degrade"},
@@ -503,6 +505,9 @@ func (c *Config) Validate() error {
 		}
 	}
 	if err := c.Vuln.validate(); err != nil {
+		return err
+	}
+	if err := c.Gate.validate(); err != nil {
 		return err
 	}
 	if err := c.BuildLogs.validate(); err != nil {

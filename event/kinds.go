@@ -108,6 +108,8 @@ const (
 	AdmissionAllowed    Kind = "admission.allowed"
 	AdmissionDenied     Kind = "admission.denied"
 	AdmissionWarned     Kind = "admission.warned"
+	RolloutJudged       Kind = "rollout.judged"
+	RolloutRefused      Kind = "rollout.refused"
 	CertificateIssued   Kind = "certificate.issued"
 	TokenIssued         Kind = "token.issued"
 	TokenRefused        Kind = "token.refused"
@@ -227,6 +229,14 @@ func admissionFields(reason string) []Field {
 // withoutReason are the fields of what was allowed.
 func withoutReason(f []Field) []Field {
 	return slices.DeleteFunc(f, func(x Field) bool { return x.Name == "restart" || x.Name == "reason" || x.Name == "cause" })
+}
+
+// rolloutFields are those of what controllers of canaries were told.
+func rolloutFields() []Field {
+	return []Field{
+		{"verdict", "proceed, wait or rollback"}, {"was", "verdict before; empty: the first of its trial"}, {"images", "of the canary"}, {"reason", "what the verdict comes from"},
+		{"namespace", "of the workload, where it was named"}, {"workload", "its name, where it was named"}, {"advice", "the image to go back to"},
+	}
 }
 
 // Kinds is the one table of kinds, in the order of the documentation.
@@ -460,6 +470,8 @@ func table() []KindInfo {
 		{AdmissionAllowed, Audit, "A cluster was told that an image of a Pod may run. The event's digest is the image's, its actor the cluster's user.", withoutReason(admissionFields(""))},
 		{AdmissionDenied, Audit, "A cluster was told that an image of a Pod may not run. The event's digest is the image's, where it was found out; its actor the cluster's user.", admissionFields("why")},
 		{AdmissionWarned, Audit, "An image may run in a cluster though it is not allowed: in mode audit or warn, in a namespace in which nothing is refused, or because it runs there already and only time speaks against it.", admissionFields("what speaks against it")},
+		{RolloutJudged, Audit, "A canary may go on, or has to wait, and could not or did not before. The event's digest is its first image's.", rolloutFields()},
+		{RolloutRefused, Alert, "A canary is to be rolled back: it is denied, brings new findings, or burns its service's error budget. The event's digest is its first image's.", rolloutFields()},
 		{CertificateIssued, Audit, "The CA issued a signing certificate.", []Field{
 			{"serial", "hex"}, {"subject", "subject alternative name"}, {"issuer", "of the identity token"},
 			{"not_after", "RFC 3339"}, {"key", "SHA-256 of the public key"}}},

@@ -25,6 +25,7 @@ import (
 	"assay/event"
 	"assay/evidence"
 	"assay/evidence/contract"
+	doors "assay/gate"
 	"assay/identity"
 	"assay/identity/credential"
 	"assay/internal/fault"
@@ -108,6 +109,7 @@ type parts struct {
 	registry        *registry.Registry
 	gateway         *gateway.Gateway
 	admission       admissionDoor
+	doors           *doors.Gate
 	watch           watch
 	integrity       *integrity.Checker
 	collector       *collect.Collector
@@ -133,7 +135,7 @@ func migrations() []store.Migrations {
 		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, feed.Migrations, exploit.Migrations, upstream.Migrations, finding.Migrations, canary.Migrations, vex.Migrations, malware.Migrations, baseline.Migrations,
 		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, forge.Migrations, vouchMigrations, transfer.Migrations,
 		contract.Migrations, inventory.Migrations, admission.Migrations, admission.AheadMigrations, supply.Migrations, ticket.Migrations, ui.Migrations, buildlog.Migrations, tier.Migrations, exception.Migrations, readiness.Migrations,
-		slo.Migrations, alert.Migrations, bundle.Migrations, threat.Migrations,
+		slo.Migrations, alert.Migrations, bundle.Migrations, threat.Migrations, doors.Migrations,
 	}
 }
 
@@ -454,7 +456,11 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 		return err
 	}
 	s.openWatch()
+	if err := s.openDoors(); err != nil {
+		return err
+	}
 	s.api = api.New(api.Options{
+		Doors:      s.doors,
 		Indicators: s.watch.slo, Alerts: s.watch.alerts,
 		Ledger: s.ledger, Supply: supply.NewStore(s.db),
 		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Vulnerabilities: s.vulnerabilities, Inventory: s.inventory, SiteServices: s.services, Admission: &admissionSite{s: s}, Integrity: s.integrity, Collector: s.collector, Holds: s.legal, Retention: s.retention, Runners: s.runners, Webhooks: s.webhooks, Forges: s.forges, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,

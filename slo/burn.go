@@ -72,6 +72,11 @@ func (s *Status) Missed() bool { return s.State == Exhausted }
 
 // Status gives how each objective in force stands at a time (zero: now).
 func (s *Store) Status(ctx context.Context, at time.Time) (out []Status, err error) {
+	return s.StatusOf(ctx, at, "", "")
+}
+
+// StatusOf is Status of a part of the site: of one value of a dimension.
+func (s *Store) StatusOf(ctx context.Context, at time.Time, dimension, value string) (out []Status, err error) {
 	if at.IsZero() {
 		at = s.now()
 	}
@@ -79,7 +84,7 @@ func (s *Store) Status(ctx context.Context, at time.Time) (out []Status, err err
 	err = s.o.DB.View(ctx, func(tx *store.Tx) error {
 		out = nil
 		for _, o := range goals.All {
-			one, err := s.status(ctx, tx, o, goals, at)
+			one, err := s.status(ctx, tx, o, goals, at, dimension, value)
 			if err != nil {
 				return err
 			}
@@ -100,14 +105,14 @@ func (s *Store) Objectives() *Objectives {
 	return Defaults()
 }
 
-func (s *Store) status(ctx context.Context, tx *store.Tx, o Objective, goals *Objectives, at time.Time) (Status, error) {
+func (s *Store) status(ctx context.Context, tx *store.Tx, o Objective, goals *Objectives, at time.Time, dimension, part string) (Status, error) {
 	d, _ := DefinitionOf(o.Indicator)
 	out := Status{Objective: o, Definition: d, State: OK, Budget: 1, At: at, PageWhenSpent: goals.Budget.spent() == "page"}
-	key := seriesKey{o.Indicator, "", ""}
+	key := seriesKey{o.Indicator, dimension, part}
 	read := func(at time.Time, w time.Duration) (counts, error) {
 		c, err := s.window(ctx, tx, key, at, w)
-		if err != nil || o.Indicator != FailedVerifications {
-			return c, err
+		if err != nil || o.Indicator != FailedVerifications || dimension != "" {
+			return c, err // causes are counted of the whole site alone
 		}
 		if goals.Budget.Outages == "exclude" {
 			infra, err := s.window(ctx, tx, seriesKey{o.Indicator, "cause", CauseInfrastructure}, at, w)

@@ -94,6 +94,7 @@ unmodified cosign, and ask with "assay verify".`,
 	)
 	add("registry",
 		a.pushCommand(),
+		a.gateCommand(),
 		a.registryCommand(),
 		a.retentionCommand(),
 		a.holdCommand(),

@@ -1,0 +1,121 @@
+package api
+
+import (
+	"net/http"
+	"strings"
+
+	"assay/artifact"
+	"assay/client"
+	"assay/gate"
+	"assay/identity"
+	"assay/internal/fault"
+)
+
+// gateDoorRoutes are the routes for those who move software on.
+func (a *API) gateDoorRoutes() []Route {
+	return []Route{
+		{Method: "POST", Path: "/api/v1/gate/canary", Summary: "May this canary go on? By verification, error budget and new findings, after a least duration and share of the traffic; for Argo Rollouts and people", Action: identity.ActVerify,
+			In: client.CanaryQuestion{}, Out: client.CanaryAnswer{}, Status: 200, handle: a.gateCanary},
+		{Method: "POST", Path: flaggerPath + "{hook}", Summary: "The same for Flagger's webhooks: 200 opens the gate, 409 keeps it shut; of hook rollback 200 rolls back", Action: identity.ActVerify,
+			In: RawBytes{"application/json"}, Out: RawBytes{"text/plain"}, Status: 200, handle: a.gateFlagger},
+	}
+}
+
+// flaggerPath begins the routes that Flagger calls.
+const flaggerPath = "/api/v1/gate/flagger/"
+
+func (a *API) gateCanary(w http.ResponseWriter, r *http.Request) {
+	answer, err := func() (*client.CanaryAnswer, error) {
+		if err := a.somewhere(r, identity.ActVerify); err != nil {
+			return nil, err
+		}
+		var q client.CanaryQuestion
+		if err := request(w, r, &q); err != nil {
+			return nil, err
+		}
+		return a.judgeCanary(r, &q)
+	}()
+	a.answer(w, r, http.StatusOK, answer, err)
+}
+
+// somewhere says whether the caller may do something at all, before its question is
+// read.
+func (a *API) somewhere(r *http.Request, act identity.Action) error {
+	return a.o.Access.Somewhere(identity.FromContext(r.Context()), act)
+}
+
+func (a *API) judgeCanary(r *http.Request, q *client.CanaryQuestion) (*client.CanaryAnswer, error) {
+	ctx := r.Context()
+	refs, err := a.o.Doors.Images(ctx, q)
+	if err == nil {
+		err = a.mayAsk(r, refs)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return a.o.Doors.Canary(ctx, identity.FromContext(ctx).Actor(), q, refs)
+}
+
+// mayAsk says whether the caller may ask about images. Those of other registries
+// are for who may ask about everything.
+func (a *API) mayAsk(r *http.Request, refs []artifact.Reference) error {
+	for _, ref := range refs {
+		repository := ref.Repository
+		if ref.Host != a.o.Host() {
+			repository = ""
+		}
+		if err := a.allow(r, identity.ActVerify, identity.ResourceDecision, repository); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// gateFlagger answers in text, which Flagger writes into the canary's events.
+func (a *API) gateFlagger(w http.ResponseWriter, r *http.Request) {
+	var hook gate.Hook
+	answer, err := func() (*client.CanaryAnswer, error) {
+		if err := a.somewhere(r, identity.ActVerify); err != nil {
+			return nil, err
+		}
+		var err error
+		if hook, err = gate.ParseHook(r.PathValue("hook")); err != nil {
+			return nil, err
+		}
+		if err := wantMedia(r, "application/json"); err != nil {
+			return nil, err
+		}
+		b, err := body(w, r, 64<<10)
+		if err != nil {
+			return nil, err
+		}
+		q, err := gate.ParseFlagger(b)
+		if err != nil {
+			return nil, err
+		}
+		return a.judgeCanary(r, q)
+	}()
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if !hook.Opens(answer) {
+		w.WriteHeader(http.StatusConflict)
+	}
+	text := answer.Verdict + ": " + answer.Why(2000)
+	if v := answer.Advice; v != nil && v.Image != "" {
+		text += "; go back to " + v.Image
+	}
+	_, _ = w.Write([]byte(strings.ToValidUTF8(text, "") + "\n")) // the client may be gone
+}
+
+// basicToken gives the token of a request whose client can send an address with
+// user and password only: Flagger's webhooks have no headers.
+func basicToken(r *http.Request) (string, error) {
+	_, token, ok := r.BasicAuth()
+	if !ok || token == "" {
+		return "", fault.Newf(fault.Unauthenticated, "Authorization: want Basic with a token as the password")
+	}
+	return token, nil
+}

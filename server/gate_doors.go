@@ -1,0 +1,32 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"assay/artifact"
+	"assay/gate"
+	"assay/slo"
+	"assay/vuln/finding"
+)
+
+// openDoors opens what answers controllers of canaries, pipelines and platforms of
+// functions.
+func (s *Server) openDoors() (err error) {
+	if s.admission.judge == nil {
+		return nil // a process without the decisions
+	}
+	c := &s.cfg.Gate.Canary
+	s.doors, err = gate.New(gate.Options{
+		DB: s.db, Judge: s.admission.judge, Inventory: s.inventory, Host: s.host, Clock: s.clock, Logger: s.log, Registerer: s.reg,
+		Flaws: func(ctx context.Context, d artifact.Digest, repository string) ([]finding.Finding, finding.State, error) {
+			return s.vulnerabilities.OfSubject(ctx, d, repository)
+		},
+		Objectives: func(ctx context.Context, service string, at time.Time) ([]slo.Status, error) {
+			return s.watch.slo.StatusOf(ctx, at, slo.ByService, service)
+		},
+		Parts: s.admission.images.partsOf,
+		Rules: gate.Rules{LeastDuration: c.LeastDuration, LeastShare: float64(c.LeastShare), Severity: c.Severity, WithoutScan: c.WithoutScan, PassSpent: c.PassSpent},
+	})
+	return err
+}
