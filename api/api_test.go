@@ -183,7 +183,7 @@ func (s *site) fill(st client.Status) {
 		stated = append(stated, e)
 	}
 	s.ids["/api/v1/vex/statements/{id}"], s.ids["/api/v1/vex/statements/{id}/bundle"] = stated[0].ID, stated[1].ID+"/bundle"
-	s.ids["/api/v1/gate/flagger/{hook}"] = "rollout"
+	s.ids["/api/v1/gate/flagger/{hook}"] = "rollback"
 	for _, route := range []string{"", "/bundle", "/approve", "/reject", "/withdraw"} {
 		s.ids["/api/v1/exceptions/{id}"+route] = "exc_" + strings.Repeat("1", 26) + route
 	}
@@ -283,6 +283,10 @@ func (s *site) request(method, path string) (query string, header map[string]str
 		return "?reason=a+test", nil, nil
 	case "POST /api/v1/gate/canary":
 		return "", jsonBody, []byte(`{"service": "shop", "images": ["registry.example/team/app:v1"]}`)
+	case "POST /api/v1/gate/check":
+		return "", jsonBody, []byte(`{"images": ["registry.example/team/app:v1"]}`)
+	case "POST /api/v1/gate/function":
+		return "", jsonBody, []byte(`{"image": "registry.example/team/app:v1"}`)
 	case "POST /api/v1/gate/flagger/{hook}":
 		return "", jsonBody, []byte(`{"name": "shop", "namespace": "shop", "phase": "Progressing", "metadata": {"image": "registry.example/team/app:v1"}}`)
 	case "POST /api/v1/admission/judge":
@@ -427,7 +431,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"get /api/v1/alerts": "viewer", "get /api/v1/alert-groups": "viewer", "get /api/v1/alert-rules": "viewer", "get /api/v1/alerts/{id}": "viewer", "get /api/v1/notices": "auditor", "post /api/v1/alerts/{id}/ack": "operator", "post /api/v1/alerts/{id}/resolve": "operator",
 		"get /api/v1/silences": "viewer", "post /api/v1/silences": "operator", "delete /api/v1/silences/{id}": "operator", "get /api/v1/receivers": "auditor", "post /api/v1/receivers/test": "operator",
 		"get /api/v1/tickets": "viewer", "get /api/v1/tickets/{id}": "viewer", "get /api/v1/risk": "viewer", "get /api/v1/vulnerabilities/cost": "viewer", "get /api/v1/vulnerabilities/missed": "viewer", "get /api/v1/risk/artifact": "viewer", "get /api/v1/risk/services": "viewer", "get /api/v1/risk/upgrades": "viewer", "get /api/v1/inventory/services": "viewer", "get /api/v1/inventory/services/{name}": "viewer", "get /api/v1/inventory/clusters": "viewer", "get /api/v1/inventory/workloads": "viewer", "get /api/v1/inventory/identities": "viewer", "post /api/v1/inventory/report": "deployer",
-		"post /api/v1/gate/canary": "viewer", "post /api/v1/gate/flagger/{hook}": "viewer",
+		"post /api/v1/gate/canary": "viewer", "post /api/v1/gate/check": "viewer", "post /api/v1/gate/function": "viewer", "post /api/v1/gate/flagger/{hook}": "viewer",
 		"post /api/v1/admission/judge": "deployer", "post /api/v1/admission/node": "deployer", "get /api/v1/admission/bundle": "deployer", "post /api/v1/admission/records": "deployer",
 		"post /api/v1/runtime/falco": "agent", "post /api/v1/runtime/tetragon": "agent", "post /api/v1/runtime/agent": "agent", "get /api/v1/runtime/files": "agent", "get /api/v1/runtime": "viewer",
 		"post /api/v1/inventory/guards": "deployer", "get /api/v1/inventory/running": "viewer", "get /api/v1/readiness/probes": "viewer", "post /api/v1/readiness/probes": "operator", "get /api/v1/exceptions": "viewer", "post /api/v1/exceptions": "viewer", "get /api/v1/exceptions/{id}": "viewer", "get /api/v1/exceptions/{id}/bundle": "viewer", "post /api/v1/exceptions/{id}/approve": "approver", "post /api/v1/exceptions/{id}/reject": "approver", "post /api/v1/exceptions/{id}/withdraw": "approver", "get /api/v1/inventory/running/summary": "viewer",

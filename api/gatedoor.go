@@ -2,7 +2,6 @@ package api
 
 import (
 	"net/http"
-	"strings"
 
 	"assay/artifact"
 	"assay/client"
@@ -18,7 +17,53 @@ func (a *API) gateDoorRoutes() []Route {
 			In: client.CanaryQuestion{}, Out: client.CanaryAnswer{}, Status: 200, handle: a.gateCanary},
 		{Method: "POST", Path: flaggerPath + "{hook}", Summary: "The same for Flagger's webhooks: 200 opens the gate, 409 keeps it shut; of hook rollback 200 rolls back", Action: identity.ActVerify,
 			In: RawBytes{"application/json"}, Out: RawBytes{"text/plain"}, Status: 200, handle: a.gateFlagger},
+		{Method: "POST", Path: "/api/v1/gate/check", Summary: "May what a build made run at a place, or else in a restricted namespace? For pipelines", Action: identity.ActVerify,
+			In: client.CheckQuestion{}, Out: client.CheckAnswer{}, Status: 200, handle: a.gateCheck},
+		{Method: "POST", Path: "/api/v1/gate/function", Summary: "May this package of a function be activated? It wants an allow, a bill of materials and a scan", Action: identity.ActVerify,
+			In: client.FunctionQuestion{}, Out: client.FunctionAnswer{}, Status: 200, handle: a.gateFunction},
 	}
+}
+
+func (a *API) gateCheck(w http.ResponseWriter, r *http.Request) {
+	answer, err := func() (*client.CheckAnswer, error) {
+		if err := a.somewhere(r, identity.ActVerify); err != nil {
+			return nil, err
+		}
+		var q client.CheckQuestion
+		if err := request(w, r, &q); err != nil {
+			return nil, err
+		}
+		refs, err := gate.CheckImages(&q)
+		if err == nil {
+			err = a.mayAsk(r, refs)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return a.o.Doors.Check(r.Context(), identity.FromContext(r.Context()).Actor(), &q, refs)
+	}()
+	a.answer(w, r, http.StatusOK, answer, err)
+}
+
+func (a *API) gateFunction(w http.ResponseWriter, r *http.Request) {
+	answer, err := func() (*client.FunctionAnswer, error) {
+		if err := a.somewhere(r, identity.ActVerify); err != nil {
+			return nil, err
+		}
+		var q client.FunctionQuestion
+		if err := request(w, r, &q); err != nil {
+			return nil, err
+		}
+		ref, err := gate.FunctionImage(&q)
+		if err == nil {
+			err = a.mayAsk(r, []artifact.Reference{ref})
+		}
+		if err != nil {
+			return nil, err
+		}
+		return a.o.Doors.Function(r.Context(), identity.FromContext(r.Context()).Actor(), &q, ref)
+	}()
+	a.answer(w, r, http.StatusOK, answer, err)
 }
 
 // flaggerPath begins the routes that Flagger calls.
@@ -99,15 +144,16 @@ func (a *API) gateFlagger(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, err)
 		return
 	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	if !hook.Opens(answer) {
-		w.WriteHeader(http.StatusConflict)
-	}
 	text := answer.Verdict + ": " + answer.Why(2000)
 	if v := answer.Advice; v != nil && v.Image != "" {
 		text += "; go back to " + v.Image
 	}
-	_, _ = w.Write([]byte(strings.ToValidUTF8(text, "") + "\n")) // the client may be gone
+	if !hook.Opens(answer) {
+		a.problem(w, r, http.StatusConflict, fault.Newf(fault.Conflict, "%s", text))
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte(text + "\n")) // the client may be gone
 }
 
 // basicToken gives the token of a request whose client can send an address with

@@ -108,6 +108,9 @@ const (
 	AdmissionAllowed    Kind = "admission.allowed"
 	AdmissionDenied     Kind = "admission.denied"
 	AdmissionWarned     Kind = "admission.warned"
+	BuildChecked        Kind = "build.checked"
+	FunctionAllowed     Kind = "function.allowed"
+	FunctionRefused     Kind = "function.refused"
 	RolloutJudged       Kind = "rollout.judged"
 	RolloutRefused      Kind = "rollout.refused"
 	CertificateIssued   Kind = "certificate.issued"
@@ -229,6 +232,13 @@ func admissionFields(reason string) []Field {
 // withoutReason are the fields of what was allowed.
 func withoutReason(f []Field) []Field {
 	return slices.DeleteFunc(f, func(x Field) bool { return x.Name == "restart" || x.Name == "reason" || x.Name == "cause" })
+}
+
+// functionFields are those of the kinds about packages of functions.
+func functionFields() []Field {
+	return []Field{
+		{"image", "the package's reference"}, {"decision", "decision, dec_..."}, {"reason", "why it may not"}, {"components", "that its bill of materials names"}, {"findings", "of them that nothing takes away"},
+	}
 }
 
 // rolloutFields are those of what controllers of canaries were told.
@@ -470,6 +480,10 @@ func table() []KindInfo {
 		{AdmissionAllowed, Audit, "A cluster was told that an image of a Pod may run. The event's digest is the image's, its actor the cluster's user.", withoutReason(admissionFields(""))},
 		{AdmissionDenied, Audit, "A cluster was told that an image of a Pod may not run. The event's digest is the image's, where it was found out; its actor the cluster's user.", admissionFields("why")},
 		{AdmissionWarned, Audit, "An image may run in a cluster though it is not allowed: in mode audit or warn, in a namespace in which nothing is refused, or because it runs there already and only time speaks against it.", admissionFields("what speaks against it")},
+		{BuildChecked, Audit, "A pipeline was told whether what it built may run. The event's digest is its first image's.", []Field{
+			{"verdict", "allow, deny, undecided or slow-lane"}, {"images", "of the build"}, {"namespace", "where they were to run"}, {"slow_lane", "the restricted namespace, where one was named"}, {"reason", "checks that failed"}}},
+		{FunctionAllowed, Audit, "A package of a function may be activated.", functionFields()},
+		{FunctionRefused, Audit, "A package of a function may not be activated.", functionFields()},
 		{RolloutJudged, Audit, "A canary may go on, or has to wait, and could not or did not before. The event's digest is its first image's.", rolloutFields()},
 		{RolloutRefused, Alert, "A canary is to be rolled back: it is denied, brings new findings, or burns its service's error budget. The event's digest is its first image's.", rolloutFields()},
 		{CertificateIssued, Audit, "The CA issued a signing certificate.", []Field{

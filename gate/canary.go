@@ -66,12 +66,15 @@ type Options struct {
 	// Objectives gives how the objectives of a service stand at a time; zero: now.
 	Objectives func(ctx context.Context, service string, at time.Time) ([]slo.Status, error)
 	// Parts lists the manifests of an index; none of others.
-	Parts      func(ctx context.Context, d artifact.Digest) ([]artifact.Digest, error)
-	Host       func() string // of the own registry
-	Rules      Rules
-	Clock      clock.Clock
-	Logger     *slog.Logger
-	Registerer prometheus.Registerer
+	Parts func(ctx context.Context, d artifact.Digest) ([]artifact.Digest, error)
+	// ArtifactType gives what a manifest of the own registry says that it is; ""
+	// when it says nothing, or is not there.
+	ArtifactType func(ctx context.Context, repository string, d artifact.Digest) (string, error)
+	Host         func() string // of the own registry
+	Rules        Rules
+	Clock        clock.Clock
+	Logger       *slog.Logger
+	Registerer   prometheus.Registerer
 }
 
 // Gate answers questions. It is safe for concurrent use.

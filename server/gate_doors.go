@@ -2,11 +2,14 @@ package server
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"assay/artifact"
 	"assay/gate"
+	"assay/internal/fault"
 	"assay/slo"
+	"assay/store"
 	"assay/vuln/finding"
 )
 
@@ -25,8 +28,19 @@ func (s *Server) openDoors() (err error) {
 		Objectives: func(ctx context.Context, service string, at time.Time) ([]slo.Status, error) {
 			return s.watch.slo.StatusOf(ctx, at, slo.ByService, service)
 		},
-		Parts: s.admission.images.partsOf,
+		Parts: s.admission.images.partsOf, ArtifactType: s.artifactType,
 		Rules: gate.Rules{LeastDuration: c.LeastDuration, LeastShare: float64(c.LeastShare), Severity: c.Severity, WithoutScan: c.WithoutScan, PassSpent: c.PassSpent},
 	})
 	return err
+}
+
+// artifactType gives what a manifest says that it is.
+func (s *Server) artifactType(ctx context.Context, repository string, d artifact.Digest) (kind string, err error) {
+	err = s.db.View(ctx, func(tx *store.Tx) error {
+		return tx.QueryRow(ctx, `SELECT artifact_type FROM registry_manifest WHERE repository = ? AND digest = ?`, repository, string(d)).Scan(&kind)
+	})
+	if errors.Is(err, fault.NotFound) {
+		err = nil
+	}
+	return kind, err
 }

@@ -232,15 +232,15 @@ func testGateCanary(t *testing.T, s *testSite, stable, next artifact.Digest) {
 	if !strings.Contains(a.Advice.Text, "none of the 1 other digests") {
 		t.Errorf("advice: %+v", a.Advice)
 	}
-	refused := 0
-	for _, e := range s.eventsOf(event.RolloutRefused) {
-		if e.Digest == next && e.Service == "checkout" {
-			refused++
+	await(t, func() bool { // for its budget, and for its finding
+		refused := 0
+		for _, e := range s.eventsOf(event.RolloutRefused) {
+			if e.Digest == next && e.Service == "checkout" {
+				refused++
+			}
 		}
-	}
-	if refused != 2 { // for its budget, and for its finding
-		t.Errorf("%d events of two refusals", refused)
-	}
+		return refused == 2
+	})
 	if s.count(event.RolloutJudged, next) == 0 {
 		t.Error("its going on was not told")
 	}

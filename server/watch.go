@@ -13,6 +13,7 @@ import (
 	"assay/artifact"
 	"assay/config"
 	"assay/event"
+	"assay/gate"
 	"assay/internal/fault"
 	"assay/inventory"
 	"assay/slo"
@@ -117,7 +118,7 @@ func kindOf(media, kind string) string {
 		return ""
 	case strings.Contains(all, "helm"):
 		return "chart"
-	case strings.Contains(all, "wasm"), strings.Contains(all, "function"), strings.Contains(kind, "zip"):
+	case kind == gate.FunctionType, strings.Contains(all, "wasm"), strings.Contains(all, "function"), strings.Contains(kind, "zip"):
 		return "function"
 	case strings.Contains(media, "index") || strings.Contains(media, "list"):
 		return "index"

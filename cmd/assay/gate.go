@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) gateCommand() *cobra.Command {
-	return group("gate", "Doors for what moves software on: canaries, pipelines, functions", a.gateCanaryCommand())
+	return group("gate", "Doors for what moves software on: canaries, pipelines, functions", a.gateCanaryCommand(), a.gateCheckCommand(), a.gatePublishCommand())
 }
 
 // places are the flags that say where something is to run.
