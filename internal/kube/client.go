@@ -215,6 +215,19 @@ func (c *Client) list(ctx context.Context, path string, w Watcher) (version stri
 	}
 }
 
+// List gives each object of a resource, all of them or an error.
+func (c *Client) List(ctx context.Context, path string, each func(object json.RawMessage) error) error {
+	_, err := c.list(ctx, path, lister(each))
+	return err
+}
+
+type lister func(json.RawMessage) error
+
+func (l lister) Reset()                           {}
+func (l lister) Set(object json.RawMessage) error { return l(object) }
+func (l lister) Synced() error                    { return nil }
+func (l lister) Deleted(json.RawMessage) error    { return nil }
+
 // watch follows changes after a version and gives the last one that it saw. It
 // ends without an error when the API server ends it.
 func (c *Client) watch(ctx context.Context, path, version string, w Watcher) (string, error) {
