@@ -321,7 +321,7 @@ subjects: [{kind: ServiceAccount, name: assay, namespace: {{if .O.Namespace}}{{.
 
 const disruption = `apiVersion: policy/v1
 kind: PodDisruptionBudget
-metadata: {name: {{.O.Service}}, namespace: {{.O.Namespace}}}
+metadata: {name: {{or .O.Service "assay"}}, namespace: {{.O.Namespace}}}
 spec:
   minAvailable: 1
   selector: {matchLabels: {app.kubernetes.io/name: assay}}

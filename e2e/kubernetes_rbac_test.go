@@ -3,8 +3,8 @@
 package e2e
 
 import (
-	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,24 +22,34 @@ func TestRBACAudit(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Stop() })
-	s := &site{t: t, data: filepath.Join(shortTemp(t), "data")}
+	s := &site{t: t, data: filepath.Join(shortTemp(t), "data"), env: []string{"ASSAY_ADMISSION_LISTEN=127.0.0.1:0"}}
 	s.start(freeAddress(t))
 	k := &kube{T: t, s: s, c: c}
 	for _, ns := range []string{"assay-system", "shop", "gitops"} {
 		k.kubectl("", "create", "namespace", ns)
 	}
-	k.kubectl(s.assay("admission", "manifests", "--url", "https://127.0.0.1:1", "--namespace", "assay-system", "--audit", "--no-pin", "--ca", k.anyCertificate()), "apply", "-f", "-")
-	audit := []string{"admission", "rbac-audit", "--kubeconfig", c.Kubeconfig, "--kube", "admin", "--namespace", "assay-system"}
-	if !strings.Contains(string(must2(os.ReadFile(c.Kubeconfig))), "name: admin") {
-		audit = append(audit[:4], audit[6:]...)
+	k.kubectl(s.assay("admission", "manifests", "--url", "https://127.0.0.1:1", "--namespace", "assay-system", "--audit", "--no-pin"), "apply", "-f", "-")
+	s.apply(`apiVersion: assay/v1
+kind: Grant
+metadata: {name: approves}
+spec: {issuer: "` + s.Services.OIDC + `", subject: head@example.com, role: approver, scope: "**"}
+`)
+	audit := []string{"admission", "rbac-audit", "--kubeconfig", c.Kubeconfig, "--kube", "test", "--namespace", "assay-system"}
+	exits := func(code int, args ...string) string {
+		t.Helper()
+		r := run(t, s.environ(), s.program(), append(slices.Clone(audit), args...)...)
+		if r.code != code {
+			t.Errorf("%v: exit %d, want %d\n%s%s", args, r.code, code, r.stdout, r.stderr)
+		}
+		return r.stdout
 	}
 
 	// A cluster as Kubernetes makes it, and Assay's own service account, which
-	// only reads: what has powers is Kubernetes itself, and the site's first
-	// administrator, who may change Assay's policies.
+	// only reads: what has powers is Kubernetes itself, and who may grant
+	// exceptions at Assay's server.
 	allowed := filepath.Join(k.TempDir(), "allowed.yaml")
-	out := s.assayOut(1, append(audit, "--write", allowed)...)
-	for _, w := range []string{"Group system:masters", "(Kubernetes' own)", "ClusterRoleBinding cluster-admin -> ClusterRole cluster-admin", "exceptions"} {
+	out := exits(1, "--write", allowed)
+	for _, w := range []string{"Group system:masters", "(Kubernetes' own)", "ClusterRoleBinding cluster-admin -> ClusterRole cluster-admin", "subject head@example.com", "Grant approves -> role approver"} {
 		if !strings.Contains(out, w) {
 			t.Errorf("no %q in\n%s", w, out)
 		}
@@ -49,7 +59,7 @@ func TestRBACAudit(t *testing.T) {
 			t.Errorf("in a fresh cluster: %s", l)
 		}
 	}
-	out = s.assayOut(0, append(audit, "--expect", allowed)...)
+	out = exits(0, "--expect", allowed)
 	if !strings.Contains(out, "\n0 of ") {
 		t.Errorf("with the list that was written:\n%s", out)
 	}
@@ -79,7 +89,7 @@ metadata: {name: devs, namespace: shop}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: edit}
 subjects: [{kind: User, name: bob}]
 `, "apply", "-f", "-")
-	out = s.assayOut(1, append(audit, "--expect", allowed)...)
+	out = exits(1, "--expect", allowed)
 	for _, w := range []string{
 		"ServiceAccount gitops/sync", "ClusterRoleBinding editors -> ClusterRole edit, by its part extra -> patch validatingwebhookconfigurations",
 		"User ann", "RoleBinding gitops/devs -> ClusterRole edit", "acts as gitops/sync",
