@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"assay/admission/imageverifier"
+	"assay/admission/rbac"
 	"assay/builder"
 	"assay/config"
 	"assay/identity"
@@ -214,6 +215,12 @@ func TestDocuments(t *testing.T) {
 			}
 			if strings.Contains(b, "\nkind: ImageVerifier\n") {
 				if _, err := imageverifier.Parse([]byte(b)); err != nil {
+					t.Errorf("%s: %v\n%s", name, err, b)
+				}
+				continue
+			}
+			if strings.Contains(b, "\nkind: RBACExpectation\n") {
+				if _, err := rbac.ParseExpectation([]byte(b)); err != nil {
 					t.Errorf("%s: %v\n%s", name, err, b)
 				}
 				continue
