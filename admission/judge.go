@@ -95,8 +95,9 @@ type Judge interface {
 // Running tells what runs. It need not be up to date by more than a minute:
 // what it does not know counts as not running.
 type Running interface {
-	// Runs says whether a digest runs in a namespace, as an imageID reported by a
-	// node; by whom it claims to be owned does not count.
+	// Runs says whether a digest runs in a namespace, or ran there until a moment
+	// ago, as an imageID reported by a node; by whom it claims to be owned does not
+	// count.
 	Runs(ctx context.Context, cluster, namespace string, digest artifact.Digest) (bool, error)
 }
 

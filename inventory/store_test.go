@@ -101,6 +101,17 @@ func whatRuns(t *testing.T, db *store.DB, now *time.Time) {
 	if got := observe(t, db, s, Snapshot{Cluster: "prod-eu", Reporter: "agent", Complete: true, Workloads: []Workload{one, two, rep}}); got != (Changed{Kept: 3}) {
 		t.Fatalf("again: %+v", got)
 	}
+	ran := func(namespace string, d artifact.Digest, ago time.Duration) bool {
+		t.Helper()
+		ran, err := s.RanSince(t.Context(), "prod-eu", namespace, d, now.Add(-ago))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ran
+	}
+	if !ran("shop", digest(1), 0) || ran("bank", digest(1), time.Hour) || ran("shop", digest(3), time.Hour) {
+		t.Error("what runs where")
+	}
 	// One instance is updated, by a snapshot of it alone; then the other one is,
 	// and the reports end.
 	*now = now.Add(time.Hour)

@@ -27,15 +27,21 @@ type running struct{ s *Server }
 // maxRunningParts bounds the parts of an index that are looked for.
 const maxRunningParts = 32
 
+// restartWithin is how long what ended counts as running when the question is
+// whether it may start again. A StatefulSet, a Deployment that is recreated and a
+// drained node end a Pod before the next one is asked for, and a controller that was
+// refused waits up to 17 minutes before it asks again.
+const restartWithin = 30 * time.Minute
+
 func (r running) Runs(ctx context.Context, name, namespace string, d artifact.Digest) (bool, error) {
 	parts, err := r.s.admission.images.partsOf(ctx, d)
 	if err != nil {
 		return false, err
 	}
 	for _, one := range append([]artifact.Digest{d}, parts[:min(len(parts), maxRunningParts)]...) {
-		list, _, err := r.s.inventory.List(ctx, inventory.Filter{Digest: one, Cluster: name, Namespace: namespace, Limit: 1})
-		if err != nil || len(list) > 0 {
-			return err == nil, err
+		ran, err := r.s.inventory.RanSince(ctx, name, namespace, one, r.s.clock().Add(-restartWithin))
+		if err != nil || ran {
+			return ran, err
 		}
 	}
 	return false, nil

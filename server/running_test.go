@@ -219,4 +219,18 @@ func TestRestarts(t *testing.T) {
 	if a := r.ask(admission.PathValidate, "shop", leaked); a.Allowed || !strings.Contains(a.Status.Message, "backdoor") {
 		t.Errorf("what is revoked: %+v", a.Status)
 	}
+	// A Pod may have ended before the one in its place is asked for.
+	if err := s.db.Update(t.Context(), func(tx *store.Tx) error {
+		_, err := s.inventory.Observe(t.Context(), tx, inventory.Snapshot{Cluster: "c1", Reporter: "test", Complete: true})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if a := r.ask(admission.PathValidate, "shop", pins[1]); !a.Allowed || len(a.Warnings) != 1 {
+		t.Errorf("what ran until now: %+v %+v", a, a.Status)
+	}
+	now.pass(restartWithin + time.Minute)
+	if a := r.ask(admission.PathValidate, "shop", pins[1]); a.Allowed {
+		t.Error("what has not run for long is let in by stale lists")
+	}
 }

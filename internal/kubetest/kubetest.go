@@ -214,7 +214,9 @@ func (c *Cluster) startRest(manager, scheduler, kwok int) error {
 	config := func(name string) string { return c.path(name + ".kubeconfig") }
 	return errors.Join(
 		c.run("kube-controller-manager", "--kubeconfig", config("system:kube-controller-manager"), "--bind-address", "127.0.0.1", "--secure-port", fmt.Sprint(manager), "--cert-dir", c.path("manager"),
-			"--leader-elect=false", "--use-service-account-credentials", "--service-account-private-key-file", c.path("sa.key"), "--root-ca-file", c.path("ca.pem"), "--v", "1"),
+			"--leader-elect=false", "--use-service-account-credentials", "--service-account-private-key-file", c.path("sa.key"), "--root-ca-file", c.path("ca.pem"), "--v", "1",
+			"--kube-api-qps", "500", "--kube-api-burst", "1000", // a test should not wait for the client's own limit
+			"--node-monitor-grace-period", "24h"), // nodes that are played report once
 		c.run("kube-scheduler", "--kubeconfig", config("system:kube-scheduler"), "--bind-address", "127.0.0.1", "--secure-port", fmt.Sprint(scheduler), "--cert-dir", c.path("scheduler"), "--leader-elect=false", "--v", "1"),
 		c.run("kwok", "--kubeconfig", config("admin"), "--manage-all-nodes", "--config", c.path("stages.yaml"), "--node-ip", "127.0.0.1", "--server-address", fmt.Sprintf("127.0.0.1:%d", kwok)),
 	)
