@@ -36,6 +36,7 @@ var floors = []string{
 	"policy/convert",
 	"profile",
 	"policy/exception",
+	"action",
 	"verify",
 	"builder",
 	"vuln",

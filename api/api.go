@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"assay/action"
 	"assay/alert"
 	"assay/artifact"
 	"assay/builder/buildlog"
@@ -103,6 +104,7 @@ type Options struct {
 	Threats         Threats
 	Risk            *risk.Scorer
 	Exceptions      *exception.Store
+	Actions         *action.Store
 	Tickets         *ticket.Book
 	Indicators      *slo.Store
 	Alerts          *alert.Store

@@ -73,7 +73,7 @@ func (a *API) table() []Route {
 	}, slices.Concat(
 		a.revocationRoutes(),
 		a.policyRoutes(), a.policyBundleRoutes(), a.vendorRoutes(),
-		a.vexRoutes(), a.exceptionRoutes(), a.readinessRoutes(),
+		a.vexRoutes(), a.exceptionRoutes(), a.actionRoutes(), a.readinessRoutes(),
 		a.sbomRoutes(),
 		a.bomRoutes(),
 		a.feedRoutes(),

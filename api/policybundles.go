@@ -230,32 +230,7 @@ func (a *API) replayBundle(ctx context.Context, q *client.PolicyBundleActivate, 
 	if err != nil {
 		return false, err
 	}
-	var gone []string
-	if err := a.o.DB.View(ctx, func(tx *store.Tx) error {
-		owners, err := bundle.Owners(ctx, tx)
-		for p, of := range owners {
-			if of == name {
-				gone = append(gone, p)
-			}
-		}
-		return err
-	}); err != nil {
-		return false, err
-	}
-	var given []*policy.Policy
-	for _, d := range wanted {
-		given = append(given, d.Policy)
-	}
-	set, err := a.o.Desired().Policies.Without(gone...).With(given...)
-	if err != nil {
-		return false, err
-	}
-	done, err := a.replaying(ctx)
-	if err != nil {
-		return false, err
-	}
-	defer done()
-	report, err := replay.Run(ctx, a.o.Engine, set, replay.Options{Since: a.o.Clock().Add(-back)})
+	report, err := a.replayWanted(ctx, name, wanted, replay.Options{Since: a.o.Clock().Add(-back)})
 	if err != nil {
 		return false, err
 	}
@@ -267,6 +242,65 @@ func (a *API) replayBundle(ctx context.Context, q *client.PolicyBundleActivate, 
 		return true, nil
 	}
 	return false, nil
+}
+
+// replayWanted judges what was recorded by the policies as they would be with a
+// bundle's in the place of those that it gave before.
+func (a *API) replayWanted(ctx context.Context, name string, wanted []config.Document, o replay.Options) (*replay.Comparison, error) {
+	var gone []string
+	if err := a.o.DB.View(ctx, func(tx *store.Tx) error {
+		owners, err := bundle.Owners(ctx, tx)
+		for p, of := range owners {
+			if of == name {
+				gone = append(gone, p)
+			}
+		}
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	var given []*policy.Policy
+	for _, d := range wanted {
+		given = append(given, d.Policy)
+	}
+	set, err := a.o.Desired().Policies.Without(gone...).With(given...)
+	if err != nil {
+		return nil, err
+	}
+	done, err := a.replaying(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return replay.Run(ctx, a.o.Engine, set, o)
+}
+
+// BundleEffect checks a bundle as [API.ActivateBundle] does, puts nothing in force,
+// and says what it would do to the decisions that stand, and who signed it.
+func (a *API) BundleEffect(ctx context.Context, q client.PolicyBundleActivate) (*replay.Comparison, []string, error) {
+	q.DryRun, q.ReplayDays = true, 0
+	out, err := a.ActivateBundle(ctx, q)
+	if err != nil {
+		return nil, nil, err
+	}
+	b, c, err := a.bundleOf(ctx, &q)
+	if err != nil {
+		return nil, nil, err
+	}
+	docs, err := b.Documents(c.Name)
+	if err != nil {
+		return nil, nil, err
+	}
+	text, err := bundle.YAML(docs)
+	if err != nil {
+		return nil, nil, err
+	}
+	wanted, err := config.ParseDocuments(text)
+	if err != nil {
+		return nil, nil, err
+	}
+	report, err := a.replayWanted(ctx, c.Name, wanted, replay.Options{Since: a.o.Clock(), List: 100_000})
+	return report, out.Signers, err
 }
 
 // applyBundle carries out, in one transaction: policies, record and event.

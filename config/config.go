@@ -49,6 +49,7 @@ type Config struct {
 	Trust     Trust     `yaml:"trust"`
 	Policy    Policy    `yaml:"policy"`
 	Verify    Verify    `yaml:"verify"`
+	Action    Action    `yaml:"action"`
 	Runner    Runner    `yaml:"runner"`
 	Vuln      Vuln      `yaml:"vuln"`
 	Inventory Inventory `yaml:"inventory"`
@@ -241,6 +242,19 @@ type Exceptions struct {
 	BreakGlassValidity time.Duration `yaml:"break_glass_validity"`
 }
 
+// Action says when what the site would do by itself waits for a person.
+type Action struct {
+	// Share is the most of the running workloads, in percent, that automatic actions
+	// may touch within Window.
+	Share int `yaml:"share"`
+	// Least is how many workloads have to be touched for anything to wait.
+	Least int `yaml:"least"`
+	// Window is for how long what was touched counts.
+	Window time.Duration `yaml:"window"`
+	// Answer is after how long without an answer it is told again.
+	Answer time.Duration `yaml:"answer"`
+}
+
 // Runner says how builds are compared with earlier ones of the same source.
 type Runner struct {
 	// TrustedRefs are patterns over refs whose builds count as protected: only
@@ -301,6 +315,7 @@ func Default() Config {
 		Registry:   Registry{MaxUploads: 64, MaxManifest: 4 << 20, ExchangeLife: 15 * time.Minute},
 		Identity:   Identity{RobotMaxLife: 90 * 24 * time.Hour},
 		Tlog:       Tlog{WitnessWait: 2 * time.Second, WitnessOutage: "degrade"},
+		Action:     Action{Share: 10, Least: 10, Window: time.Hour, Answer: 4 * time.Hour},
 		Verify:     Verify{MaxValidity: 24 * time.Hour, Exceptions: Exceptions{MaxValidity: 30 * 24 * time.Hour, BreakGlassValidity: 8 * time.Hour}},
 		Runner:     Runner{TrustedRefs: []string{"refs/heads/main", "refs/heads/master", "refs/heads/release/**", "refs/tags/**"}},
 		BuildLogs:  BuildLogs{Max: 64 << 20, Keep: 90 * 24 * time.Hour},
@@ -538,6 +553,9 @@ func (c *Config) Validate() error {
 	}
 	if x := c.Verify.Exceptions; x.MaxValidity <= 0 || x.BreakGlassValidity <= 0 || x.MaxValidity > 366*24*time.Hour || x.BreakGlassValidity > 7*24*time.Hour {
 		return fault.Newf(fault.Invalid, "verify.exceptions: want max_validity of at most a year, and break_glass_validity of at most a week")
+	}
+	if x := c.Action; x.Share < 1 || x.Share > 100 || x.Least < 1 || x.Window < time.Minute || x.Window > 30*24*time.Hour || x.Answer < time.Minute || x.Answer > 30*24*time.Hour {
+		return fault.Newf(fault.Invalid, "action: want share of 1 to 100, least of 1 or more, and window and answer of 1m to 720h")
 	}
 	return nil
 }

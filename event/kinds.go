@@ -80,6 +80,10 @@ const (
 	ExceptionWithdrawn  Kind = "exception.withdrawn"
 	ExceptionExpired    Kind = "exception.expired"
 	ExceptionUsed       Kind = "exception.used"
+	ActionHeld          Kind = "action.held"
+	ActionOverdue       Kind = "action.overdue"
+	ActionApproved      Kind = "action.approved"
+	ActionRefused       Kind = "action.refused"
 	VEXWithdrawn        Kind = "vex.withdrawn"
 	VEXProposed         Kind = "vex.proposed"
 	VEXRefused          Kind = "vex.refused"
@@ -377,7 +381,7 @@ func table() []KindInfo {
 			{"canary", "its name; density: the feed finds less than half"}, {"feed", "its name"}, {"ecosystem", "of its records; empty: several"}, {"operation", "that is blocked"},
 			{"missing", "what is no longer found"}, {"matcher", "its version"}, {"reason", "why"}}},
 		{MalwareFound, Page, "An artifact holds a malicious package; it is quarantined. The event's digest is the artifact's.", []Field{
-			{"advisory", "MAL-..."}, {"component", "package URL"}, {"feed", "that says so"}, {"quarantine", "it is quarantined; false: no registry is here to do that"}}},
+			{"advisory", "MAL-..."}, {"component", "package URL"}, {"feed", "that says so"}, {"quarantine", "it is quarantined; false: it waits, or no registry is here to do that"}, {"action", "act_..., that waits for a person"}}},
 		{RunnerAnomaly, Alert, "A build was not as earlier builds of its source. The event's digest is the first of what it made.", []Field{
 			{"id", "anomaly, ano_..."}, {"what", "egress, domain, tool, program, command, trace, reuse, hidden, cache or more"}, {"name", "of the tool, cache or protocol"},
 			{"before", "what was usual"}, {"after", "what is new"}, {"build", "invocation id"}, {"identity", "who signed"}, {"source", "repository"},
@@ -421,6 +425,18 @@ func table() []KindInfo {
 		}},
 		{ExceptionUsed, Audit, "A decision allows because of an exception.", []Field{
 			{"id", "exc_..."}, {"decision", "dec_..."}, {"scope", "of the decision"}, {"checks", "that only warn for it"},
+		}},
+		{ActionHeld, Page, "The site would do something by itself that touches much of what runs: it waits for a person. Of a quarantine, nothing new may run the event's digest meanwhile.", []Field{
+			{"id", "act_..."}, {"kind", "quarantine or policy-bundle"}, {"reason", "why the site would do it"}, {"touched", "running workloads that it touches"}, {"earlier", "and that other automatic actions touched shortly before"}, {"running", "workloads in all"}, {"share", "of all, in percent"}, {"limit", "percent from which it waits"},
+		}},
+		{ActionOverdue, Page, "Nobody answered in time: it waits all the same.", []Field{
+			{"id", "act_..."}, {"kind", "quarantine or policy-bundle"}, {"reason", "why the site would do it"}, {"touched", "running workloads that it touches"}, {"earlier", "and that other automatic actions touched shortly before"}, {"running", "workloads in all"}, {"share", "of all, in percent"}, {"limit", "percent from which it waits"},
+		}},
+		{ActionApproved, Alert, "A person had it carried out.", []Field{
+			{"id", "act_..."}, {"kind", "quarantine or policy-bundle"}, {"reason", "why the site would do it"}, {"touched", "running workloads that it touches"}, {"earlier", "and that other automatic actions touched shortly before"}, {"running", "workloads in all"}, {"share", "of all, in percent"}, {"limit", "percent from which it waits"}, {"decided_by", "who answered"}, {"answer", "why"},
+		}},
+		{ActionRefused, Alert, "A person said no: it is not done, and what waited for it is let go.", []Field{
+			{"id", "act_..."}, {"kind", "quarantine or policy-bundle"}, {"reason", "why the site would do it"}, {"touched", "running workloads that it touches"}, {"earlier", "and that other automatic actions touched shortly before"}, {"running", "workloads in all"}, {"share", "of all, in percent"}, {"limit", "percent from which it waits"}, {"decided_by", "who answered"}, {"answer", "why"},
 		}},
 		{VEXStated, Audit, "The site states whether flaws concern its artifacts: decided here, or another's document taken over.", []Field{
 			{"id", "of the statement, vex_..."}, {"source", "triage or import"}, {"author", "of an imported one, by its own word"}, {"reason", "that was given"},

@@ -91,7 +91,7 @@ func (s *Server) clusterWork(work map[string]func(context.Context) error) {
 		return s.events.Consume(ctx, "admission.rounds", func(context.Context, *store.Tx, []event.Event) error {
 			due.Store(true)
 			return nil
-		}, event.WorkloadStarted, event.WorkloadStopped, event.DecisionChanged, event.ArtifactRevoked, event.ArtifactQuarantined, event.ArtifactReleased, event.TrustRevoked, event.TrustChanged, event.PolicyApplied)
+		}, event.WorkloadStarted, event.WorkloadStopped, event.DecisionChanged, event.ArtifactRevoked, event.ArtifactQuarantined, event.ArtifactReleased, event.ActionHeld, event.ActionApproved, event.ActionRefused, event.TrustRevoked, event.TrustChanged, event.PolicyApplied)
 	}
 	work["rounds"] = s.goRounds(&due)
 	for _, c := range s.cfg.Inventory.Clusters {

@@ -46,12 +46,3 @@ func (s *Server) verifyFeed(ctx context.Context, sha256 string, bundle []byte, w
 	}
 	return nil
 }
-
-// quarantine is the registry's, for those below it.
-func (s *Server) quarantine(ctx context.Context, d artifact.Digest, actor, reason string) error {
-	if s.gate == nil {
-		return fault.Newf(fault.Unavailable, "no registry is here")
-	}
-	_, err := s.gate.Quarantine(ctx, d, actor, reason)
-	return err
-}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"assay/action"
 	"assay/admission"
 	"assay/alert"
 	"assay/api"
@@ -92,6 +93,7 @@ type parts struct {
 	inventory       *inventory.Store
 	risk            *risk.Scorer
 	exceptions      *exception.Store
+	actions         *action.Store
 	tiers           *tier.Book
 	tickets         *ticket.Book
 	assigned        atomic.Pointer[inventory.Catalogue] // that what runs was brought to
@@ -134,7 +136,7 @@ func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, feed.Migrations, exploit.Migrations, upstream.Migrations, finding.Migrations, canary.Migrations, vex.Migrations, malware.Migrations, baseline.Migrations,
 		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, forge.Migrations, vouchMigrations, transfer.Migrations,
-		contract.Migrations, inventory.Migrations, admission.Migrations, admission.AheadMigrations, supply.Migrations, ticket.Migrations, ui.Migrations, buildlog.Migrations, tier.Migrations, exception.Migrations, readiness.Migrations,
+		contract.Migrations, inventory.Migrations, admission.Migrations, admission.AheadMigrations, supply.Migrations, ticket.Migrations, ui.Migrations, buildlog.Migrations, tier.Migrations, exception.Migrations, action.Migrations, readiness.Migrations,
 		slo.Migrations, alert.Migrations, bundle.Migrations, threat.Migrations, doors.Migrations,
 	}
 }
@@ -379,6 +381,9 @@ func (s *Server) openRegistry(ctx context.Context, keys *keyring.Folder) error {
 		return err
 	}
 	s.openExceptions()
+	if err := s.openActions(); err != nil {
+		return err
+	}
 	s.openRisk()
 	if err := s.openTiers(); err != nil {
 		return err
@@ -464,7 +469,7 @@ func (s *Server) openAPI(ctx context.Context, _ *keyring.Folder) error {
 		Indicators: s.watch.slo, Alerts: s.watch.alerts,
 		Ledger: s.ledger, Supply: supply.NewStore(s.db),
 		DB: s.db, Access: s.access, Verifier: s.verifier, Evidence: s.evidence, SBOMs: s.sboms, Vulnerabilities: s.vulnerabilities, Inventory: s.inventory, SiteServices: s.services, Admission: &admissionSite{s: s}, Integrity: s.integrity, Collector: s.collector, Holds: s.legal, Retention: s.retention, Runners: s.runners, Webhooks: s.webhooks, Forges: s.forges, Engine: s.engine, Gate: s.gate, Log: s.logSnapshot, Events: s.events,
-		Threats: s.openThreats(), Exceptions: s.exceptions, Risk: s.risk, Tickets: s.tickets, BuildLogs: s.buildLogs, Links: s.cfg.Telemetry.Links,
+		Threats: s.openThreats(), Exceptions: s.exceptions, Actions: s.actions, Risk: s.risk, Tickets: s.tickets, BuildLogs: s.buildLogs, Links: s.cfg.Telemetry.Links,
 		Root: func() *trust.Root { return s.trust().root }, TUFRoot: s.firstRoot, Resolve: s.resolve, Lies: lies,
 		Credentials: s.credentials, Desired: s.desired.Load, Placed: s.placed, Check: s.checkDesired, Reload: s.reload, Site: s.cfg.Identity.Issuers,
 		Host: s.host, Status: s.status, Keys: s.listKeys, Foreign: foreignTrust{s}, Delegations: delegations{s}, Rotate: s.rotate, Clock: s.clock, Logger: s.log,

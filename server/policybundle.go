@@ -133,8 +133,15 @@ func (s *Server) takeBundle(ctx context.Context, b config.PolicyBundle, f *bundl
 	if err != nil {
 		return err
 	}
-	_, err = s.api.ActivateBundle(ctx, client.PolicyBundleActivate{
+	q := client.PolicyBundleActivate{
 		Archive: archive, Signatures: got.Signatures, Name: c.Name, Version: c.Version, Origin: got.Origin, Unsigned: b.Unsigned, Reason: "followed",
-	})
-	return err
+	}
+	e, err := s.mayActivate(ctx, q, c, f.Digest)
+	if err != nil {
+		return err
+	}
+	if _, err := s.api.ActivateBundle(ctx, q); err != nil {
+		return err
+	}
+	return s.db.Update(ctx, func(tx *store.Tx) error { return s.actions.Finish(ctx, tx, e) })
 }

@@ -66,6 +66,7 @@ func (s *Server) startWorkers(ctx context.Context) *sync.WaitGroup {
 		work["redecide"] = s.redecide
 		work["tickets"] = s.tickets.Run
 		work["risk"] = s.risk.Run
+		work["actions"] = s.every(actionsPoll, s.actions.Remind)
 		work["exceptions"] = s.every(exceptionsPoll, s.exceptions.Expire)
 		work["inventory"] = s.atOnceAndEvery(inventoryPoll, s.reassign)
 		work["stir"] = s.stir

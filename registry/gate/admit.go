@@ -12,7 +12,7 @@ import (
 func (g *Gate) BlockedText(ctx context.Context, d artifact.Digest, parts []artifact.Digest) (text string, err error) {
 	err = g.db.View(ctx, func(tx *store.Tx) error {
 		for _, one := range append([]artifact.Digest{d}, parts...) {
-			has, err := g.blocks.has(ctx, tx, g.now(), one)
+			has, err := g.blocks.any(ctx, tx, g.now(), one)
 			if err != nil || !has {
 				if err != nil {
 					return err

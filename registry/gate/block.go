@@ -89,7 +89,7 @@ type blocks struct {
 
 type blockSet struct {
 	generation string
-	digests    map[artifact.Digest]bool
+	digests    map[artifact.Digest]bool // of those that only wait for a person: false
 }
 
 const maxBlockAge = 300 * time.Millisecond
@@ -103,26 +103,44 @@ func (b *blocks) fresh(now time.Time) bool {
 	return age >= 0 && age < maxBlockAge.Microseconds() && looked > b.change.Load()
 }
 
+// A digest whose quarantine waits for a person is served: has is about those that
+// are not, and any about both.
 func (b *blocks) has(ctx context.Context, tx *store.Tx, now time.Time, d artifact.Digest) (bool, error) {
+	_, withheld, err := b.of(ctx, tx, now, d)
+	return withheld, err
+}
+
+func (b *blocks) any(ctx context.Context, tx *store.Tx, now time.Time, d artifact.Digest) (bool, error) {
+	known, _, err := b.of(ctx, tx, now, d)
+	return known, err
+}
+
+func (b *blocks) of(ctx context.Context, tx *store.Tx, now time.Time, d artifact.Digest) (known, withheld bool, err error) {
 	if !tx.ReadOnly() {
-		found, err := blockedIn(ctx, tx, d)
-		return found != nil, err
+		return ofRow(blockedIn(ctx, tx, d))
 	}
 	set := b.set.Load()
 	if set != nil && b.fresh(now) {
-		return set.digests[d], nil
+		withheld, known = set.digests[d]
+		return known, withheld, nil
 	}
-	set, err := b.look(ctx, tx, now)
-	if err != nil || set != nil {
-		return err == nil && set.digests[d], err
+	if set, err = b.look(ctx, tx, now); err != nil {
+		return false, false, err
+	}
+	if set != nil {
+		withheld, known = set.digests[d]
+		return known, withheld, nil
 	}
 	// The transaction is older than what is remembered may be. It answers for
 	// itself, and goes by what is known to be newer as well.
 	if set = b.set.Load(); set != nil && set.digests[d] {
-		return true, nil
+		return true, true, nil
 	}
-	found, err := blockedIn(ctx, tx, d)
-	return found != nil, err
+	return ofRow(blockedIn(ctx, tx, d))
+}
+
+func ofRow(b *Block, err error) (known, withheld bool, _ error) {
+	return b != nil, b != nil && !b.Waits(), err
 }
 
 // look reads the set again where its generation has changed. Those who come
@@ -144,13 +162,15 @@ func (b *blocks) look(ctx context.Context, tx *store.Tx, now time.Time) (*blockS
 		return nil, err
 	}
 	if set == nil || set.generation != generation {
-		list, err := store.Values[artifact.Digest](ctx, tx, `SELECT DISTINCT digest FROM gate_block`)
-		if err != nil {
-			return nil, err
-		}
-		set = &blockSet{generation, make(map[artifact.Digest]bool, len(list))}
-		for _, d := range list {
-			set.digests[d] = true
+		set = &blockSet{generation, map[artifact.Digest]bool{}}
+		for _, waits := range []bool{true, false} { // who is both is withheld
+			list, err := store.Values[artifact.Digest](ctx, tx, `SELECT DISTINCT digest FROM gate_block WHERE kind `+map[bool]string{true: "=", false: "<>"}[waits]+` ?`, string(Waiting))
+			if err != nil {
+				return nil, err
+			}
+			for _, d := range list {
+				set.digests[d] = !waits
+			}
 		}
 		b.set.Store(set)
 	}
@@ -239,8 +259,12 @@ func (g *Gate) blockTx(ctx context.Context, tx *store.Tx, b Block) (*Blocking, e
 		return nil, err
 	}
 	kind := event.ArtifactQuarantined
-	if b.State == Revoked {
+	switch b.State {
+	case Revoked:
 		kind = event.ArtifactRevoked
+	case Waiting: // the action tells of it
+		tx.OnCommit(func() { g.met.changes.WithLabelValues(string(b.State)).Inc() })
+		return out, nil
 	}
 	tx.OnCommit(func() { g.met.changes.WithLabelValues(string(b.State)).Inc() })
 	return out, event.Append(ctx, tx, event.Event{

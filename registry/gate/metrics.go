@@ -16,7 +16,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		changes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "assay_gate_changes_total", Help: "Manifests that became active, rejected, quarantined, revoked or released.",
+			Name: "assay_gate_changes_total", Help: "Manifests that became active, rejected, quarantined, revoked, held for a person or released.",
 		}, []string{"to"}),
 		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "assay_gate_pushes_total", Help: "Manifests pushed to repositories with a gate, by the state that they got.",
@@ -25,7 +25,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "assay_gate_judgements_total", Help: "Judgements of manifests, by verdict; undecided: tried again.",
 		}, []string{"verdict"}),
 	}
-	for _, s := range []State{Active, Rejected, Quarantined, Revoked, "released"} {
+	for _, s := range []State{Active, Rejected, Quarantined, Revoked, Waiting, "released"} {
 		m.changes.WithLabelValues(string(s))
 	}
 	for _, v := range []string{"allow", "deny", "undecided"} {
