@@ -27,6 +27,13 @@ var rules = []Rule{
 		Why:     "A feed says that a package in it is itself the attack. It is quarantined where a registry is here to do that.",
 		Command: "assay inventory workloads --digest {digest}", kinds: []event.Kind{event.MalwareFound},
 		match: always("advisory", "component")},
+	{ID: "action-held", Severity: Page, High: true, Title: "The site would do something to much of what runs, and waits for a person",
+		Why:     "A quarantine or a bundle of policies that touches more workloads than may be touched without a question. Nothing new may run what is to be quarantined; what runs goes on until somebody answers.",
+		Command: "assay action list", kinds: []event.Kind{event.ActionHeld, event.ActionOverdue}, resolves: []event.Kind{event.ActionApproved, event.ActionRefused},
+		match: func(_ *event.Event, b body) (found, bool) {
+			id := b.text("id")
+			return found{about: id, cause: id, summary: fmt.Sprintf("%s: %d of %d workloads: %s", b.words("id", "kind"), b.number("touched"), b.number("running"), b.text("reason"))}, id != ""
+		}},
 	{ID: "revoked-artifact-served", Severity: Page, High: true, Title: "An artifact that was pulled is revoked",
 		Why:     "It was handed out before it was revoked, and may run.",
 		Command: "assay inventory workloads --digest {digest}", kinds: []event.Kind{event.ArtifactRevoked},

@@ -187,6 +187,9 @@ func (s *site) fill(st client.Status) {
 	for _, route := range []string{"", "/bundle", "/approve", "/reject", "/withdraw"} {
 		s.ids["/api/v1/exceptions/{id}"+route] = "exc_" + strings.Repeat("1", 26) + route
 	}
+	for _, route := range []string{"", "/approve", "/refuse"} {
+		s.ids["/api/v1/actions/{id}"+route] = "act_" + strings.Repeat("1", 26) + route
+	}
 	s.ids["/api/v1/vex/proposals/{id}"] = "vexp_" + strings.Repeat("1", 64)
 	s.holdBundle()
 	s.ids["/api/v1/decisions/{id}/facts"], s.ids["/api/v1/policies/{name}/mode"] = report.DecisionID+"/facts", "signed/mode"
@@ -277,7 +280,7 @@ func (s *site) request(method, path string) (query string, header map[string]str
 		return "", jsonBody, []byte(`{"name": "game-day", "status": "pass", "found": "a test"}`)
 	case "POST /api/v1/exceptions":
 		return "", jsonBody, fmt.Appendf(nil, `{"kind": "break-glass", "digest": %q, "reason": "a test", "until": %q}`, artifact.SHA256Of([]byte("x")), time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
-	case "POST /api/v1/exceptions/{id}/approve", "POST /api/v1/exceptions/{id}/reject", "POST /api/v1/exceptions/{id}/withdraw":
+	case "POST /api/v1/exceptions/{id}/approve", "POST /api/v1/exceptions/{id}/reject", "POST /api/v1/exceptions/{id}/withdraw", "POST /api/v1/actions/{id}/approve", "POST /api/v1/actions/{id}/refuse":
 		return "", jsonBody, []byte(`{"reason": "a test"}`)
 	case "DELETE /api/v1/vex/statements/{id}", "DELETE /api/v1/vex/proposals/{id}":
 		return "?reason=a+test", nil, nil
@@ -434,7 +437,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 		"post /api/v1/gate/canary": "viewer", "post /api/v1/gate/check": "viewer", "post /api/v1/gate/function": "viewer", "post /api/v1/gate/flagger/{hook}": "viewer",
 		"post /api/v1/admission/judge": "deployer", "post /api/v1/admission/node": "deployer", "get /api/v1/admission/bundle": "deployer", "post /api/v1/admission/records": "deployer",
 		"post /api/v1/runtime/falco": "agent", "post /api/v1/runtime/tetragon": "agent", "post /api/v1/runtime/agent": "agent", "get /api/v1/runtime/files": "agent", "get /api/v1/runtime": "viewer",
-		"post /api/v1/inventory/guards": "deployer", "get /api/v1/inventory/running": "viewer", "get /api/v1/readiness/probes": "viewer", "post /api/v1/readiness/probes": "operator", "get /api/v1/exceptions": "viewer", "post /api/v1/exceptions": "viewer", "get /api/v1/exceptions/{id}": "viewer", "get /api/v1/exceptions/{id}/bundle": "viewer", "post /api/v1/exceptions/{id}/approve": "approver", "post /api/v1/exceptions/{id}/reject": "approver", "post /api/v1/exceptions/{id}/withdraw": "approver", "get /api/v1/inventory/running/summary": "viewer",
+		"post /api/v1/inventory/guards": "deployer", "get /api/v1/inventory/running": "viewer", "get /api/v1/readiness/probes": "viewer", "post /api/v1/readiness/probes": "operator", "get /api/v1/actions": "viewer", "get /api/v1/actions/{id}": "viewer", "post /api/v1/actions/{id}/approve": "approver", "post /api/v1/actions/{id}/refuse": "approver", "get /api/v1/exceptions": "viewer", "post /api/v1/exceptions": "viewer", "get /api/v1/exceptions/{id}": "viewer", "get /api/v1/exceptions/{id}/bundle": "viewer", "post /api/v1/exceptions/{id}/approve": "approver", "post /api/v1/exceptions/{id}/reject": "approver", "post /api/v1/exceptions/{id}/withdraw": "approver", "get /api/v1/inventory/running/summary": "viewer",
 		"post /api/v1/trust/delegations/signed": "signer", "delete /api/v1/trust/delegations": "admin",
 	}
 	public := map[string]bool{
@@ -471,6 +474,7 @@ func TestRoutesKeepTheirWord(t *testing.T) {
 				unsigned = unsigned || route == "post /api/v1/bundles/import" && bytes.Contains(b, []byte("it was cut short"))
 				// No identity of the local issuer is a person who could propose: see vuln/vex.
 				unsigned = unsigned || path == "/api/v1/vex/proposals/{id}" && status == 404
+				unsigned = unsigned || strings.HasPrefix(path, "/api/v1/actions/{id}") && status == 404 // see action
 				unsigned = unsigned || strings.HasPrefix(path, "/api/v1/exceptions/{id}") && status == 404 || route == "post /api/v1/exceptions" && bytes.Contains(b, []byte("wants two persons"))
 				// The site's image is a manifest without its layers: see inventory/threat.
 				unsigned = unsigned || route == "get /api/v1/runtime/files" && bytes.Contains(b, []byte("it is not stored here"))

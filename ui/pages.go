@@ -48,6 +48,8 @@ func (u *UI) pages() map[string]page {
 		"readiness":                   readinessPage,
 		"reports/{period}":            reportPage,
 		"exceptions":                  exceptionsPage,
+		"actions":                     actionsPage,
+		"actions/{id}":                actionPage,
 		"exceptions/{id}":             exceptionPage,
 		"trust":                       trustPage,
 		"audit":                       auditPage,

@@ -79,7 +79,7 @@ func (u *UI) navigation(s *session, here string) (out []navGroup) {
 		when(verify, "Artifacts", "artifacts", "a"), when(verify, "Registry", "registry", "r"), when(evidence, "Components", "components", "c"),
 		when(evidence, "Vulnerabilities", "vulnerabilities", "v"), when(evidence, "Workloads", "workloads", "w"), when(evidence, "Services", "services", ""))
 	add("Rules",
-		when(verify, "Policies", "policies", "p"), when(evidence, "Statements", "vex", ""), when(evidence, "Exceptions", "exceptions", "e"))
+		when(verify, "Policies", "policies", "p"), when(evidence, "Statements", "vex", ""), when(evidence, "Exceptions", "exceptions", "e"), when(evidence, "Actions", "actions", ""))
 	add("Supply side",
 		when(evidence, "Inventory", "inventory", "i"), when(evidence, "Builds", "builds", "b"), when(evidence, "Feeds", "feeds", "f"))
 	add("Trust",

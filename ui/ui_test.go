@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"assay/action"
 	"assay/artifact"
 	"assay/client"
 	"assay/event"
@@ -110,6 +111,8 @@ var answers = []struct {
 	{`receivers`, func() any { return &client.List[client.Receiver]{} }},
 	{`notices`, func() any { return &client.List[client.Notice]{} }},
 	{`readiness/probes`, func() any { return &client.List[readiness.Probe]{} }},
+	{`actions`, func() any { return &client.List[action.Entry]{} }},
+	{`actions/.*`, func() any { return &action.Entry{} }},
 	{`exceptions`, func() any { return &client.List[exception.Entry]{} }},
 	{`exceptions/.*`, func() any { return &exception.Entry{} }},
 	{`vex/statements`, func() any { return &client.List[vex.Entry]{} }},
@@ -373,7 +376,7 @@ func (s *site) login(who string) (*http.Client, string) {
 var everyPage = []string{
 	"", "oncall", "slo", "slo/m1", "alerts", "alerts/alert-1", "receivers", "artifacts", "artifacts/" + string(aDigest), "artifacts/" + string(aDigest) + "/risk", "registry", "registry/team/app",
 	"search?q=log4j-core+%3C+2.17", "search?q=team", "components?name=x", "vulnerabilities", "vulnerabilities/CVE-2021-44228", "workloads", "services", "services/shop", "builds", "builds/run_1", "build-logs", "build-logs?text=compiled", "build-logs/log_1",
-	"policies", "policies/release", "vex", "vex/vex_1", "exceptions", "exceptions/exc_1", "readiness", "reports/weekly", "reports/quarterly", "decisions/dec_1", "trust", "audit", "inventory", "inventory/inv_1", "feeds", "feeds/osv/npm", "log", "log/3", "runbooks", "runbooks/gate",
+	"policies", "policies/release", "vex", "vex/vex_1", "exceptions", "exceptions/exc_1", "actions", "actions/act_1", "readiness", "reports/weekly", "reports/quarterly", "decisions/dec_1", "trust", "audit", "inventory", "inventory/inv_1", "feeds", "feeds/osv/npm", "log", "log/3", "runbooks", "runbooks/gate",
 }
 
 func each(t *testing.T, fn func(t *testing.T, s *site)) {

@@ -89,6 +89,7 @@ unmodified cosign, and ask with "assay verify".`,
 		a.vulnCommand(),
 		a.vexCommand(),
 		a.exceptionCommand(),
+		a.actionCommand(),
 		a.reportCommand(),
 		a.ticketCommand(),
 	)

@@ -310,6 +310,8 @@ func (g *Gate) Release(ctx context.Context, d artifact.Digest, actor, reason str
 			return err
 		case n == 0 && b != nil && b.State == Revoked:
 			return fault.Newf(fault.Denied, "%w; a revocation is for good", blockedError(nil, d, b))
+		case n == 0 && b != nil && b.Waits():
+			return fault.Newf(fault.Conflict, "%w; it is no quarantine yet: assay action list, and assay action refuse ID lets it go", blockedError(nil, d, b))
 		case n == 0 && b != nil:
 			return fault.Newf(fault.Conflict, "%w; release that one", blockedError(nil, d, b))
 		case n == 0:
