@@ -98,7 +98,7 @@ func newGatekeeper(t *testing.T, change func(*Options)) *gatekeeperSite {
 		t.Fatal(err)
 	}
 	srv := &http.Server{Handler: NewGatekeeper(hook, callers).With(hook), TLSConfig: ca.TLS(), ReadHeaderTimeout: time.Second}
-	go srv.ServeTLS(l, "", "") //nolint:errcheck // it ends when it is closed
+	go srv.ServeTLS(l, "", "")
 	t.Cleanup(func() { srv.Close() })
 	s.roots.AppendCertsFromPEM(ca.PEM())
 	s.url = "https://" + l.Addr().String()
@@ -280,7 +280,7 @@ func TestGatekeeperAuthorityChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	now = now.Add(clientCAEvery)
-	if by(next) == nil || by(next) == nil {
+	if by(next) == nil || by(cert) == nil {
 		t.Error("known by an authority that is gone")
 	}
 }
