@@ -40,7 +40,7 @@ test: ## every package, on SQLite and on a throwaway PostgreSQL
 e2e: build fips pkcs11 ## real clients against the real binary
 	PATH="$$(tools/install.sh versitygw):$$PATH" ASSAY_REQUIRE_S3=1 $(GO) test -count=1 ./blob/s3/... ./backup ./registry/retention
 	PATH="$$(tools/install.sh softhsm2):$$PATH" ASSAY_REQUIRE_SOFTHSM=1 CGO_ENABLED=1 $(GO) test -tags pkcs11 -count=1 ./internal/keyring/...
-	PATH="$$(tools/install.sh cosign crane oras skopeo conformance postgresql litewitness versitygw kms-plugins transit softhsm2 actionlint shellcheck olareg distribution osv-scanner govulncheck kubernetes playwright):$$PATH" ASSAY_REQUIRE_S3=1 \
+	PATH="$$(tools/install.sh cosign crane oras skopeo conformance postgresql litewitness versitygw kms-plugins transit softhsm2 actionlint shellcheck olareg distribution osv-scanner govulncheck kubernetes playwright otelcol):$$PATH" ASSAY_REQUIRE_S3=1 \
 		ASSAY_FIPS_BIN=$(CURDIR)/bin/assay-fips ASSAY_PKCS11_BIN=$(CURDIR)/bin/assay-pkcs11 \
 		ASSAY_BIN=$(CURDIR)/bin/assay $(GO) test -tags e2e -count=1 -timeout 30m ./e2e/...
 

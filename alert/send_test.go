@@ -235,3 +235,28 @@ func (s *smtpServer) serve(c net.Conn) {
 		}
 	}
 }
+
+// A receiver that sends a notice on, to a metadata service or anywhere else, is not
+// followed; and what it is named after reaches no metadata service either, private
+// networks allowed or not.
+func TestThreat_Alerts_ReceiversAreNotFollowed(t *testing.T) {
+	elsewhere := 0
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere++ }))
+	defer other.Close()
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect)
+	}))
+	defer h.Close()
+	s := newSite(t, store.SQLite,
+		receiver(t, "hook", Spec{Type: TypeWebhook, URL: h.URL, Default: true, AllowPrivate: true}),
+		receiver(t, "metadata", Spec{Type: TypeWebhook, URL: "http://169.254.169.254/latest", Default: true, AllowPrivate: true}),
+		receiver(t, "mapped", Spec{Type: TypeWebhook, URL: "http://[::ffff:169.254.169.254]/latest", Default: true, AllowPrivate: true}))
+	if _, err := s.Test(t.Context(), "hook", "jo"); err == nil || elsewhere != 0 || !strings.Contains(err.Error(), "307") {
+		t.Errorf("followed %d times: %v", elsewhere, err)
+	}
+	for _, name := range []string{"metadata", "mapped"} {
+		if _, err := s.Test(t.Context(), name, "jo"); err == nil || !strings.Contains(err.Error(), "metadata") && !strings.Contains(err.Error(), "link-local") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
