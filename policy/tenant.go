@@ -174,7 +174,7 @@ func (r *tenantRule) evaluate(ev *evaluation, p *Policy) error {
 	}
 	c, others := r.signer(ev)
 	ev.add(c)
-	if others == 0 || len(ev.facts.Signatures)+len(ev.facts.Attestations) == 0 {
+	if others == 0 {
 		return nil
 	}
 	inner := &evaluation{ctx: ev.ctx, facts: ev.facts.by(r.counts), now: ev.now, target: ev.target, budget: ev.budget, combined: ev.combined, stagesAt: ev.stagesAt}
@@ -230,6 +230,15 @@ func (r *tenantRule) signer(ev *evaluation) (c Check, others int) {
 	}
 	for i := range ev.facts.Attestations {
 		see(&ev.facts.Attestations[i].Evidence)
+	}
+	// Statements about flaws and commits make nobody a signer of the artifact.
+	for i := range ev.facts.Sources {
+		others += b2i(!ev.facts.Sources[i].Own && !r.counts(&ev.facts.Sources[i].Evidence))
+	}
+	if v := ev.facts.Vulnerabilities; v != nil {
+		for i := range v.VEX {
+			others += b2i(!r.counts(&v.VEX[i].Evidence))
+		}
 	}
 	c = Check{Name: "tenant/signer", Status: Pass, Expected: "signed or attested by whom tenant " + r.Name + " counts: " + r.signersText(), Found: t.found(1, "signature or attestation") + ev.rejectedText(len(t.order) == 0)}
 	if len(t.order) == 0 {

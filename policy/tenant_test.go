@@ -133,6 +133,30 @@ func TestTenantsHideTheEvidenceOfOthers(t *testing.T) {
 	}
 }
 
+// TestThreat_Tenancy_VEXOfAnotherTenant: another team's word that a flaw does not
+// concern the artifact counts for nothing, though all that signed it are one's own.
+func TestThreat_Tenancy_VEXOfAnotherTenant(t *testing.T) {
+	flaws := broad + "    vulnerabilities:\n      deny: [critical]\n      vex: {identities: [{issuer: \"https://issuer.example\", subjectRegexp: \"ci@[a-z]+\\\\.example\"}]}\n"
+	by := func(who string) func(*Facts) {
+		return func(f *Facts) {
+			f.Vulnerabilities = &Vulnerabilities{
+				Scan: "done", SBOMs: []string{attID(9)}, Components: 1, VEX: []VEXFact{{Evidence: evidence(8, tenantIssuer, who)}},
+				Findings: []Vulnerability{{ID: "CVE-2026-1", Component: "pkg:npm/a@1.0.0", State: "affected", Severity: "critical", Attested: []AttestedVEX{{Attestation: attID(8), Status: "not_affected", Justification: "component_not_present"}}}},
+			}
+		}
+	}
+	s := tenantSet(t, flaws, payments)
+	if v, failed := judged(t, s, "payments/app", "payments", by(ciPayments), ciPayments); v != Allow {
+		t.Errorf("one's own: %s %q", v, failed)
+	}
+	if v, failed := judged(t, s, "payments/app", "payments", by(ciShop), ciPayments); v != Deny || !strings.Contains(failed, "tenant-payments/tenant/counts/house/vulnerabilities") {
+		t.Errorf("another's: %s %q", v, failed)
+	}
+	if v, failed := judged(t, s, "payments/app", "elsewhere", by(ciShop), ciPayments); v != Allow {
+		t.Errorf("where no list holds: %s %q", v, failed)
+	}
+}
+
 // TestThreat_Tenancy_ListAloneAllowsNothing: without a policy that applies, a list
 // that is satisfied denies all the same.
 func TestThreat_Tenancy_ListAloneAllowsNothing(t *testing.T) {
