@@ -16,10 +16,18 @@ type Place struct {
 	Cluster     string `json:"cluster"`
 	Namespace   string `json:"namespace"`
 	Environment string `json:"environment,omitempty"`
+	// Claimed says that it is only the word of who asks, such as a pipeline. What is
+	// decided there is decided by the same policies, and has a scope of its own: it
+	// opens no door of a cluster.
+	Claimed bool `json:"-"`
 }
 
-// scopePrefix begins the ids of all scopes of admission.
-const scopePrefix = "admission/"
+const (
+	// scopePrefix begins the ids of all scopes of admission.
+	scopePrefix = "admission/"
+	// ClaimedScopes begins the ids of the scopes of claimed places.
+	ClaimedScopes = "claimed/"
+)
 
 // ClusterScopes begins the ids of all scopes of a cluster.
 func ClusterScopes(cluster string) string { return scopePrefix + cluster + "/" }
@@ -27,7 +35,11 @@ func ClusterScopes(cluster string) string { return scopePrefix + cluster + "/" }
 // ScopeID names the scope of decisions at a place about a repository, host
 // included where it is another registry's.
 func (p Place) ScopeID(repository string) string {
-	id := scopePrefix + p.Cluster + "/" + p.Namespace
+	id := scopePrefix
+	if p.Claimed {
+		id = ClaimedScopes
+	}
+	id += p.Cluster + "/" + p.Namespace
 	if p.Environment != "" {
 		id += "/" + p.Environment
 	}

@@ -67,6 +67,9 @@ type Options struct {
 	Objectives func(ctx context.Context, service string, at time.Time) ([]slo.Status, error)
 	// Parts lists the manifests of an index; none of others.
 	Parts func(ctx context.Context, d artifact.Digest) ([]artifact.Digest, error)
+	// OfService says whether the catalogue has a repository of the own registry as a
+	// service's.
+	OfService func(service, repository string) bool
 	// ArtifactType gives what a manifest of the own registry says that it is; ""
 	// when it says nothing, or is not there.
 	ArtifactType func(ctx context.Context, repository string, d artifact.Digest) (string, error)
@@ -104,20 +107,22 @@ func New(o Options) (*Gate, error) {
 
 // canary is a question on its way to an answer.
 type canary struct {
-	g      *Gate
-	q      *client.CanaryQuestion
-	rules  Rules
-	actor  string
-	share  *float64
-	place  admission.Place
-	refs   []artifact.Reference
-	hold   map[artifact.Digest]bool // the canary's digests, with their parts
-	repos  map[string]bool
-	trial  trial
-	ran    []inventory.Ran
-	told   bool // somebody tells what runs
-	since  time.Time
-	answer *client.CanaryAnswer
+	g     *Gate
+	q     *client.CanaryQuestion
+	rules Rules
+	actor string
+	share *float64
+	place admission.Place
+	refs  []artifact.Reference
+	hold  map[artifact.Digest]bool // the canary's digests, with their parts
+	repos map[string]bool
+	trial trial
+	ran   []inventory.Ran
+	told  bool // somebody tells what runs
+
+	stranger bool // the service is none of who asks
+	since    time.Time
+	answer   *client.CanaryAnswer
 }
 
 // Images are the references of a question, checked: those who answer it say first
@@ -170,7 +175,7 @@ func (g *Gate) found(ctx context.Context, q *client.CanaryQuestion) (out []artif
 	for _, r := range ran {
 		ref, err := artifact.ParseReference(r.Image)
 		if err != nil || r.Digest == "" {
-			return nil, fault.Newf(fault.Undecided, "workload %s in namespace %s runs an image whose name or digest is not known (%.120q): name the canary's images", q.Workload, q.Namespace, r.Image)
+			return nil, fault.Newf(fault.Undecided, "workload %s in namespace %s runs an image whose name or digest is not known: name the canary's images", q.Workload, q.Namespace)
 		}
 		ref.Tag, ref.Digest = "", r.Digest
 		if !slices.Contains(out, ref) {
@@ -178,16 +183,25 @@ func (g *Gate) found(ctx context.Context, q *client.CanaryQuestion) (out []artif
 		}
 	}
 	if len(out) == 0 {
-		return nil, fault.Newf(fault.Undecided, "no workload %s is seen to run in namespace %s: the inventory does not know it (yet); name the canary's images", q.Workload, q.Namespace)
+		return nil, NotSeen(q)
 	}
 	return out, nil
 }
 
+// NotSeen is the answer about a workload that is not seen to run, and to whoever may
+// not know whether it does.
+func NotSeen(q *client.CanaryQuestion) error {
+	return fault.Newf(fault.Undecided, "no workload %s is seen to run in namespace %s: the inventory does not know it (yet), or it is not for you to know; name the canary's images", q.Workload, q.Namespace)
+}
+
 // Canary judges a canary whose images were settled by [Gate.Images]. The error is
 // that the question is wrong; whatever cannot be found out is a reason to wait.
-func (g *Gate) Canary(ctx context.Context, actor string, q *client.CanaryQuestion, refs []artifact.Reference) (*client.CanaryAnswer, error) {
-	c := &canary{g: g, q: q, actor: actor, refs: refs, rules: g.o.Rules, hold: map[artifact.Digest]bool{}, repos: map[string]bool{},
-		place:  admission.Place{Cluster: q.Cluster, Namespace: q.Namespace, Environment: q.Environment},
+//
+// What a service has and how it fares is for those who read evidence anywhere, and
+// for those whose images it runs: another who names it waits.
+func (g *Gate) Canary(ctx context.Context, asks Asker, q *client.CanaryQuestion, refs []artifact.Reference) (*client.CanaryAnswer, error) {
+	c := &canary{g: g, q: q, actor: asks.Actor, refs: refs, rules: g.o.Rules, hold: map[artifact.Digest]bool{}, repos: map[string]bool{},
+		place:  admission.Place{Cluster: q.Cluster, Namespace: q.Namespace, Environment: q.Environment, Claimed: true},
 		answer: &client.CanaryAnswer{Verdict: Proceed, Service: q.Service, Environment: q.Environment, Images: []client.CanaryImage{}, Reasons: []client.CanaryReason{}, Findings: []client.CanaryFinding{}}}
 	if err := c.settle(); err != nil {
 		return nil, err
@@ -196,13 +210,38 @@ func (g *Gate) Canary(ctx context.Context, actor string, q *client.CanaryQuestio
 	if err := c.look(ctx); err != nil {
 		return nil, err
 	}
-	c.findings(ctx)
-	c.budget(ctx)
-	c.duration()
-	c.traffic()
+	if asks.ReadsAll || c.concerns() {
+		c.findings(ctx)
+		c.budget(ctx)
+		c.duration()
+		c.traffic()
+	} else {
+		c.stranger = true
+		c.ran, c.answer.Instances, c.since = nil, 0, time.Time{}
+		c.say(CheckDuration, Wait, "service %s%s is not known to run an image of these repositories, so nothing is said of it: enter the repositories into the catalogue, or let who asks read evidence", q.Service, in(q.Environment))
+	}
 	c.conclude(ctx)
 	g.answers.WithLabelValues("canary", c.answer.Verdict).Inc()
 	return c.answer, g.record(ctx, c)
+}
+
+// Asker is who asks.
+type Asker struct {
+	Actor    string
+	ReadsAll bool // what runs and how it fares, of all teams
+}
+
+// concerns says whether the service is of the question's images: it runs one of their
+// repositories, or the catalogue says so.
+func (c *canary) concerns() bool {
+	for i := range c.ran {
+		if c.repos[placeOf(c.ran[i].Image)] {
+			return true
+		}
+	}
+	return slices.ContainsFunc(c.refs, func(r artifact.Reference) bool {
+		return r.Host == c.g.o.Host() && c.g.o.OfService(c.q.Service, r.Repository)
+	})
 }
 
 // settle reads what the question asks for beyond the site's rules.

@@ -45,7 +45,7 @@ func CheckImages(q *client.CheckQuestion) ([]artifact.Reference, error) {
 // under quarantine has none.
 func (g *Gate) Check(ctx context.Context, actor string, q *client.CheckQuestion, refs []artifact.Reference) (*client.CheckAnswer, error) {
 	a := &client.CheckAnswer{Namespace: q.Namespace}
-	place := admission.Place{Cluster: q.Cluster, Namespace: q.Namespace, Environment: q.Environment}
+	place := admission.Place{Cluster: q.Cluster, Namespace: q.Namespace, Environment: q.Environment, Claimed: true}
 	a.Verdict, a.Images = g.judgeAll(ctx, refs, place)
 	if a.Verdict == Deny && q.SlowLane != "" {
 		place.Namespace = q.SlowLane

@@ -25,7 +25,7 @@ const ZipType = "application/zip"
 // the advisories, whatever the policy wants.
 func (g *Gate) Function(ctx context.Context, actor string, q *client.FunctionQuestion, ref artifact.Reference) (*client.FunctionAnswer, error) {
 	a := &client.FunctionAnswer{Verdict: Allow}
-	one := g.judgeOne(ctx, ref, admission.Place{Environment: q.Environment})
+	one := g.judgeOne(ctx, ref, admission.Place{Environment: q.Environment, Claimed: true})
 	if one.Warned { // nothing is activated that is not allowed, in whatever mode
 		one.Verdict, one.Warned = Deny, false
 	}

@@ -116,6 +116,9 @@ func (c *canary) event(was string) event.Event {
 		body["advice"] = a.Image
 	}
 	e := event.Event{Kind: kind, Actor: c.actor, Service: c.q.Service, Env: c.q.Environment, Cluster: c.q.Cluster, Body: body}
+	if c.stranger { // its team has nothing to do with it
+		e.Service = ""
+	}
 	if len(c.answer.Images) > 0 {
 		e.Digest = c.answer.Images[0].Digest
 	}

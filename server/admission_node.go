@@ -30,6 +30,10 @@ func (s *Server) standing(ctx context.Context, d artifact.Digest, prefix string)
 // JudgeNode answers a node, and records what it was told: what cannot be recorded
 // is not said.
 func (a *admissionSite) JudgeNode(ctx context.Context, q admission.NodeQuestion) *admission.Reply {
+	// A node says of which environment it is; where the site knows, that counts.
+	if known := a.s.placeOf(q.Place.Cluster, q.Place.Namespace); known.Environment != "" {
+		q.Place.Environment = known.Environment
+	}
 	ans, err := a.s.admission.judge.JudgeNode(ctx, q, running{a.s})
 	e := admission.NodeVerdictOf(q, ans, err).Event
 	e.Actor = identity.FromContext(ctx).Actor()

@@ -57,8 +57,10 @@ func (s *Server) announce(ctx context.Context, tx *store.Tx, batch []event.Event
 			if err != nil {
 				return err
 			}
-			if err := s.engine.StirEvidence(ctx, tx, id, admission.Scopes); err != nil {
-				return err
+			for _, prefix := range []string{admission.Scopes, admission.ClaimedScopes} {
+				if err := s.engine.StirEvidence(ctx, tx, id, prefix); err != nil {
+					return err
+				}
 			}
 			continue
 		}
@@ -153,7 +155,12 @@ func (s *Server) decideComing(ctx context.Context, spots *admission.Spots, due [
 			continue // it went, or waits behind a gate
 		}
 		if err != nil {
-			return err
+			if ctx.Err() != nil || fault.KindOf(err) == fault.Unavailable {
+				return err
+			}
+			// One that cannot be read must not hold up all that come after it.
+			s.log.Warn("a decision cannot be made ahead; it is made when it is asked for", "digest", c.Digest, "repository", c.Repository, "error", err)
+			continue
 		}
 		for _, spot := range at {
 			ask, err := s.askOf(ctx, c, mediaType, spot)

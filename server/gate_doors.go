@@ -3,11 +3,13 @@ package server
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"assay/artifact"
 	"assay/gate"
 	"assay/internal/fault"
+	"assay/inventory"
 	"assay/slo"
 	"assay/store"
 	"assay/vuln/finding"
@@ -27,6 +29,9 @@ func (s *Server) openDoors() (err error) {
 		},
 		Objectives: func(ctx context.Context, service string, at time.Time) ([]slo.Status, error) {
 			return s.watch.slo.StatusOf(ctx, at, slo.ByService, service)
+		},
+		OfService: func(service, repository string) bool {
+			return slices.ContainsFunc(s.catalogue().OfArtifact("", inventory.Place{Repository: repository}), func(x *inventory.Service) bool { return x.Name == service })
 		},
 		Parts: s.admission.images.partsOf, ArtifactType: s.artifactType,
 		Rules: gate.Rules{LeastDuration: c.LeastDuration, LeastShare: float64(c.LeastShare), Severity: c.Severity, WithoutScan: c.WithoutScan, PassSpent: c.PassSpent},
