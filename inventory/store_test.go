@@ -109,7 +109,7 @@ func whatRuns(t *testing.T, db *store.DB, now *time.Time) {
 		}
 		return ran
 	}
-	if !ran("shop", digest(1), 0) || ran("bank", digest(1), time.Hour) || ran("shop", digest(3), time.Hour) {
+	if !ran("shop", digest(1), 0) || !ran("", digest(1), 0) || ran("", digest(3), time.Hour) || ran("bank", digest(1), time.Hour) || ran("shop", digest(3), time.Hour) {
 		t.Error("what runs where")
 	}
 	// One instance is updated, by a snapshot of it alone; then the other one is,
