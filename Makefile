@@ -9,10 +9,26 @@ COUNT    ?= 1
 # The frozen module with a CAVP and CMVP record (https://go.dev/doc/security/fips140).
 GOFIPS140 ?= v1.0.0
 
-.PHONY: build cross plugins pkcs11 fips demo demo-k8s test bench lint e2e fuzz clean
+.PHONY: build image bin/image/assay cross plugins pkcs11 fips demo demo-k8s test bench lint e2e fuzz clean
 
 build: ## bin/assay, static
 	$(BUILD) -o bin/assay ./cmd/assay
+
+# Which program wraps the build, what it may be told (--server, --subject …), and the
+# certificates of the authorities that the image's TLS clients trust.
+ASSAY    ?= bin/assay
+RUNFLAGS ?=
+CERTS    ?= /etc/ssl/certs/ca-certificates.crt
+
+image: $(ASSAY) ## Assay's own image, built, described, signed and pushed by Assay: make image IMAGE=HOST/REPOSITORY:TAG
+	@test -n "$(IMAGE)" || { echo "want IMAGE=HOST/REPOSITORY:TAG" >&2; exit 64; }
+	$(ASSAY) run $(RUNFLAGS) --materials go.mod,go.sum --products bin/image/assay --image $(IMAGE) --image-certs $(CERTS) -- $(MAKE) --no-print-directory bin/image/assay
+
+bin/assay:
+	$(BUILD) -o $@ ./cmd/assay
+
+bin/image/assay: # anew each time: go build knows what changed
+	$(BUILD) -o $@ ./cmd/assay
 
 cross: ## the server for linux/arm64, the command line for macOS and Windows
 	GOOS=linux GOARCH=arm64 $(BUILD) -o bin/assay-linux-arm64 ./cmd/assay
@@ -40,7 +56,7 @@ test: ## every package, on SQLite and on a throwaway PostgreSQL
 e2e: build fips pkcs11 ## real clients against the real binary
 	PATH="$$(tools/install.sh versitygw):$$PATH" ASSAY_REQUIRE_S3=1 $(GO) test -count=1 ./blob/s3/... ./backup ./registry/retention
 	PATH="$$(tools/install.sh softhsm2):$$PATH" ASSAY_REQUIRE_SOFTHSM=1 CGO_ENABLED=1 $(GO) test -tags pkcs11 -count=1 ./internal/keyring/...
-	PATH="$$(tools/install.sh cosign crane oras skopeo conformance postgresql litewitness versitygw kms-plugins transit softhsm2 actionlint shellcheck olareg distribution osv-scanner govulncheck kubernetes playwright otelcol):$$PATH" ASSAY_REQUIRE_S3=1 \
+	PATH="$$(tools/install.sh cosign crane oras skopeo conformance postgresql litewitness versitygw kms-plugins transit softhsm2 actionlint shellcheck olareg distribution osv-scanner govulncheck kubernetes helm playwright otelcol):$$PATH" ASSAY_REQUIRE_S3=1 \
 		ASSAY_FIPS_BIN=$(CURDIR)/bin/assay-fips ASSAY_PKCS11_BIN=$(CURDIR)/bin/assay-pkcs11 \
 		ASSAY_BIN=$(CURDIR)/bin/assay $(GO) test -tags e2e -count=1 -timeout 30m ./e2e/...
 

@@ -33,9 +33,10 @@ type site struct {
 	cmd    *exec.Cmd
 	log    *lockedBuffer
 	exited chan error
-	config string // serve with this file, where nobody has a role; "": up
-	roles  string // of a process that serves; "": all
-	bin    string // another build than ASSAY_BIN's; "" is that
+	config string          // serve with this file, where nobody has a role; "": up
+	roles  string          // of a process that serves; "": all
+	bin    string          // another build than ASSAY_BIN's; "" is that
+	starts func(*exec.Cmd) // changes how the server is started; nil: nothing
 
 	PublicURL string `json:"public_url"`
 	Services  struct {
@@ -107,6 +108,9 @@ func (s *site) tryStart(listen string) error {
 	cmd.Stderr = s.log
 	// Killed with the test, however that ends.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if s.starts != nil {
+		s.starts(cmd)
+	}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		return err

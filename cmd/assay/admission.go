@@ -18,7 +18,7 @@ Kubernetes clusters: every image of a Pod is decided about, and the digest that
 was decided about is what runs. See docs/admission.md.`,
 		Example: `  assay admission manifests --data ./data --url https://127.0.0.1:8443 | kubectl apply -f -`,
 	}
-	cmd.AddCommand(a.admissionServeCommand(), a.admissionManifestsCommand(), a.admissionRBACCommand())
+	cmd.AddCommand(a.admissionServeCommand(), a.admissionManifestsCommand(), a.admissionRBACCommand(), a.admissionAuthorityCommand())
 	return cmd
 }
 

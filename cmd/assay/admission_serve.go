@@ -34,6 +34,7 @@ type replica struct {
 	dir       string
 	authority string // file: what bundles are signed under
 	as        string
+	seed      string // folder with the authority of the cluster's webhooks
 }
 
 func (a *app) admissionServeCommand() *cobra.Command {
@@ -77,6 +78,7 @@ It needs the role deployer on clusters/NAME at the server.`,
 	f.BoolVar(&r.c.NoTelemetry, "no-telemetry", false, "leave OTEL_RESOURCE_ATTRIBUTES as it is")
 	f.StringVar(&r.c.GatekeeperCA, "gatekeeper-ca", "", "answer Gatekeeper too, which shows a certificate that this authority signed, PEM")
 	f.StringVar(&r.dir, "dir", "", "folder for the authority and the last bundle, mode 0700")
+	f.StringVar(&r.seed, "seed", "", "where --dir has no authority yet, take it from this folder, as \"assay admission authority\" makes it (a mounted Secret)")
 	f.StringVar(&r.authority, "authority", "", "certificate that the server's bundles are signed under, PEM")
 	f.StringVar(&r.as, "subject", "", "with --data: the local identity to ask as")
 	return cmd
@@ -148,6 +150,11 @@ func (a *app) serveReplica(ctx context.Context, r *replica) error {
 	log := slog.New(slog.NewJSONHandler(a.stderr, nil))
 	if err := durable.MkdirAll(r.dir, 0o700); err != nil {
 		return err
+	}
+	if r.seed != "" {
+		if err := plantAuthority(r.seed, r.dir); err != nil {
+			return err
+		}
 	}
 	pem, err := os.ReadFile(r.authority)
 	if err != nil {

@@ -49,7 +49,7 @@ already, and pushes it. Nothing is signed or attested: prefer "assay run".`,
 			if err != nil {
 				return err
 			}
-			t, err := s.pushImage(ctx, run, "/", ref)
+			t, err := s.pushImage(ctx, run, "/", nil, ref)
 			if err != nil {
 				return err
 			}

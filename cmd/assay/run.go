@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -23,6 +25,8 @@ type runFlags struct {
 	sign             signFlags
 	build            builder.Options
 	image, push      string
+	certs            string
+	base             *builder.Base
 	builderID, step  string
 	without, caches  []string
 	heartbeat        time.Duration
@@ -95,6 +99,7 @@ GitLab by id_tokens named SIGSTORE_ID_TOKEN, Kubernetes by projected tokens
 	fl.BoolVar(&f.build.Trace, "trace", false, "watch what the build opens, runs and connects to (Linux, no root)")
 	fl.StringSliceVar(&f.build.Toolchain, "toolchain", nil, "with --trace: patterns of files of the machine, which need no declaration; in place of /usr/** and the like")
 	fl.StringVar(&f.image, "image", "", "push the products as an image to HOST/REPOSITORY[:TAG]")
+	fl.StringVar(&f.certs, "image-certs", "", "with --image: put these authorities' certificates (PEM), a user nonroot and /tmp into the image as well")
 	fl.StringVar(&f.push, "push", "", "push the products as an OCI artifact of files to HOST/REPOSITORY[:TAG]")
 	fl.StringVar(&f.builderID, "builder-id", "https://assay.dev/builders/local", "the builder's URI in the provenance (its level is for verifiers to configure)")
 	fl.StringVar(&f.step, "step", "build", "the step's name in the link")
@@ -127,8 +132,32 @@ func (f *runFlags) settle() (err error) {
 	if f.imageRef, err = newTag("--image", f.image); err != nil {
 		return err
 	}
+	if f.certs != "" {
+		if err := f.readCerts(); err != nil {
+			return err
+		}
+	}
 	f.fileTo, err = newTag("--push", f.push)
 	return err
+}
+
+// readCerts reads what the image is to have besides the products. It is a material
+// of the build, since the image depends on it.
+func (f *runFlags) readCerts() error {
+	if f.image == "" {
+		return usagef("--image-certs is for --image")
+	}
+	path, err := filepath.Abs(f.certs)
+	if err != nil {
+		return usagef("--image-certs: %w", err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return usagef("--image-certs: %w", err)
+	}
+	f.base = &builder.Base{Certificates: b}
+	f.build.Materials = append(f.build.Materials, path)
+	return nil
 }
 
 // newTag reads where something is to be pushed.

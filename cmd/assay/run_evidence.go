@@ -186,7 +186,7 @@ func (w *wrapped) attestFailure(ctx context.Context) error {
 // pushProducts pushes what was asked for.
 func (w *wrapped) pushProducts(ctx context.Context) error {
 	if w.f.image != "" {
-		t, err := w.pushImage(ctx, w.run, w.f.build.Dir, w.f.imageRef)
+		t, err := w.pushImage(ctx, w.run, w.f.build.Dir, w.f.base, w.f.imageRef)
 		if err != nil {
 			return err
 		}
@@ -206,8 +206,11 @@ func (w *wrapped) pushProducts(ctx context.Context) error {
 	return nil
 }
 
-func (s *session) pushImage(ctx context.Context, run *builder.Run, dir string, ref artifact.Reference) (*target, error) {
+func (s *session) pushImage(ctx context.Context, run *builder.Run, dir string, base *builder.Base, ref artifact.Reference) (*target, error) {
 	img, err := run.Image(dir)
+	if base != nil {
+		img, err = run.ImageOn(dir, *base)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -35,7 +35,7 @@ func (w *wrapped) describeProducts(ctx context.Context) error {
 			return fmt.Errorf("bill of materials of %s: %w", p.Name, err)
 		}
 		subjects := []subject{{Name: p.Name, Digest: p.Digest.Set()}}
-		if len(w.run.Products) == 1 { // what was pushed holds this file and nothing else
+		if len(w.run.Products) == 1 { // what was pushed holds this file and no other that runs
 			for _, t := range w.images {
 				subjects = append(subjects, subject{Name: t.name(), Digest: t.digest.Set()})
 			}
