@@ -20,6 +20,7 @@ import (
 	"assay/artifact"
 	"assay/attestation"
 	"assay/event"
+	"assay/evidence"
 	"assay/identity"
 	"assay/internal/fault"
 	"assay/internal/kube"
@@ -580,5 +581,45 @@ func TestUnsignedStatements(t *testing.T) {
 	d := got.Digests[0]
 	if d.Signed != No || d.SBOM != Claimed || d.Malicious != Claimed || d.Exploited != Unknown || d.Verdict != "deny" || len(got.Claims) != 1 || got.Claims[0].Reason != "it is not signed" {
 		t.Errorf("%+v %+v", d, got.Claims)
+	}
+}
+
+// TestUnread: evidence that is listed and cannot be had makes unknown, never "no".
+func TestUnread(t *testing.T) {
+	of := artifact.SHA256Of([]byte("x"))
+	d := &Digest{}
+	f := &policy.Facts{Rejected: []policy.Rejected{{ID: evidence.ID(nil), Code: trust.CodeBundleMalformed, Reason: "want a JSON object"}}}
+	sift(f, read([]verify.Item{{Source: "oci:r.example"}, {Source: "oci:r.example"}}, of), d)
+	d.answers(false)
+	if d.Signed != Unknown || d.Provenance != Unknown || d.SBOM != Unknown || len(d.claims) != 1 || d.claims[0].open() {
+		t.Errorf("%+v", d)
+	}
+	n := (&Run{}).lack(signature, d.Signed, &policy.Check{}, d)
+	if !n.decided || !strings.Contains(n.cause, "cannot be read") {
+		t.Errorf("%+v", n)
+	}
+	if c := named([]*Digest{d}); len(c) != 1 || c[0].Reason != "the registry lists it and gives other bytes, none, too many, or what is about something else" {
+		t.Errorf("%+v", c)
+	}
+}
+
+// TestWhyClaimed: each way not to count has its own cause, and none is told as another.
+func TestWhyClaimed(t *testing.T) {
+	for want, codes := range map[string][]string{
+		"signature that does not verify":                                            {trust.CodeSignature, trust.CodeTLogMissing},
+		"signature in no transparency log, so that nothing proves when it was made": {trust.CodeTLogMissing, trust.CodeTLogMissing},
+		"signature that nobody signed":                                              {codeUnsigned},
+		"signature claimed, by a root or key that was not given":                    {trust.CodeSignature, trust.CodeCertUnknown},
+	} {
+		d := &Digest{}
+		for _, c := range codes {
+			d.claims = append(d.claims, claim{kind: signature, code: c}, claim{kind: bom, code: trust.CodeKeyMissing})
+		}
+		if n := (&Run{}).lack(signature, Yes, &policy.Check{Found: "0 of 1; 1 not logged"}, d); !strings.Contains(n.cause, "in no transparency log") {
+			t.Errorf("verified, and not logged: %q", n.cause)
+		}
+		if n := (&Run{}).lack(signature, Claimed, &policy.Check{Found: "0 of 1; 1 not logged"}, d); n.cause != want {
+			t.Errorf("%v: %q, want %q", codes, n.cause, want)
+		}
 	}
 }

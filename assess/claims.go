@@ -48,15 +48,21 @@ type claim struct {
 }
 
 // read takes apart what a registry holds about a digest, believing nothing. What does
-// not even parse, or says that it is about something else, claims nothing.
+// not even parse, or says that it is about something else, claims nothing; what is
+// listed and cannot be had is told apart, since "no" is said only when all was read.
 func read(items []verify.Item, of artifact.Digest) map[string]*claim {
 	out := map[string]*claim{}
 	for i := range items {
 		id := evidence.ID(items[i].Bundle)
-		if out[id] != nil || len(items[i].Bundle) == 0 {
+		if out[id] != nil {
 			continue
 		}
 		c := &claim{id: id}
+		if len(items[i].Bundle) == 0 { // listed, and not to be had: nobody knows what it says
+			c.identity, c.code = "nobody: evidence that could not be read", codeUnread
+			out[id] = c
+			continue
+		}
 		if attestation.IsNotation(items[i].Bundle) {
 			c.kind, c.identity = signature, "a signer of the Notary Project"
 			out[id] = c
@@ -132,6 +138,9 @@ func (c *claim) who(b *attestation.Bundle) {
 	}
 }
 
+// codeUnread is of evidence that a registry lists and does not give.
+const codeUnread = "unread"
+
 // open says whether what refused the bundle is that its signer's root, or key, is not
 // among those that were given: then nobody knows whether it is good.
 func (c *claim) open() bool {
@@ -149,6 +158,10 @@ func (c *claim) why() string {
 		return "no root of trust was given"
 	case codeUnsigned:
 		return "it is not signed"
+	case codeUnread:
+		return "the registry lists it and gives other bytes, none, too many, or what is about something else"
+	case trust.CodeTLogMissing:
+		return "it is in no transparency log that was given, so nothing proves when it was made"
 	case trust.CodeKeyMissing, trust.CodeKeyMismatch:
 		return "its key was not given"
 	case trust.CodeCertUnknown, trust.CodeTLogUnknown, trust.CodeTSAUnknown, trust.CodeSCTMissing:

@@ -9,6 +9,7 @@ import (
 
 	"assay/artifact"
 	"assay/policy"
+	"assay/trust"
 	"assay/vuln"
 )
 
@@ -75,15 +76,15 @@ func (r *Run) needOf(c *policy.Check, f *policy.Facts, out *Digest) need {
 	family, _, _ := strings.Cut(c.Name, "/")
 	switch {
 	case family == "signatures":
-		return r.lack(signature, out.Signed, out)
+		return r.lack(signature, out.Signed, c, out)
 	case strings.HasPrefix(c.Name, "attestations/provenance"), family == "provenance":
-		return r.lack(provenance, out.Provenance, out)
+		return r.lack(provenance, out.Provenance, c, out)
 	case c.Name == "vulnerabilities/sbom", family == "sbom", strings.HasPrefix(c.Name, "attestations/sbom"):
-		return r.lack(bom, out.SBOM, out)
+		return r.lack(bom, out.SBOM, c, out)
 	case c.Name == "vulnerabilities/known" && r.o.Feeds == nil:
 		return need{cause: "its flaws are not known: no advisories were given to this look", fix: "look again with advisories (--feeds)", opens: true}
 	case c.Name == "vulnerabilities/known" && (f.Vulnerabilities == nil || f.Vulnerabilities.Scan == "no_sbom"):
-		return r.lack(bom, out.SBOM, out)
+		return r.lack(bom, out.SBOM, c, out)
 	case c.Name == "vulnerabilities/known":
 		return r.unknownFlaws(f.Vulnerabilities)
 	}
@@ -91,16 +92,24 @@ func (r *Run) needOf(c *policy.Check, f *policy.Facts, out *Digest) need {
 }
 
 // lack is that something signed is not there, is by others, or could not be verified.
-func (r *Run) lack(k kind, there Answer, out *Digest) need {
+func (r *Run) lack(k kind, there Answer, c *policy.Check, out *Digest) need {
 	w := words[k]
+	unlogged := there == Claimed && !slices.ContainsFunc(out.claims, func(c claim) bool { return c.kind == k && c.code != trust.CodeTLogMissing }) ||
+		there == Yes && strings.Contains(c.Found, "not logged")
 	open := slices.ContainsFunc(out.claims, func(c claim) bool { return c.kind == k && c.open() })
 	switch {
+	case there == Unknown && out.unread():
+		return need{cause: "evidence that cannot be read, or is about something else", fix: "sign and attest again what has evidence that cannot be read, and look after that registry", decided: true, opens: true}
 	case there == Unknown:
 		return need{cause: "more evidence than is read", fix: "take away evidence that nobody needs", decided: true, opens: true}
 	case there == Claimed && open:
 		return need{cause: w.what + " claimed, by a root or key that was not given", fix: "give this look the signers' roots of trust and keys, or sign by your own", opens: true}
+	case unlogged:
+		return need{cause: w.what + " in no transparency log, so that nothing proves when it was made", fix: "sign with a transparency log and a timestamp", decided: true, opens: k == bom}
+	case there == Claimed && !slices.ContainsFunc(out.claims, func(c claim) bool { return c.kind == k && c.code != codeUnsigned }):
+		return need{cause: w.what + " that nobody signed", fix: w.fix, decided: true, opens: k == bom}
 	case there == Claimed:
-		return need{cause: w.what + " that is not signed, or does not verify", fix: w.fix, decided: true, opens: k == bom}
+		return need{cause: w.what + " that does not verify", fix: w.fix, decided: true, opens: k == bom}
 	case there == Yes:
 		return need{cause: w.others, fix: w.fix, decided: true, opens: k == bom}
 	}

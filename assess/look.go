@@ -123,7 +123,7 @@ func sift(f *policy.Facts, claims map[string]*claim, out *Digest) map[string]boo
 	}
 	slices.Sort(out.Signers)
 	for _, one := range f.Rejected {
-		if c := claims[one.ID]; c != nil {
+		if c := claims[one.ID]; c != nil && c.code != codeUnread {
 			c.code, c.reason = one.Code, one.Reason
 		}
 	}
@@ -136,12 +136,17 @@ func sift(f *policy.Facts, claims map[string]*claim, out *Digest) map[string]boo
 	return proven
 }
 
+// unread says whether the registry lists evidence that it does not give.
+func (d *Digest) unread() bool {
+	return slices.ContainsFunc(d.claims, func(c claim) bool { return c.code == codeUnread })
+}
+
 // answers says what there is: what verified counts, what is claimed is told apart, and
 // no is said only when all was read.
 func (d *Digest) answers(truncated bool) {
 	for k, a := range map[kind]*Answer{signature: &d.Signed, provenance: &d.Provenance, bom: &d.SBOM} {
 		*a = No
-		if truncated {
+		if truncated || d.unread() {
 			*a = Unknown
 		}
 		for i := range d.claims {

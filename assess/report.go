@@ -77,7 +77,11 @@ type Source struct {
 
 // Trust says what signatures were verified with.
 type Trust struct {
-	Roots []string `json:"roots"` // none: nothing could be verified, all signatures are claims
+	Roots []string `json:"roots"`          // with no key either, nothing could be verified: all signatures are claims
+	Keys  []string `json:"keys,omitempty"` // fingerprints of those that were given
+	// NoLog says that a key's signature counted without a transparency log, so that
+	// nothing proves when it was made.
+	NoLog bool `json:"no_log,omitempty"`
 }
 
 // Judged is the policy that was asked.

@@ -30,6 +30,10 @@ type Options struct {
 	// Verifier is what signatures are verified with; nil: no root of trust is known, and
 	// all of them are claims.
 	Verifier *verify.Verifier
+	// Keys are the fingerprints of its keys, and NoLog that these need no log: for the
+	// report.
+	Keys  []string
+	NoLog bool
 	// Scope is where it runs, as policies select on it.
 	Scope policy.Scope
 

@@ -22,7 +22,7 @@ func (r *Run) report(ctx context.Context) *Report {
 		out.Sources = []Source{}
 	}
 	if r.o.Verifier != nil {
-		out.Trust.Roots = r.o.Verifier.RootNames()
+		out.Trust.Roots, out.Trust.Keys, out.Trust.NoLog = r.o.Verifier.RootNames(), r.o.Keys, r.o.NoLog
 	}
 	r.advisories(ctx, out)
 	all := make([]*Digest, 0, len(r.list))

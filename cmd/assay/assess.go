@@ -90,7 +90,8 @@ known to be exploited, 2 nothing is but something is unknown, 64 usage.`,
 	fl.StringVar(&f.json, "json", "assessment.json", `where to write the same as JSON; "-" and "none" as above`)
 	fl.StringVar(&f.verify.policyFile, "policy", "", "a policy document to ask, in place of the profile's")
 	fl.StringArrayVar(&f.verify.roots, "trusted-root", nil, "Sigstore trusted_root.json to verify under; can be repeated")
-	fl.StringArrayVar(&f.keys, "key", nil, "public key (PEM) whose signatures count; can be repeated")
+	fl.StringArrayVar(&f.keys, "key", nil, "public key (PEM) whose signatures count, with the root of their log; can be repeated")
+	fl.BoolVar(&f.verify.ignoreTlog, "insecure-ignore-tlog", false, "with --key: count its signatures also without a log entry and timestamp")
 	fl.StringVar(&f.verify.lists.file, "revocations", "", "a signed list of revocations (assay revocations export); with --tuf-root")
 	f.verify.lists.register(c)
 	fl.StringVar(&f.verify.lists.mirror, "tuf-mirror", "", "with --tuf-root: get trusted root and revocations from this TUF repository")
@@ -232,7 +233,10 @@ func (a *app) assessTrust(ctx context.Context, f *assessFlags, s *session, o *as
 		}
 		v.Keys, fingerprints = append(v.Keys, trust.Key{Public: pub}), append(fingerprints, fp)
 	}
-	if len(f.verify.roots) > 0 || f.verify.lists.mirror != "" || s.status != nil {
+	if len(f.keys) > 0 && len(f.verify.roots) == 0 && f.verify.lists.mirror == "" && s.status == nil && !f.verify.ignoreTlog {
+		return nil, usagef("--key alone verifies no signature: give --trusted-root, the root of the log that holds them, or --insecure-ignore-tlog where they are in none")
+	}
+	if len(f.verify.roots) > 0 || f.verify.lists.mirror != "" || s.status != nil || f.verify.ignoreTlog {
 		if err := s.trustHere(ctx, &f.verify, &v, &verify.Target{}); err != nil {
 			return nil, err
 		}
@@ -243,6 +247,7 @@ func (a *app) assessTrust(ctx context.Context, f *assessFlags, s *session, o *as
 		return nil, nil
 	}
 	o.Verifier, err = verify.NewVerifier(v)
+	o.Keys, o.NoLog = fingerprints, f.verify.ignoreTlog
 	return fingerprints, err
 }
 
@@ -511,8 +516,20 @@ func assessTable(w io.Writer, r *assess.Report, f *assessFlags) {
 	for _, row := range s.Rows() {
 		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\n", row.Name, row.T.Yes, row.T.Claimed, row.T.No, row.T.Unknown)
 	}
-	fmt.Fprintf(w, "\n%d digests in %d containers; %s would allow %d, deny %d, and leave %d open; %d could not be read\n", s.Digests, s.Containers, line(r.Policy.Name), s.Allowed, s.Denied, s.Undecided, s.Unreachable+s.Unidentified)
-	fmt.Fprintf(w, "%d tags: %d moved, %d gone, %d unknown\n", s.Tags, s.TagsMoved, s.TagsGone, s.TagsUnknown)
+	where := ""
+	if s.Containers > 0 {
+		where = fmt.Sprintf(" in %d containers", s.Containers)
+	}
+	fmt.Fprintf(w, "\n%d digests%s; %s would allow %d, deny %d, and leave %d open; %d could not be read\n", s.Digests, where, line(r.Policy.Name), s.Allowed, s.Denied, s.Undecided, s.Unreachable+s.Unidentified)
+	if s.Tags > 0 {
+		fmt.Fprintf(w, "%d tags: %d moved, %d gone, %d unknown\n", s.Tags, s.TagsMoved, s.TagsGone, s.TagsUnknown)
+	}
+	if len(r.Trust.Roots)+len(r.Trust.Keys) == 0 {
+		fmt.Fprintln(w, "not given: roots of trust and keys (--trusted-root, --key): every signature is claimed, none verified")
+	}
+	if !r.Advisories.Given {
+		fmt.Fprintln(w, "not given: advisories (--feeds): what is malicious or exploited is unknown")
+	}
 	for _, c := range r.Causes {
 		fmt.Fprintf(w, "cause: %s: %d digests, %d for nothing else\n", line(c.Cause), c.Digests, c.Alone)
 	}
