@@ -39,10 +39,13 @@ const (
 	Approved = "approved" // a person said yes, and it is carried out next
 	Done     = "done"     // it was carried out
 	Refused  = "refused"  // a person said no
+	// Superseded is what nobody answered and nobody asks any more: something else is
+	// proposed in its place.
+	Superseded = "superseded"
 )
 
 // States lists them.
-func States() []string { return []string{Held, Approved, Done, Refused} }
+func States() []string { return []string{Held, Approved, Done, Refused, Superseded} }
 
 // Limits say when an action waits. Zero members have defaults.
 type Limits struct {
@@ -112,7 +115,7 @@ func (p *Proposal) check() error {
 type Entry struct {
 	ID        string          `json:"id"` // act_...
 	Kind      Kind            `json:"kind"`
-	State     string          `json:"state"` // held, approved, done or refused
+	State     string          `json:"state"` // held, approved, done, refused or superseded
 	Digest    artifact.Digest `json:"digest,omitempty"`
 	Reason    string          `json:"reason"`
 	Actor     string          `json:"actor"`        // the part of the site that would do it

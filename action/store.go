@@ -140,6 +140,33 @@ func (s *Store) Known(ctx context.Context, kind Kind, key string) (e *Entry, err
 	return e, err
 }
 
+// Supersede ends what waits of a kind, or was approved and not carried out, whose
+// keys begin with prefix, but for one: it is moot. The same proposal is asked about
+// anew when it comes again.
+func (s *Store) Supersede(ctx context.Context, tx *store.Tx, kind Kind, prefix, except, actor, why string) error {
+	all, err := list(ctx, tx, `kind = ? AND (state = ? OR state = ?) AND substr(key, 1, ?) = ? AND key <> ? ORDER BY id`, string(kind), Held, Approved, len(prefix), prefix, except)
+	if err != nil {
+		return err
+	}
+	for _, e := range all {
+		if e.DecidedBy == "" {
+			e.DecidedBy, e.DecidedAt = actor, tx.Now()
+		}
+		e.State, e.Answer = Superseded, excerpt.Text(why, 1000)
+		if err := s.keep(ctx, tx, e); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `UPDATE site_action SET key = ? WHERE id = ?`, e.key+" "+e.ID, e.ID); err != nil {
+			return err
+		}
+		tx.OnCommit(func() { s.outcomes.WithLabelValues(string(e.Kind), Superseded).Inc() })
+		if err := s.tell(ctx, tx, event.ActionSuperseded, e, actor); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Finish says that what was approved was carried out.
 func (s *Store) Finish(ctx context.Context, tx *store.Tx, e *Entry) error {
 	if e == nil || e.State != Approved {

@@ -29,7 +29,7 @@ var rules = []Rule{
 		match: always("advisory", "component")},
 	{ID: "action-held", Severity: Page, High: true, Title: "The site would do something to much of what runs, and waits for a person",
 		Why:     "A quarantine or a bundle of policies that touches more workloads than may be touched without a question. Nothing new may run what is to be quarantined; what runs goes on until somebody answers.",
-		Command: "assay action list", kinds: []event.Kind{event.ActionHeld, event.ActionOverdue}, resolves: []event.Kind{event.ActionApproved, event.ActionRefused},
+		Command: "assay action list", kinds: []event.Kind{event.ActionHeld, event.ActionOverdue}, resolves: []event.Kind{event.ActionApproved, event.ActionRefused, event.ActionSuperseded},
 		match: func(_ *event.Event, b body) (found, bool) {
 			id := b.text("id")
 			return found{about: id, cause: id, summary: fmt.Sprintf("%s: %d of %d workloads: %s", b.words("id", "kind"), b.number("touched"), b.number("running"), b.text("reason"))}, id != ""

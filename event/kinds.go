@@ -84,6 +84,7 @@ const (
 	ActionOverdue       Kind = "action.overdue"
 	ActionApproved      Kind = "action.approved"
 	ActionRefused       Kind = "action.refused"
+	ActionSuperseded    Kind = "action.superseded"
 	VEXWithdrawn        Kind = "vex.withdrawn"
 	VEXProposed         Kind = "vex.proposed"
 	VEXRefused          Kind = "vex.refused"
@@ -436,6 +437,9 @@ func table() []KindInfo {
 			{"id", "act_..."}, {"kind", "quarantine or policy-bundle"}, {"reason", "why the site would do it"}, {"touched", "running workloads that it touches"}, {"earlier", "and that other automatic actions touched shortly before"}, {"running", "workloads in all"}, {"share", "of all, in percent"}, {"limit", "percent from which it waits"}, {"decided_by", "who answered"}, {"answer", "why"},
 		}},
 		{ActionRefused, Alert, "A person said no: it is not done, and what waited for it is let go.", []Field{
+			{"id", "act_..."}, {"kind", "quarantine or policy-bundle"}, {"reason", "why the site would do it"}, {"touched", "running workloads that it touches"}, {"earlier", "and that other automatic actions touched shortly before"}, {"running", "workloads in all"}, {"share", "of all, in percent"}, {"limit", "percent from which it waits"}, {"decided_by", "who answered"}, {"answer", "why"},
+		}},
+		{ActionSuperseded, Audit, "What waited is moot: something else is proposed in its place.", []Field{
 			{"id", "act_..."}, {"kind", "quarantine or policy-bundle"}, {"reason", "why the site would do it"}, {"touched", "running workloads that it touches"}, {"earlier", "and that other automatic actions touched shortly before"}, {"running", "workloads in all"}, {"share", "of all, in percent"}, {"limit", "percent from which it waits"}, {"decided_by", "who answered"}, {"answer", "why"},
 		}},
 		{VEXStated, Audit, "The site states whether flaws concern its artifacts: decided here, or another's document taken over.", []Field{

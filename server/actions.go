@@ -107,6 +107,9 @@ func (s *Server) mayActivate(ctx context.Context, q client.PolicyBundleActivate,
 	}
 	may := false
 	if err := s.db.Update(ctx, func(tx *store.Tx) (err error) {
+		if err := s.actions.Supersede(ctx, tx, p.Kind, c.Name+" ", p.Key, p.Actor, fmt.Sprintf("version %d lies there now", c.Version)); err != nil {
+			return err
+		}
 		may, e, err = s.actions.Propose(ctx, tx, p, func() (action.Reach, error) { return reach, nil })
 		return err
 	}); err != nil || may {

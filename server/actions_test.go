@@ -187,9 +187,28 @@ func TestThreat_Action_BundleThatRefusesWhatRuns(t *testing.T) {
 	if v, problem = version(); v != 1 || !strings.Contains(problem, "it refuses all of shop") {
 		t.Errorf("version %d: %s", v, problem)
 	}
+	// What waits is moot when something else lies there: another version, or the one
+	// that is in force. It is asked about anew when it comes again.
+	write(5, s.policyDoc("fifth@example.com"))
+	version()
+	fifth := s.waits()
+	write(6, s.policyDoc("sixth@example.com"))
+	version()
+	if sixth := s.waits(); fifth == nil || sixth == nil || sixth.ID == fifth.ID {
+		t.Errorf("%+v, then %+v", fifth, sixth)
+	}
+	write(1, s.policyDoc("me@example.com"))
+	if _, problem := version(); problem != "" || s.waits() != nil {
+		t.Errorf("%s %+v", problem, s.waits())
+	}
+	write(6, s.policyDoc("sixth@example.com"))
+	if _, problem := version(); s.waits() == nil || !strings.Contains(problem, s.waits().ID) {
+		t.Errorf("%s %+v", problem, s.waits())
+	}
+	await(t, func() bool { return len(s.eventsOf(event.ActionSuperseded)) == 2 })
 
 	// Another version is another question.
-	write(3, s.policyDoc("third@example.com"))
+	write(7, s.policyDoc("third@example.com"))
 	version()
 	if e = s.waits(); e == nil {
 		t.Fatal("nothing waits")
@@ -197,7 +216,7 @@ func TestThreat_Action_BundleThatRefusesWhatRuns(t *testing.T) {
 	if _, err := s.actions.Decide(ctx, e.ID, bobAnswers, true, "announced last week"); err != nil {
 		t.Fatal(err)
 	}
-	if v, problem = version(); v != 3 || problem != "" {
+	if v, problem = version(); v != 7 || problem != "" {
 		t.Errorf("version %d: %s", v, problem)
 	}
 	if got, err := s.actions.Get(ctx, e.ID); err != nil || got.State != action.Done {
@@ -207,8 +226,8 @@ func TestThreat_Action_BundleThatRefusesWhatRuns(t *testing.T) {
 		t.Error("allowed by a policy that was replaced")
 	}
 	// What refuses nothing that runs is put in force by itself.
-	write(4, s.policyDoc("me@example.com"))
-	if v, problem = version(); v != 4 || problem != "" {
+	write(8, s.policyDoc("me@example.com"))
+	if v, problem = version(); v != 8 || problem != "" {
 		t.Errorf("version %d: %s", v, problem)
 	}
 }

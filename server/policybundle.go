@@ -2,9 +2,11 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"time"
 
+	"assay/action"
 	"assay/client"
 	"assay/config"
 	"assay/event"
@@ -126,8 +128,13 @@ func (s *Server) takeBundle(ctx context.Context, b config.PolicyBundle, f *bundl
 			same = same || a.Name == c.Name && a.Digest == f.Digest && a.Version == c.Version
 		}
 		return err
-	}); err != nil || same {
+	}); err != nil {
 		return err
+	}
+	if same { // what waits for an answer lies there no more
+		return s.db.Update(ctx, func(tx *store.Tx) error {
+			return s.actions.Supersede(ctx, tx, action.PolicyBundle, c.Name+" ", "", "system:policy-bundles", fmt.Sprintf("version %d, which is in force, lies there again", c.Version))
+		})
 	}
 	archive, err := got.Archive()
 	if err != nil {

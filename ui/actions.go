@@ -39,8 +39,8 @@ func actionState(e *action.Entry) Cell {
 		return mark(Bad, "held, overdue")
 	case e.State == action.Held:
 		return mark(Warn, "held")
-	case e.State == action.Refused:
-		return mark(Info, "refused")
+	case e.State == action.Refused, e.State == action.Superseded:
+		return mark(Info, e.State)
 	}
 	return mark(Info, e.State)
 }
