@@ -104,11 +104,24 @@ func (p *Proposal) check() error {
 	switch {
 	case p.Kind != Quarantine && p.Kind != PolicyBundle:
 		return fault.Newf(fault.Internal, "action of kind %.40q", p.Kind)
-	case p.Key == "" || len(p.Key) > 2000 || p.Actor == "":
-		return fault.Newf(fault.Internal, "an action wants a key of at most 2,000 bytes and an actor")
+	case p.Key == "" || p.Actor == "":
+		return fault.Newf(fault.Internal, "an action wants a key and an actor")
 	}
+	p.Key = keyOf(p.Key)
 	p.Reason = excerpt.Text(p.Reason, 1000)
 	return nil
+}
+
+// maxKey is the longest key that is kept as it is.
+const maxKey = 1000
+
+// keyOf is a key as it is kept. Names of packages, which strangers choose, stand in
+// keys: a long one must not keep the site from defending itself.
+func keyOf(key string) string {
+	if len(key) <= maxKey {
+		return key
+	}
+	return string(artifact.SHA256Of([]byte(key)))
 }
 
 // Entry is an action as it is told.

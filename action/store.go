@@ -134,7 +134,7 @@ func (s *Store) Propose(ctx context.Context, tx *store.Tx, p Proposal, reach fun
 // Known gives the action of a key; fault.NotFound: it was not proposed.
 func (s *Store) Known(ctx context.Context, kind Kind, key string) (e *Entry, err error) {
 	err = s.o.DB.View(ctx, func(tx *store.Tx) error {
-		e, err = one(ctx, tx, `kind = ? AND key = ?`, string(kind), key)
+		e, err = one(ctx, tx, `kind = ? AND key = ?`, string(kind), keyOf(key))
 		return err
 	})
 	return e, err

@@ -138,7 +138,11 @@ func (s *Server) bundleReach(ctx context.Context, q client.PolicyBundleActivate)
 			spots[inventory.Spot{Cluster: place.Cluster, Namespace: place.Namespace, Digest: d}] = true
 			return
 		}
-		spots[inventory.Spot{Digest: d}] = true // the registry's gate, from which all pull
+		// From the registry's gate all pull. By other scopes nothing runs: a question
+		// about a place is not a workload.
+		if s.gate != nil && s.gate.OwnScope(scope) {
+			spots[inventory.Spot{Digest: d}] = true
+		}
 	}
 	for i := range report.Flips {
 		if f := &report.Flips[i]; f.To == replay.Refused && f.Stands {

@@ -2,15 +2,21 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"assay/admission"
+	"assay/artifact"
 	"assay/client"
 	"assay/config"
 	"assay/gate"
 	"assay/identity"
+	"assay/policy"
+	"assay/verify"
 )
 
 // api is a client of somebody else than the administrator.
@@ -122,5 +128,80 @@ func TestThreat_Tenancy_CanaryOfOthers(t *testing.T) {
 	}
 	if len(words) != 1 {
 		t.Errorf("it shows which workloads there are: %v", words)
+	}
+}
+
+// TestThreat_Action_ClaimedPlaceHoldsNoBundle: who may only ask questions cannot have
+// a stricter policy wait for a person, by asking about what runs everywhere for places
+// where nothing runs.
+func TestThreat_Action_ClaimedPlaceHoldsNoBundle(t *testing.T) {
+	dir := t.TempDir()
+	s := newSite(t, true, func(c *config.Config) {
+		c.Admission = config.Admission{Listen: "127.0.0.1:0", Cluster: "c1", Environment: "prod"}
+		c.Trust.Policies.Unsigned = true
+	})
+	follow := func(version int64, docs string) {
+		t.Helper()
+		for name, text := range map[string]string{
+			"release.yaml": strings.TrimSuffix(docs, "---\n"),
+			".manifest":    fmt.Sprintf(`{"rego_version": 1, "roots": [""], "metadata": {"assay": {"name": "site", "version": %d}}}`, version),
+		} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.followBundle(t.Context(), config.PolicyBundle{Name: "site", From: dir, Unsigned: true})
+		all, err := s.admin.PolicyBundles(t.Context())
+		if err != nil || len(all.Items) != 1 || all.Items[0].Version != version {
+			t.Fatalf("version %d is not in force: %+v, %v", version, all, err)
+		}
+	}
+	follow(1, s.policyDoc("me@example.com"))
+	r := s.reviewer()
+	manifest, base := s.image("shop/base", "v1", "base")
+	s.signImage("shop/base", manifest)
+	image := s.host() + "/shop/base@" + string(base)
+	await(t, func() bool { return r.ask(admission.PathValidate, "shop", image).Allowed })
+	s.runs(s.host()+"/shop/base:v1", base, 12, 1)
+
+	asks := s.api("mallory@example.com")
+	if got, err := asks.Check(t.Context(), client.CheckQuestion{Images: []string{image}, Cluster: "c1", Namespace: "shop", Environment: "play"}); err != nil || got.Verdict != gate.Allow {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for _, scope := range []string{"", "gate", "claimed", "admission"} {
+		var report verify.Report
+		if err := asks.Verify(t.Context(), client.VerifyRequest{Reference: image, Scope: scope, Environment: "play"}, &report); err != nil || report.Verdict != policy.Allow {
+			t.Fatalf("scope %q: %+v, %v", scope, report, err)
+		}
+	}
+	follow(2, s.policyDoc("me@example.com")+strings.Replace(strings.Replace(s.policyDoc("other@example.com"), "name: signed", "name: play", 1), "spec:\n", "spec:\n  scope: {environments: [play]}\n", 1))
+	if e := s.waits(); e != nil {
+		t.Errorf("%+v", e)
+	}
+}
+
+// TestThreat_Action_LongNameEscapesNothing: who names a malicious package at length is
+// under quarantine like any other, and waits like any other.
+func TestThreat_Action_LongNameEscapesNothing(t *testing.T) {
+	s := newSite(t, true, nil)
+	_, few := s.image("shop/few", "v1", "few")
+	_, many := s.image("shop/many", "v1", "many")
+	s.runs(s.host()+"/shop/few:v1", few, 1, 1)
+	s.runs(s.host()+"/shop/many:v1", many, 12, 1)
+	reason := "malicious package pkg:npm/evil@1.0.0?x=" + strings.Repeat("y", artifact.MaxPURL) + " (MAL-1)"
+	if held, err := s.quarantine(t.Context(), few, "system:vuln", reason); err != nil || held != "" {
+		t.Errorf("%q %v", held, err)
+	}
+	held, err := s.quarantine(t.Context(), many, "system:vuln", reason)
+	if err != nil || held == "" {
+		t.Fatalf("%q %v", held, err)
+	}
+	if again, err := s.quarantine(t.Context(), many, "system:vuln", reason); err != nil || again != held {
+		t.Errorf("asked twice: %q %v", again, err)
+	}
+	for d, want := range map[artifact.Digest]string{few: "quarantined", many: "held"} {
+		if why, err := s.admission.images.Blocked(t.Context(), d); err != nil || !strings.Contains(why, want) {
+			t.Errorf("want %s: %q, %v", want, why, err)
+		}
 	}
 }

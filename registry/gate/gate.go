@@ -13,6 +13,7 @@ package gate
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -172,6 +173,14 @@ func scopeOf(repository string, s *config.RepositorySpec) policy.Scope {
 		id += "/" + s.Environment
 	}
 	return policy.Scope{ID: id + "@" + repository, Environment: s.Environment}
+}
+
+// OwnScope says whether a scope is the one in which this gate decides about its
+// repository. Others with such a name were made up by who asked.
+func (g *Gate) OwnScope(id string) bool {
+	_, repository, ok := strings.Cut(id, "@")
+	s := g.Repository(repository)
+	return ok && scopeOf(repository, &s).ID == id
 }
 
 // placed is scopeOf with whose the target is.
