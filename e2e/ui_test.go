@@ -132,10 +132,10 @@ spec:
 	statement := ids("vex", "vex", "list", "-o", "json")
 	logged := ids("log", "build-log", "upload", "--build", hostileScript, "--repository", "shop/checkout", "--artifact", image, write("make.log", "compiling "+hostileScript+"\n\x1b]0;owned\x07"+hostileImage+"\npassword=abcdefgh12\n"), "-o", "json")
 	pages = []string{
-		"/ui/", "/ui/oncall", "/ui/slo", "/ui/alerts", "/ui/receivers", "/ui/artifacts", "/ui/artifacts/" + digest, "/ui/artifacts/" + digest + "/risk", "/ui/evidence/" + evidence, "/ui/decisions/" + decision,
+		"/ui/", "/ui/oncall", "/ui/slo", "/ui/alerts", "/ui/artifacts", "/ui/artifacts/" + digest, "/ui/artifacts/" + digest + "/risk", "/ui/evidence/" + evidence, "/ui/decisions/" + decision,
 		"/ui/registry", "/ui/registry/shop/checkout", "/ui/components?name=log4j-core", "/ui/search?q=where+is+log4j-core+%3C+2.17%3F", "/ui/search?q=" + "%3Cscript%3Ewindow.pwned=1%3C/script%3E",
 		"/ui/vulnerabilities", "/ui/vulnerabilities/CVE-2021-44228", "/ui/workloads", "/ui/services", "/ui/services/checkout", "/ui/builds", "/ui/policies", "/ui/policies/release", "/ui/vex", "/ui/vex/" + statement, "/ui/exceptions", "/ui/readiness", "/ui/reports/weekly", "/ui/reports/quarterly",
-		"/ui/trust", "/ui/audit", "/ui/inventory", "/ui/feeds", "/ui/feeds/internal/Maven", "/ui/log", "/ui/log/0", "/ui/runbooks", "/ui/runbooks/gate", "/ui/runbooks/drills", "/ui/slo/attestation-coverage",
+		"/ui/trust", "/ui/audit", "/ui/inventory", "/ui/feeds", "/ui/feeds/internal/Maven", "/ui/log", "/ui/log/0", "/ui/runbooks", "/ui/runbooks/gate", "/ui/runbooks/drills", "/ui/slo/attestation-coverage", "/ui/receivers",
 		"/ui/build-logs", "/ui/build-logs?text=compiling", "/ui/build-logs/" + logged, "/ui/nowhere",
 	}
 	return s, pages

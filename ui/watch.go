@@ -76,6 +76,8 @@ func (i *Indicator) cell() Cell {
 
 func (i *Indicator) state() Cell {
 	switch {
+	case i.Met == nil && i.GoalText == "" && !math.IsNaN(i.Value):
+		return text("no goal")
 	case i.Met == nil:
 		return mark(Unknown, "not known")
 	case *i.Met:
