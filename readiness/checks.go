@@ -122,9 +122,9 @@ func indicator(metric string) func(*look) (Status, string) {
 			if o.Now.Metric != metric {
 				continue
 			}
-			found := fmt.Sprintf("%.1f %% of %.0f, want %s", 100*o.Now.Value, o.Now.Denominator, o.Want)
+			found := fmt.Sprintf("%.1f %% of %.4g, want %s", 100*o.Now.Value, o.Now.Denominator, o.Want)
 			if o.Now.Unknown > 0 {
-				found += fmt.Sprintf("; of %.0f it is not known", o.Now.Unknown)
+				found += fmt.Sprintf("; of %.4g it is not known", o.Now.Unknown)
 			}
 			switch {
 			case !o.Now.Known:

@@ -8,7 +8,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -128,7 +130,7 @@ func (m *making) indicators() {
 		if o.State == "ok" {
 			met++
 		}
-		s.Rows = append(s.Rows, []string{o.Name, value, fmt.Sprintf("%.0f", o.Now.Denominator), fmt.Sprintf("%.0f", o.Now.Unknown), o.Want, budget, o.State})
+		s.Rows = append(s.Rows, []string{o.Name, value, many(o.Now.Denominator), many(o.Now.Unknown), o.Want, budget, o.State})
 	}
 	s.Summary = fmt.Sprintf("%d of %d objectives are met.", met, len(list.Items))
 	if m.past() {
@@ -136,6 +138,9 @@ func (m *making) indicators() {
 	}
 	m.add(s, err)
 }
+
+// many is how many there were; of what is looked at again and again that is a mean.
+func many(n float64) string { return strconv.FormatFloat(math.Round(10*n)/10, 'f', -1, 64) }
 
 // past says whether the report's time ended before now: what is asked about now then
 // says nothing of it.

@@ -134,8 +134,8 @@ func (s *Store) status(ctx context.Context, tx *store.Tx, o Objective, goals *Ob
 	if err != nil {
 		return out, err
 	}
-	i := Indicator{Definition: d, From: at.Add(-o.Window), To: at, Window: o.Window, Bad: float64(c.bad), Unknown: float64(c.unknown)}
-	i.Value, i.Numerator, i.Denominator, i.Known = c.value(d.Unit)
+	i := Indicator{Definition: d, From: at.Add(-o.Window), To: at, Window: o.Window}
+	i.Value, i.Numerator, i.Denominator, i.Bad, i.Unknown, i.Known = c.shown(d)
 	out.Indicator = i
 	if !i.Known {
 		out.State, out.Reason = NoData, "nothing was counted in the window"

@@ -52,8 +52,7 @@ type Definition struct {
 	Denominator string // of what
 	Unknown     string // what counts as unknown
 	// State says that it is looked at every minute rather than counted as events
-	// come: a window's numbers are then things times minutes, and their ratio the
-	// mean over the window.
+	// come: a window's numbers are then means over its looks.
 	State bool
 	// By are the dimensions that it has besides those of every place: "type" of
 	// evidence, "cause" of a failure, "depth" of a dependency.

@@ -43,7 +43,7 @@ func TestUnknownIsNotGood(t *testing.T) {
 		if err != nil || len(got) != 1 {
 			t.Fatalf("%+v, %v", got, err)
 		}
-		if i := got[0]; i.Value != 0.6 || i.Denominator != 10 || i.Unknown != 3 || len(i.By) != 2 || i.By[0].Value != "b" {
+		if i := got[0]; i.Value != 0.6 || i.Denominator != 5 || i.Unknown != 1.5 || len(i.By) != 2 || i.By[0].Value != "b" {
 			t.Errorf("%s: %+v", d, i)
 		}
 		got, err = s.Indicators(t.Context(), Query{IDs: []ID{SBOMAvailability}, Window: time.Hour})
@@ -229,4 +229,23 @@ func (s *Store) status1(t *testing.T, id ID) (out []Status) {
 		t.Fatalf("%d objectives of %s", len(out), id)
 	}
 	return out
+}
+
+// Two digests that were looked at thirty times are two.
+func TestNumbersOfAStateAreThings(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	s := newStore(t, store.SQLite, &now)
+	for range 30 {
+		s.must(t, []Sample{{Indicator: AttestationCoverage, At: now, Good: 1, Bad: 1}, {Indicator: VulnerableDependencies, At: now, Good: 2, Unknown: 1, Sum: 7}, {Indicator: LogHealth, At: now, Good: 1}})
+		now = now.Add(time.Minute)
+	}
+	got, err := s.Indicators(t.Context(), Query{IDs: []ID{AttestationCoverage, VulnerableDependencies, LogHealth}, Window: time.Hour})
+	if err != nil || len(got) != 3 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for i, want := range [][5]float64{{0.5, 1, 2, 1, 0}, {7, 7, 3, 0, 1}, {1, 30, 30, 0, 0}} {
+		if g := got[i]; [5]float64{g.Value, g.Numerator, g.Denominator, g.Bad, g.Unknown} != want {
+			t.Errorf("%s: %v of %v is %v, %v bad, %v unknown; want %v", g.ID, g.Numerator, g.Denominator, g.Value, g.Bad, g.Unknown, want)
+		}
+	}
 }

@@ -105,8 +105,7 @@ func (s *Store) Indicators(ctx context.Context, q Query) (out []Indicator, err e
 			if err != nil {
 				return err
 			}
-			one.Value, one.Numerator, one.Denominator, one.Known = c.value(d.Unit)
-			one.Bad, one.Unknown = float64(c.bad), float64(c.unknown)
+			one.Value, one.Numerator, one.Denominator, one.Bad, one.Unknown, one.Known = c.shown(d)
 			if q.By != "" {
 				if one.By, err = s.parts(ctx, tx, d, &q); err != nil {
 					return err
@@ -192,14 +191,30 @@ func (s *Store) parts(ctx context.Context, tx *store.Tx, d Definition, q *Query)
 		if c.empty() {
 			continue
 		}
-		p := Part{Dimension: q.By, Value: x.value, Bad: float64(c.bad), Unknown: float64(c.unknown)}
-		p.Number, p.Numerator, p.Denominator, p.Known = c.value(d.Unit)
+		p := Part{Dimension: q.By, Value: x.value}
+		p.Number, p.Numerator, p.Denominator, p.Bad, p.Unknown, p.Known = c.shown(d)
 		out = append(out, p)
 	}
 	slices.SortFunc(out, func(a, b Part) int {
 		return cmp.Or(cmp.Compare(b.Bad+b.Unknown, a.Bad+a.Unknown), cmp.Compare(b.Numerator, a.Numerator), cmp.Compare(a.Value, b.Value))
 	})
 	return out[:min(len(out), q.Limit)], nil
+}
+
+// shown are the numbers of an indicator as people read them. Of what is looked at
+// again and again they are means over the looks: two digests that ran for an hour
+// are two, and not a hundred and twenty.
+func (c counts) shown(d Definition) (value, numerator, denominator, bad, unknown float64, known bool) {
+	value, numerator, denominator, known = c.value(d.Unit)
+	bad, unknown = float64(c.bad), float64(c.unknown)
+	if d.Unit == Level {
+		denominator = float64(c.good) + bad + unknown
+	}
+	if d.State && d.ID != LogHealth && c.n > 0 { // of the log's health the looks themselves are counted
+		n := float64(c.n)
+		numerator, denominator, bad, unknown = numerator/n, denominator/n, bad/n, unknown/n
+	}
+	return value, numerator, denominator, bad, unknown, known
 }
 
 // value is the number that counts make.
@@ -294,8 +309,7 @@ func (s *Store) Series(ctx context.Context, id ID, q SeriesQuery) (out []Point, 
 	for at := from; at < to; at += step {
 		p := Point{Start: time.Unix(at, 0).UTC()}
 		if c := cells[at]; c != nil {
-			p.Value, p.Numerator, p.Denominator, p.Known = c.value(d.Unit)
-			p.Bad, p.Unknown = float64(c.bad), float64(c.unknown)
+			p.Value, p.Numerator, p.Denominator, p.Bad, p.Unknown, p.Known = c.shown(d)
 		}
 		out = append(out, p)
 	}

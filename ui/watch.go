@@ -105,15 +105,26 @@ func (i *Indicator) chart() *Chart {
 	return c.draw(false)
 }
 
+// many is how many there were; of what is looked at again and again that is a mean.
+func many(n float64) string {
+	whole, tenths, mean := strings.Cut(strconv.FormatFloat(math.Round(10*n)/10, 'f', -1, 64), ".")
+	if mean {
+		return thousands(whole) + "." + tenths
+	}
+	return thousands(whole)
+}
+
+func howMany(n float64) Cell { return Cell{Text: many(n), Value: n} }
+
 func (i *Indicator) stat() Stat {
 	s := Stat{Name: i.Title, Value: i.cell(), State: i.state(), Goal: i.GoalText, URL: local("slo/" + url.PathEscape(i.ID)), Chart: i.chart()}
 	if i.Share && i.Total > 0 {
-		s.Of = thousands(strconv.FormatFloat(i.Good, 'f', -1, 64)) + " of " + thousands(strconv.FormatFloat(i.Total, 'f', -1, 64)) + " " + i.Of
+		s.Of = many(i.Good) + " of " + many(i.Total) + " " + i.Of
 	} else {
 		s.Of = i.Of
 	}
 	if i.Unknown > 0 {
-		s.Of += "; " + thousands(strconv.FormatFloat(i.Unknown, 'f', -1, 64)) + " not known"
+		s.Of += "; " + many(i.Unknown) + " not known"
 	}
 	return s
 }
@@ -149,9 +160,9 @@ func sloPage(c *visit) (*Page, error) {
 	for i := range list {
 		in := &list[i]
 		p.Stats = append(p.Stats, in.stat())
-		goodCell, of, missing := Cell{Text: "–", Value: ""}, Cell{Text: "–", Value: ""}, number(in.Unknown, 0)
+		goodCell, of, missing := Cell{Text: "–", Value: ""}, Cell{Text: "–", Value: ""}, howMany(in.Unknown)
 		if in.Share {
-			goodCell, of = number(in.Good, 0), number(in.Total, 0)
+			goodCell, of = howMany(in.Good), howMany(in.Total)
 		}
 		t.Rows = append(t.Rows, []Cell{link(in.Title, local("slo/"+url.PathEscape(in.ID))), in.cell(), goodCell, of, missing, orNone(in.GoalText), in.state()})
 	}
@@ -239,9 +250,9 @@ func indicatorPage(c *visit) (*Page, error) {
 		}
 		facts := []Fact{{"Value", in.cell()}, {"Goal", orNone(in.GoalText)}, {"Counted of", orNone(in.Of)}}
 		if in.Share {
-			facts = append(facts, Fact{"Counted", number(in.Good, 0)}, Fact{"Of", number(in.Total, 0)})
+			facts = append(facts, Fact{"Counted", howMany(in.Good)}, Fact{"Of", howMany(in.Total)})
 		}
-		facts = append(facts, Fact{"Not known", number(in.Unknown, 0)})
+		facts = append(facts, Fact{"Not known", howMany(in.Unknown)})
 		if in.URL != "" {
 			facts = append(facts, Fact{"What is behind it", link("the list", in.URL)})
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -55,7 +56,7 @@ nothing was counted.`,
 					if o.Unit == string(slo.Ratio) && o.Now.Known {
 						budget = fmt.Sprintf("%.0f %%", 100*o.Budget)
 					}
-					fmt.Fprintf(w, "%s\t%s\t%s\t%.0f\t%.0f\t%s\t%s\t%s\t%s\t%s\n", o.Indicator, o.State, numberOf(&o.Now), o.Now.Denominator, o.Now.Unknown, o.Want, budget, burnsOf(o), lastsOf(o), dash(o.Reason))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", o.Indicator, o.State, numberOf(&o.Now), many(o.Now.Denominator), many(o.Now.Unknown), o.Want, budget, burnsOf(o), lastsOf(o), dash(o.Reason))
 				}
 			}); err != nil || code == 0 {
 				return err
@@ -93,6 +94,9 @@ func lastsOf(o *client.Objective) string {
 	}
 	return fmt.Sprintf("%.0f d", o.LastsDays)
 }
+
+// many is how many there were; of what is looked at again and again that is a mean.
+func many(n float64) string { return strconv.FormatFloat(math.Round(10*n)/10, 'f', -1, 64) }
 
 // numberOf is an indicator's value for people.
 func numberOf(i *client.Indicator) string {
@@ -138,10 +142,10 @@ func (a *app) sloListCommand(as *string) *cobra.Command {
 			return a.print(got, func(w io.Writer) {
 				fmt.Fprintln(w, "INDICATOR\tMETRIC\tVALUE\tCOUNTED\tOF\tUNKNOWN\tWHAT")
 				for _, i := range got {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%.0f\t%.0f\t%.0f\t%s\n", i.ID, dash(i.Metric), numberOf(&i), i.Numerator, i.Denominator, i.Unknown, line(i.Counts))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", i.ID, dash(i.Metric), numberOf(&i), many(i.Numerator), many(i.Denominator), many(i.Unknown), line(i.Counts))
 					for _, p := range i.By {
 						part := client.Indicator{Unit: i.Unit, Known: p.Known, Value: p.Number}
-						fmt.Fprintf(w, "  %s\t\t%s\t%.0f\t%.0f\t%.0f\t%s\n", line(p.Of), numberOf(&part), p.Numerator, p.Denominator, p.Unknown, line(p.Dimension))
+						fmt.Fprintf(w, "  %s\t\t%s\t%s\t%s\t%s\t%s\n", line(p.Of), numberOf(&part), many(p.Numerator), many(p.Denominator), many(p.Unknown), line(p.Dimension))
 					}
 				}
 			})
