@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -65,8 +64,9 @@ type Recorder interface {
 
 // Webhook is the HTTP door for the API server. It is safe for concurrent use.
 type Webhook struct {
-	o   Options
-	met *metrics
+	o     Options
+	met   *metrics
+	large chan struct{} // a place for each large review under way
 }
 
 // NewWebhook checks the options; errors are fault.Invalid.
@@ -84,7 +84,7 @@ func NewWebhook(o Options) (*Webhook, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	met, err := newMetrics(o.Registerer)
-	return &Webhook{o, met}, err
+	return &Webhook{o, met, make(chan struct{}, maxLarge)}, err
 }
 
 // ValidName says whether s can name a cluster or an environment.
@@ -124,9 +124,10 @@ func (h *Webhook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), h.within(r))
 	defer cancel()
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxReview))
+	b, done, err := h.read(ctx, w, r)
+	defer done()
 	if err != nil {
-		http.Error(w, "the review could not be read, or is over 8 MiB", http.StatusRequestEntityTooLarge)
+		http.Error(w, err.Error(), fault.HTTPStatus(err))
 		return
 	}
 	q, err := parseReview(b)

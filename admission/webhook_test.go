@@ -5,11 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -413,4 +415,52 @@ func FuzzImages(f *testing.F) {
 		}
 		_, _ = templateImages([]byte(s))
 	})
+}
+
+// TestThreat_Admission_FloodOfLargeReviews: large reviews, or ones that are never
+// finished, hold up neither memory nor reviews of a usual size.
+func TestThreat_Admission_FloodOfLargeReviews(t *testing.T) {
+	b := newBed(t, func(o *Options) { o.Timeout = time.Second })
+	srv := httptest.NewServer(b.h)
+	defer srv.Close()
+	post := func(body io.Reader) int {
+		resp, err := srv.Client().Post(srv.URL+PathValidate, "application/json", body)
+		if err != nil {
+			return 0
+		}
+		defer resp.Body.Close()
+		_, _ = io.Copy(io.Discard, resp.Body)
+		return resp.StatusCode
+	}
+	// More begin than there are places, and none goes on.
+	var began, ended sync.WaitGroup
+	for range 3 * maxLarge {
+		began.Add(1)
+		ended.Go(func() {
+			r, w := io.Pipe()
+			defer r.Close()
+			go func() { _, _ = w.Write(bytes.Repeat([]byte(" "), smallReview+1)); began.Done() }()
+			if code := post(r); code == http.StatusOK {
+				t.Error("half a review was answered")
+			}
+		})
+	}
+	began.Wait()
+	start := time.Now()
+	if r := b.ask(ask{path: PathMutate, object: podOf(c("a", im("good")))}); !r.Allowed {
+		t.Errorf("a usual review: %+v", r.Status)
+	}
+	if took := time.Since(start); took > 500*time.Millisecond {
+		t.Errorf("a usual review took %s", took)
+	}
+	ended.Wait()
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("they were waited for, for %s", took)
+	}
+	if n := len(b.h.(*Webhook).large); n != 0 {
+		t.Errorf("%d places are not given back", n)
+	}
+	if code := post(bytes.NewReader(append(bytes.Repeat([]byte(" "), 2*smallReview), `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"1","operation":"CREATE","namespace":"shop","resource":{"version":"v1","resource":"pods"},"object":{}}}`...))); code != http.StatusOK {
+		t.Errorf("a large one after that: %d", code)
+	}
 }
