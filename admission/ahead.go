@@ -36,6 +36,10 @@ const (
 	MaxAhead = 50_000
 	// MaxAheadPlaces bounds the places for which one digest is decided ahead.
 	MaxAheadPlaces = 32
+	// maxAheadGuesses bounds them where none knows the repository. Each decision is
+	// kept, and made again with each change of the policies, so that a guess costs
+	// more than the few milliseconds it spares the first Pod.
+	maxAheadGuesses = 4
 )
 
 // Coming is a digest that may be asked about soon.
@@ -127,9 +131,9 @@ func (s *Spots) AddScope(id string) {
 	s.Add(Spot{cluster, namespace}, repository)
 }
 
-// For gives the namespaces where an image of a repository is likely to be asked for
-// first: those that know the repository, then those that know one beside it, then
-// the others, [MaxAheadPlaces] at most.
+// For gives the namespaces where an image of a repository is likely to be asked for:
+// those that know the repository, [MaxAheadPlaces] at most; where none does, a few of
+// those that know one beside it, and then of the others.
 func (s *Spots) For(repository string) []Spot {
 	rank := map[Spot]int{}
 	var out []Spot
@@ -150,5 +154,12 @@ func (s *Spots) For(repository string) []Spot {
 	slices.SortFunc(out, func(a, b Spot) int {
 		return cmp.Or(cmp.Compare(rank[a], rank[b]), cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Namespace, b.Namespace))
 	})
-	return out[:min(len(out), MaxAheadPlaces)]
+	n := 0
+	for n < len(out) && rank[out[n]] == 0 {
+		n++
+	}
+	if n == 0 {
+		return out[:min(len(out), maxAheadGuesses)]
+	}
+	return out[:min(n, MaxAheadPlaces)]
 }

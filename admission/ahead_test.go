@@ -22,15 +22,21 @@ func TestSpots(t *testing.T) {
 		s.AddScope(bad)
 	}
 	s.Add(Spot{"c3", "empty"}, "")
-	got := s.For("shop/web")
-	if d := cmp.Diff([]Spot{{"c1", "shop"}, {"c2", "shop"}, {"c1", "batch"}, {"c3", "empty"}}, got); d != "" {
-		t.Errorf("-want +got:\n%s", d)
+	for repository, want := range map[string][]Spot{
+		"shop/web": {{"c1", "shop"}},
+		"shop/new": {{"c1", "shop"}, {"c2", "shop"}, {"c1", "batch"}, {"c3", "empty"}},
+	} {
+		if d := cmp.Diff(want, s.For(repository)); d != "" {
+			t.Errorf("%s: -want +got:\n%s", repository, d)
+		}
 	}
 	for i := range 100 {
 		s.Add(Spot{"c0", fmt.Sprintf("n%d", i)}, "x/y")
 	}
-	if got := s.For("shop/web"); len(got) != MaxAheadPlaces || got[0] != (Spot{"c1", "shop"}) {
-		t.Errorf("%d places, the first %+v", len(got), got[0])
+	for repository, want := range map[string]int{"shop/web": 1, "shop/new": maxAheadGuesses, "x/y": MaxAheadPlaces} {
+		if got := s.For(repository); len(got) != want || got[0] != (Spot{"c1", "shop"}) && repository != "x/y" {
+			t.Errorf("%s: %+v, want %d places", repository, got, want)
+		}
 	}
 }
 

@@ -35,7 +35,7 @@ func (b *bench) startAssay(ctx context.Context, t *target, dir string) error {
 		return err
 	}
 	t.process, t.base = s.process, s.PublicURL
-	t.bearer = func(ctx context.Context) (string, error) { return scopedToken(ctx, s) }
+	t.bearer = func(ctx context.Context) (string, error) { return scopedToken(ctx, s, benchRepository) }
 	if t.gate == "" {
 		return nil
 	}

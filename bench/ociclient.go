@@ -70,10 +70,11 @@ const emptyDigest = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c0
 
 // ociClient is one connection to a registry. It is for one goroutine.
 type ociClient struct {
-	base   *url.URL
-	bearer string
-	http   *http.Client
-	buf    []byte
+	repository string
+	base       *url.URL
+	bearer     string
+	http       *http.Client
+	buf        []byte
 }
 
 func newOCIClient(base, bearer string) (*ociClient, error) {
@@ -81,7 +82,7 @@ func newOCIClient(base, bearer string) (*ociClient, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ociClient{base: u, bearer: bearer, buf: make([]byte, 256<<10), http: &http.Client{
+	return &ociClient{repository: benchRepository, base: u, bearer: bearer, buf: make([]byte, 256<<10), http: &http.Client{
 		Timeout: time.Minute,
 		Transport: &http.Transport{
 			MaxConnsPerHost: 1, MaxIdleConnsPerHost: 1, DisableCompression: true,
@@ -180,7 +181,8 @@ func (c *ociClient) do(ctx context.Context, k call) (a answer, err error) {
 	return a, nil
 }
 
-const repositoryPath = "/v2/" + benchRepository
+// path is that of the client's repository.
+func (c *ociClient) path(rest string) string { return "/v2/" + c.repository + rest }
 
 func withDigest(location, digest string) string {
 	sep := "?"
@@ -192,7 +194,7 @@ func withDigest(location, digest string) string {
 
 // push uploads the layer in one PUT and the manifest by tag.
 func (c *ociClient) push(ctx context.Context, m image) error {
-	a, err := c.do(ctx, call{method: http.MethodPost, path: repositoryPath + "/blobs/uploads/", want: http.StatusAccepted})
+	a, err := c.do(ctx, call{method: http.MethodPost, path: c.path("/blobs/uploads/"), want: http.StatusAccepted})
 	if err != nil {
 		return err
 	}
@@ -206,7 +208,7 @@ func (c *ociClient) push(ctx context.Context, m image) error {
 // pushChunked uploads the layer in chunks (OCI Distribution 1.1, "Pushing a
 // blob in chunks") and the manifest by tag.
 func (c *ociClient) pushChunked(ctx context.Context, m image) error {
-	a, err := c.do(ctx, call{method: http.MethodPost, path: repositoryPath + "/blobs/uploads/", want: http.StatusAccepted})
+	a, err := c.do(ctx, call{method: http.MethodPost, path: c.path("/blobs/uploads/"), want: http.StatusAccepted})
 	if err != nil {
 		return err
 	}
@@ -224,14 +226,14 @@ func (c *ociClient) pushChunked(ctx context.Context, m image) error {
 }
 
 func (c *ociClient) putManifest(ctx context.Context, m image) error {
-	_, err := c.do(ctx, call{method: http.MethodPut, path: repositoryPath + "/manifests/" + m.tag, body: bytes.NewReader(m.manifest),
+	_, err := c.do(ctx, call{method: http.MethodPut, path: c.path("/manifests/" + m.tag), body: bytes.NewReader(m.manifest),
 		size: len(m.manifest), contentType: manifestType, want: http.StatusCreated})
 	return err
 }
 
 // putConfig uploads the config that all images share.
 func (c *ociClient) putConfig(ctx context.Context) error {
-	a, err := c.do(ctx, call{method: http.MethodPost, path: repositoryPath + "/blobs/uploads/", want: http.StatusAccepted})
+	a, err := c.do(ctx, call{method: http.MethodPost, path: c.path("/blobs/uploads/"), want: http.StatusAccepted})
 	if err != nil {
 		return err
 	}
@@ -242,14 +244,14 @@ func (c *ociClient) putConfig(ctx context.Context) error {
 
 // pull gets the manifest by tag and the layer. check compares digests too.
 func (c *ociClient) pull(ctx context.Context, m image, check bool) error {
-	a, err := c.do(ctx, call{method: http.MethodGet, path: repositoryPath + "/manifests/" + m.tag, want: http.StatusOK})
+	a, err := c.do(ctx, call{method: http.MethodGet, path: c.path("/manifests/" + m.tag), want: http.StatusOK})
 	if err != nil {
 		return err
 	}
 	if a.bytes != int64(len(m.manifest)) {
 		return fmt.Errorf("manifest %s has %d bytes, want %d", m.tag, a.bytes, len(m.manifest))
 	}
-	a, err = c.do(ctx, call{method: http.MethodGet, path: repositoryPath + "/blobs/" + m.digest, want: http.StatusOK, hash: check})
+	a, err = c.do(ctx, call{method: http.MethodGet, path: c.path("/blobs/" + m.digest), want: http.StatusOK, hash: check})
 	if err != nil {
 		return err
 	}

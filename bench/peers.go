@@ -110,12 +110,12 @@ func installed() (names []string, missing error) {
 
 // scopedToken is what a client gets from /token for its login: as containerd
 // and crane do once for all their requests to a repository.
-func scopedToken(ctx context.Context, s *site) (string, error) {
+func scopedToken(ctx context.Context, s *site, repository string) (string, error) {
 	login, err := s.token(ctx, "assay-registry")
 	if err != nil {
 		return "", err
 	}
-	q := url.Values{"service": {s.Services.Registry}, "scope": {"repository:" + benchRepository + ":pull,push"}}
+	q := url.Values{"service": {s.Services.Registry}, "scope": {"repository:" + repository + ":pull,push"}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.PublicURL+"/token?"+q.Encode(), nil)
 	if err != nil {
 		return "", err

@@ -18,7 +18,6 @@ import (
 const (
 	changedImages     = 10_000
 	changedNamespaces = 100
-	changedTogether   = 100 // subjects of one statement
 )
 
 // policyChange measures how long it takes until all that runs was decided about by a
@@ -26,7 +25,7 @@ const (
 func (b *bench) policyChange(ctx context.Context) error {
 	n := changedImages
 	if b.quick {
-		n = 300
+		n = 500
 	}
 	dir := b.folder("policy-change")
 	defer os.RemoveAll(dir)
@@ -46,20 +45,23 @@ func (b *bench) policyChange(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	b.say("policy: %d images pushed", n)
 	if err := attestMany(ctx, s, digests); err != nil {
 		return err
 	}
+	b.say("policy: their provenance is stored")
 	var report client.WorkloadReport
 	report.Cluster, report.Complete = "bench", true
 	for i, d := range digests {
 		report.Workloads = append(report.Workloads, client.ReportedWorkload{
-			Namespace: fmt.Sprintf("ns-%03d", i%changedNamespaces), Kind: "Deployment", Name: fmt.Sprintf("app-%05d", i), Instance: fmt.Sprintf("app-%05d-x", i), Container: "app",
-			Image: s.Services.Registry + "/" + benchRepository + "@" + string(d), Digest: d, Node: fmt.Sprintf("node-%03d", i%200),
+			Namespace: changedNamespace(i), Kind: "Deployment", Name: fmt.Sprintf("app-%05d", i), Instance: fmt.Sprintf("app-%05d-x", i), Container: "app",
+			Image: s.Services.Registry + "/" + changedRepository(i) + "@" + string(d), Digest: d, Node: fmt.Sprintf("node-%03d", i%200),
 		})
 	}
 	if _, err := s.admin.ReportWorkloads(ctx, report); err != nil {
 		return err
 	}
+	b.say("policy: they are known to run")
 	was := map[string]bool{}
 	if err := redecided(ctx, s, n, was); err != nil {
 		return err
@@ -95,40 +97,51 @@ func requireProvenance(ctx context.Context, s *site, name string) error {
 	return err
 }
 
-// pushMany pushes n manifests that differ by an annotation.
+// Each namespace runs images of a repository of its own.
+func changedNamespace(i int) string  { return fmt.Sprintf("ns-%03d", i%changedNamespaces) }
+func changedRepository(i int) string { return fmt.Sprintf("bench-%03d/app", i%changedNamespaces) }
+
+// pushMany pushes n manifests that differ by an annotation, to as many repositories
+// as there are namespaces.
 func pushMany(ctx context.Context, s *site, n int) ([]artifact.Digest, error) {
-	token, err := scopedToken(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	one, err := newOCIClient(s.PublicURL, token)
-	if err != nil {
-		return nil, err
-	}
-	defer one.close()
-	if err := one.putConfig(ctx); err != nil {
-		return nil, err
-	}
 	digests := make([]artifact.Digest, n)
 	const pushers = 8
 	return digests, inParallel(pushers, pushers, func(p int) error {
-		c, err := newOCIClient(s.PublicURL, token)
-		if err != nil {
-			return err
-		}
-		defer c.close()
-		for i := p; i < n; i += pushers {
-			m := image{tag: fmt.Sprintf("v%d", i), manifest: fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":%q,"digest":%q,"size":2},"layers":[],"annotations":{"n":"%d"}}`, manifestType, emptyType, emptyDigest, i)}
-			if err := c.putManifest(ctx, m); err != nil {
+		for r := p; r < changedNamespaces; r += pushers {
+			if err := pushTo(ctx, s, r, digests); err != nil {
 				return err
 			}
-			digests[i] = artifact.SHA256Of(m.manifest)
 		}
 		return nil
 	})
 }
 
-// attestMany has the site sign provenance of all, many to a statement.
+// pushTo pushes those images whose repository it is.
+func pushTo(ctx context.Context, s *site, r int, digests []artifact.Digest) error {
+	token, err := scopedToken(ctx, s, changedRepository(r))
+	if err != nil {
+		return err
+	}
+	c, err := newOCIClient(s.PublicURL, token)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	c.repository = changedRepository(r)
+	if err := c.putConfig(ctx); err != nil {
+		return err
+	}
+	for i := r; i < len(digests); i += changedNamespaces {
+		m := image{tag: fmt.Sprintf("v%d", i), manifest: fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":%q,"digest":%q,"size":2},"layers":[],"annotations":{"n":"%d"}}`, manifestType, emptyType, emptyDigest, i)}
+		if err := c.putManifest(ctx, m); err != nil {
+			return err
+		}
+		digests[i] = artifact.SHA256Of(m.manifest)
+	}
+	return nil
+}
+
+// attestMany has the site sign provenance of all, one statement for a repository.
 func attestMany(ctx context.Context, s *site, digests []artifact.Digest) error {
 	token, err := s.token(ctx, "sigstore")
 	if err != nil {
@@ -138,10 +151,10 @@ func attestMany(ctx context.Context, s *site, digests []artifact.Digest) error {
 		Fulcio: s.Services.Fulcio, Rekor: s.Services.Rekor, TSA: s.Services.TSA, HTTP: &http.Client{Timeout: time.Minute},
 		Token: func(context.Context) (string, error) { return token, nil },
 	}
-	for at := 0; at < len(digests); at += changedTogether {
+	for r := range min(changedNamespaces, len(digests)) {
 		var subjects []attestation.Subject
-		for _, d := range digests[at:min(at+changedTogether, len(digests))] {
-			subjects = append(subjects, attestation.Subject{Name: "app", Digest: d.Set()})
+		for i := r; i < len(digests); i += changedNamespaces {
+			subjects = append(subjects, attestation.Subject{Name: "app", Digest: digests[i].Set()})
 		}
 		st, err := attestation.NewStatement(attestation.PredicateProvenanceV1, map[string]any{
 			"buildDefinition": map[string]any{"buildType": "https://builder.example.com/build/v1", "externalParameters": map[string]any{}, "resolvedDependencies": []any{}},
@@ -162,7 +175,7 @@ func attestMany(ctx context.Context, s *site, digests []artifact.Digest) error {
 		if err != nil {
 			return err
 		}
-		if _, err := s.admin.Ingest(ctx, raw, benchRepository); err != nil {
+		if _, err := s.admin.Ingest(ctx, raw, changedRepository(r)); err != nil {
 			return err
 		}
 	}
