@@ -46,6 +46,7 @@ var groups = []struct {
 	{"feed", 0.05, (*bench).feeds},
 	{"vuln", 0.20, (*bench).vulns},
 	{"admission", 0.08, (*bench).admissions},
+	{"decisions", 0.08, (*bench).decisionMemory},
 	{"inventory", 0.08, (*bench).inventories},
 	{"policy", 0.15, (*bench).policyChange},
 	{"ui", 0.15, (*bench).pages},
@@ -77,7 +78,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	out := fs.String("out", "", "file for the JSON lines; none: they go to stdout before the table")
 	quick := fs.Bool("quick", false, "one short round of everything, for a test of this program: its figures mean little")
 	limit := fs.Duration("limit", 9*time.Minute, "how long the run may take, about")
-	only := fs.String("only", "", "groups to measure, by commas: up, log, evidence, trust, revoke, replay, sbom, vuln, admission, inventory, policy, ui, registry, build, or one load such as registry.pull.1mb")
+	only := fs.String("only", "", "groups to measure, by commas: up, log, evidence, trust, revoke, replay, sbom, vuln, admission, decisions, inventory, policy, ui, registry, build, or one load such as registry.pull.1mb")
 	strict := fs.Bool("strict", false, "exit 1 when an aim is missed")
 	profiles := fs.String("profile", "", "folder for CPU profiles of what runs in this process")
 	if err := fs.Parse(args); err != nil {
