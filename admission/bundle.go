@@ -1,13 +1,10 @@
 package admission
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
-	"io"
 	"time"
 
 	"assay/artifact"
@@ -18,13 +15,14 @@ import (
 )
 
 // BundleType is the payload type of a signed bundle.
-const BundleType = "application/vnd.assay.admission-bundle.v1+json"
+const BundleType = "application/vnd.assay.admission-bundle.v2+gzip"
 
 const (
 	// BundleLife is how long a bundle speaks of what is blocked. Its allows hold
 	// until they end themselves.
 	BundleLife = time.Hour
-	// MaxBundle is the most that a bundle may hold, in bytes: some 100,000 decisions.
+	// MaxBundle is the most that a bundle may take, in bytes, and half of what it may
+	// unpack to: some 300,000 decisions.
 	MaxBundle = 64 << 20
 )
 
@@ -36,8 +34,8 @@ type Bundle struct {
 	Issued  time.Time `json:"issued"`
 	Expires time.Time `json:"expires"`
 	Hosts   []string  `json:"hosts"` // names of the registry
-	Entries []Entry   `json:"entries"`
-	Blocked []Blocked `json:"blocked"`
+	Entries []Entry   `json:"-"`
+	Blocked []Blocked `json:"-"`
 }
 
 // Entry is one decision that stands.
@@ -61,42 +59,36 @@ type Blocked struct {
 }
 
 // Seal signs a bundle with the key of the webhook's authority, whose certificate
-// replicas hold. It is DSSE around the bundle, compressed.
+// replicas hold.
 func (b *Bundle) Seal(ctx context.Context, key crypto.Signer) ([]byte, error) {
-	body, err := strictjson.Marshal(b)
-	if err != nil {
-		return nil, err
+	w := NewBundleWriter()
+	for i := range b.Entries {
+		if err := w.Entry(&b.Entries[i]); err != nil {
+			return nil, err
+		}
 	}
-	e := &attestation.Envelope{PayloadType: BundleType, Payload: body}
-	sig, err := attestation.SignMessage(ctx, key, e.PAE())
-	if err != nil {
-		return nil, fault.Newf(fault.Unavailable, "sign the bundle: %w", err)
+	for i := range b.Blocked {
+		if err := w.Blocked(&b.Blocked[i]); err != nil {
+			return nil, err
+		}
 	}
-	var out bytes.Buffer
-	z := gzip.NewWriter(&out)
-	wire, err := strictjson.Marshal(sealed{BundleType, body, sig})
-	if err != nil {
-		return nil, err
-	}
-	if _, err := z.Write(wire); err != nil {
-		return nil, err
-	}
-	if err := z.Close(); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), nil
-}
-
-type sealed struct {
-	Type      string `json:"payloadType"`
-	Payload   []byte `json:"payload"`
-	Signature []byte `json:"sig"`
+	return w.Seal(ctx, key, b)
 }
 
 // OpenBundle checks a bundle's signature under the authority's certificate, PEM,
 // and that it is of a cluster and not older than a version that was seen. Bytes
 // that were altered are fault.Tampered; an older one is fault.Conflict.
 func OpenBundle(raw, authority []byte, cluster string, seen int64) (*Bundle, error) {
+	var all []Entry
+	b, err := openBundle(raw, authority, cluster, seen, func(e *Entry) { all = append(all, *e) })
+	if err == nil {
+		b.Entries = all
+	}
+	return b, err
+}
+
+// openBundle is OpenBundle that gives its entries to each, as they are read.
+func openBundle(raw, authority []byte, cluster string, seen int64, each func(*Entry)) (*Bundle, error) {
 	block, _ := pem.Decode(authority)
 	if block == nil {
 		return nil, fault.Newf(fault.Invalid, "the authority of bundles: want a certificate, PEM")
@@ -105,16 +97,8 @@ func OpenBundle(raw, authority []byte, cluster string, seen int64) (*Bundle, err
 	if err != nil {
 		return nil, fault.Newf(fault.Invalid, "the authority of bundles: %w", err)
 	}
-	z, err := gzip.NewReader(bytes.NewReader(raw))
-	if err != nil {
-		return nil, fault.Newf(fault.Tampered, "bundle: %w", err)
-	}
-	text, err := io.ReadAll(io.LimitReader(z, 2*MaxBundle+1))
-	if err != nil || len(text) > 2*MaxBundle {
-		return nil, fault.Newf(fault.Tampered, "bundle: it does not unpack to at most %d bytes", 2*MaxBundle)
-	}
 	var s sealed
-	if err := strictjson.Unmarshal(text, &s, strictjson.RejectUnknown(), strictjson.WithMaxBytes(2*MaxBundle)); err != nil {
+	if err := strictjson.Unmarshal(raw, &s, strictjson.RejectUnknown(), strictjson.WithMaxBytes(MaxBundle)); err != nil {
 		return nil, fault.Newf(fault.Tampered, "bundle: %w", err)
 	}
 	if s.Type != BundleType {
@@ -123,8 +107,8 @@ func OpenBundle(raw, authority []byte, cluster string, seen int64) (*Bundle, err
 	if err := attestation.VerifySignature(cert.PublicKey, attestation.PAE(s.Type, s.Payload), s.Signature); err != nil {
 		return nil, fault.Newf(fault.Tampered, "bundle: it is not signed by the server's authority: %w", err)
 	}
-	var b Bundle
-	if err := strictjson.Unmarshal(s.Payload, &b, strictjson.RejectUnknown(), strictjson.WithMaxBytes(2*MaxBundle)); err != nil {
+	b, err := readBundle(s.Payload, each)
+	if err != nil {
 		return nil, fault.Newf(fault.Tampered, "bundle: %w", err)
 	}
 	if b.Cluster != cluster {
@@ -133,31 +117,7 @@ func OpenBundle(raw, authority []byte, cluster string, seen int64) (*Bundle, err
 	if b.Version < seen {
 		return nil, fault.Newf(fault.Conflict, "bundle: version %d, and %d was seen: an older one says less of what is revoked", b.Version, seen)
 	}
-	return &b, nil
-}
-
-type entryKey struct {
-	digest artifact.Digest
-	scope  string
-}
-
-// offline answers out of a bundle.
-type offline struct {
-	*Bundle
-	entries map[entryKey]*Entry
-	blocked map[artifact.Digest]string
-}
-
-func newOffline(b *Bundle) *offline {
-	o := &offline{b, make(map[entryKey]*Entry, len(b.Entries)), make(map[artifact.Digest]string, len(b.Blocked))}
-	for i := range b.Entries {
-		e := &b.Entries[i]
-		o.entries[entryKey{e.Digest, e.Scope}] = e
-	}
-	for _, x := range b.Blocked {
-		o.blocked[x.Digest] = x.Reason
-	}
-	return o
+	return b, nil
 }
 
 // judge says what is known. What is not known is fault.Undecided.
@@ -169,7 +129,7 @@ func (o *offline) judge(q Question, now time.Time) (*Answer, error) {
 	if why, is := o.blocked[d]; is {
 		return &Answer{Digest: d, Verdict: policy.Deny, Mode: policy.Enforce, Blocked: why, Basis: BasisBundle}, nil
 	}
-	e := o.entries[entryKey{d, q.Place.ScopeID(q.Reference.Repository)}]
+	e := o.entry(d, q.Place.ScopeID(q.Reference.Repository))
 	switch {
 	case e == nil:
 		return &Answer{Digest: d}, fault.Newf(fault.Undecided, "the server does not answer, and nothing was decided about %s for namespace %s before that", d.Short(), q.Place.Namespace)

@@ -119,11 +119,11 @@ func NewRemote(o RemoteOptions) (*Remote, error) {
 	if err != nil || raw == nil {
 		return r, err
 	}
-	b, err := OpenBundle(raw, o.Authority, o.Cluster, 0)
+	b, err := openOffline(raw, o.Authority, o.Cluster, 0)
 	if err != nil {
 		return nil, err
 	}
-	r.bundle.Store(newOffline(b))
+	r.bundle.Store(b)
 	return r, nil
 }
 
@@ -225,7 +225,7 @@ func (r *Remote) fetch(ctx context.Context) {
 	if raw == nil {
 		return
 	}
-	b, err := OpenBundle(raw, r.o.Authority, r.o.Cluster, seen)
+	b, err := openOffline(raw, r.o.Authority, r.o.Cluster, seen)
 	if err != nil {
 		r.o.Logger.Error("a bundle was refused; the last one stays", "version", seen, "error", err)
 		return
@@ -235,7 +235,7 @@ func (r *Remote) fetch(ctx context.Context) {
 			r.o.Logger.Warn("the bundle could not be kept for the next start", "error", err)
 		}
 	}
-	r.bundle.Store(newOffline(b))
+	r.bundle.Store(b)
 }
 
 // Record queues events for the server; it is a [Recorder]. While the server does

@@ -27,7 +27,7 @@ type AdmissionSite interface {
 }
 
 // BundleMediaType is of a bundle for webhooks.
-const BundleMediaType = "application/vnd.assay.admission-bundle.v1+gzip"
+const BundleMediaType = "application/vnd.assay.admission-bundle.v2+json"
 
 func (a *API) admissionRoutes() []Route {
 	return []Route{

@@ -10,8 +10,8 @@ import (
 
 	"assay/admission"
 	"assay/event"
+	"assay/internal/excerpt"
 	"assay/internal/fault"
-	"assay/internal/strictjson"
 	"assay/store"
 	"assay/verify"
 )
@@ -36,6 +36,7 @@ type madeBundle struct {
 const (
 	bundleLook   = 5 * time.Second // at most that often it is looked what stands
 	maxDecisions = 200_000
+	maxReason    = 2000 // of a denial, in a bundle
 )
 
 func (a *admissionSite) Judge(ctx context.Context, q admission.Question) *admission.Reply {
@@ -78,41 +79,13 @@ func (a *admissionSite) Bundle(ctx context.Context, cluster string, version int6
 
 // make makes a bundle, unless the last one says the same and is young.
 func (a *admissionSite) make(ctx context.Context, cluster string, now time.Time, last *madeBundle) (*madeBundle, error) {
-	b := &admission.Bundle{Cluster: cluster, Hosts: append([]string{a.s.host()}, a.s.cfg.Admission.Hosts...), Entries: []admission.Entry{}, Blocked: []admission.Blocked{}}
-	all, err := a.s.engine.InScopes(ctx, admission.ClusterScopes(cluster), maxDecisions)
+	b := &admission.Bundle{Cluster: cluster, Hosts: append([]string{a.s.host()}, a.s.cfg.Admission.Hosts...)}
+	w, err := a.gather(ctx, cluster)
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range all {
-		e := entryOf(d)
-		if e.Soft {
-			rest := strings.TrimPrefix(d.ScopeID, admission.ClusterScopes(cluster))
-			namespace := rest[:max(0, strings.IndexAny(rest, "/@"))]
-			e.Runs = a.seen(ctx, admission.Answer{Digest: d.Digest}, admission.Place{Cluster: cluster, Namespace: namespace}).Runs
-		}
-		b.Entries = append(b.Entries, e)
-	}
-	slices.SortFunc(b.Entries, func(x, y admission.Entry) int {
-		return strings.Compare(string(x.Digest)+x.Scope, string(y.Digest)+y.Scope)
-	})
-	for after := ""; ; {
-		page, err := a.s.gate.Blocks(ctx, after, 1000)
-		if err != nil {
-			return nil, err
-		}
-		for _, x := range page {
-			b.Blocked = append(b.Blocked, admission.Blocked{Digest: x.Digest, Reason: string(x.State) + ": " + x.Reason})
-		}
-		if len(page) < 1000 {
-			break
-		}
-		after = string(page[len(page)-1].Digest)
-	}
-	text, err := strictjson.Marshal(b)
-	if err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256(text)
+	said := w.Sum()
+	sum := sha256.Sum256(append(said[:], strings.Join(b.Hosts, "\x00")...))
 	if last != nil && last.sum == sum && now.Sub(last.issued) < admission.BundleLife/2 {
 		again := *last
 		again.looked = now
@@ -126,14 +99,55 @@ func (a *admissionSite) make(ctx context.Context, cluster string, now time.Time,
 	if err != nil {
 		return nil, err
 	}
-	raw, err := b.Seal(ctx, key)
+	raw, err := w.Seal(ctx, key, b)
 	return &madeBundle{sum, b.Version, raw, now, now}, err
+}
+
+// gather writes what stands for a cluster: decisions as they are read, then those
+// that depend on what runs, and what is blocked.
+func (a *admissionSite) gather(ctx context.Context, cluster string) (w *admission.BundleWriter, err error) {
+	var soft []admission.Entry
+	begin := func() { w, soft = admission.NewBundleWriter(), nil }
+	if err := a.s.engine.InScopes(ctx, admission.ClusterScopes(cluster), maxDecisions, begin, func(d *verify.Decision) error {
+		e := entryOf(d)
+		if e.Soft {
+			soft = append(soft, e)
+			return nil
+		}
+		return w.Entry(&e)
+	}); err != nil {
+		return nil, err
+	}
+	for i := range soft {
+		e := &soft[i]
+		rest := strings.TrimPrefix(e.Scope, admission.ClusterScopes(cluster))
+		namespace := rest[:max(0, strings.IndexAny(rest, "/@"))]
+		e.Runs = a.seen(ctx, admission.Answer{Digest: e.Digest}, admission.Place{Cluster: cluster, Namespace: namespace}).Runs
+		if err := w.Entry(e); err != nil {
+			return nil, err
+		}
+	}
+	for after := ""; ; {
+		page, err := a.s.gate.Blocks(ctx, after, 1000)
+		if err != nil {
+			return nil, err
+		}
+		for _, x := range page {
+			if err := w.Blocked(&admission.Blocked{Digest: x.Digest, Reason: string(x.State) + ": " + x.Reason}); err != nil {
+				return nil, err
+			}
+		}
+		if len(page) < 1000 {
+			return w, nil
+		}
+		after = string(page[len(page)-1].Digest)
+	}
 }
 
 func entryOf(d *verify.Decision) admission.Entry {
 	e := admission.Entry{Digest: d.Digest, Scope: d.ScopeID, Allow: d.Allowed(), Mode: d.Mode, Decision: d.ID, Policy: d.Policy, Until: d.ValidUntil.Unix()}
 	if !e.Allow {
-		e.Reason, e.Soft = d.Reason(), admission.Soft(d)
+		e.Reason, e.Soft = excerpt.Text(d.Reason(), maxReason), admission.Soft(d)
 	}
 	return e
 }

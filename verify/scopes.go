@@ -6,18 +6,21 @@ import (
 	"assay/store"
 )
 
-// InScopes gives the decisions that hold now in all scopes whose ids begin with a
-// prefix, at most limit, in no order.
-func (e *Engine) InScopes(ctx context.Context, prefix string, limit int) (out []*Decision, err error) {
-	err = e.o.DB.View(ctx, func(tx *store.Tx) error {
-		out = nil
+// InScopes gives each the decisions that hold now in all scopes whose ids begin with
+// a prefix, at most limit, by digest and scope, as they are read: without their VSAs,
+// and allows without their trails. begin is called before the first, again when the
+// reading is begun anew.
+func (e *Engine) InScopes(ctx context.Context, prefix string, limit int, begin func(), each func(*Decision) error) error {
+	return e.o.DB.View(ctx, func(tx *store.Tx) error {
+		begin()
 		epoch, err := e.o.Epoch(ctx, tx)
 		if err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, `SELECT `+decisionColumns+`, c.trust_epoch, c.valid_until
+		rows, err := tx.Query(ctx, `SELECT d.id, d.digest, d.scope_id, d.verdict, d.mode, d.policy, d.policy_hash, d.facts_id, d.trust_epoch, d.decided,
+				CASE WHEN d.verdict = 'allow' THEN '[]' ELSE d.checks END, NULL, c.trust_epoch, c.valid_until
 			FROM current_decision c JOIN decision d ON d.id = c.decision_id
-			WHERE substr(c.scope_id, 1, ?) = ? AND c.trust_epoch >= ? AND c.valid_until > ? LIMIT ?`, len(prefix), prefix, epoch, store.Micros(e.o.Clock()), limit)
+			WHERE substr(c.scope_id, 1, ?) = ? AND c.trust_epoch >= ? AND c.valid_until > ? ORDER BY c.digest, c.scope_id LIMIT ?`, len(prefix), prefix, epoch, store.Micros(e.o.Clock()), limit)
 		if err != nil {
 			return err
 		}
@@ -29,9 +32,10 @@ func (e *Engine) InScopes(ctx context.Context, prefix string, limit int) (out []
 				return err
 			}
 			d.TrustEpoch, d.ValidUntil = epoch, store.Time(until)
-			out = append(out, d)
+			if err := each(d); err != nil {
+				return err
+			}
 		}
 		return rows.Err()
 	})
-	return out, err
 }

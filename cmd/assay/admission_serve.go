@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -146,7 +147,14 @@ func (s *admissionAPI) Record(ctx context.Context, list []event.Event) error {
 	return c.RecordAdmission(ctx, r)
 }
 
+// replicaMemory is what the collector keeps a webhook of its own below where it can:
+// 100,000 decisions take some 15 MB, three times that while newer ones come.
+const replicaMemory = 64 << 20
+
 func (a *app) serveReplica(ctx context.Context, r *replica) error {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(replicaMemory)
+	}
 	log := slog.New(slog.NewJSONHandler(a.stderr, nil))
 	if err := durable.MkdirAll(r.dir, 0o700); err != nil {
 		return err
