@@ -29,6 +29,7 @@ type Image struct {
 	Reference string // as the object has it
 	Pointer   string // JSON pointer to the reference (RFC 6901)
 
+	pull Pull           // what the Pod may show registries
 	pod  string         // JSON pointer to the pod specification
 	spec map[string]any // the container or volume
 	at   int            // its place in its list
@@ -141,6 +142,7 @@ func isPodSpec(m map[string]any) bool {
 }
 
 func specImages(spec map[string]any, at string) (out []Image, err error) {
+	pull := pullOf(spec)
 	for _, l := range lists {
 		raw, have := spec[l.member]
 		if !have || raw == nil {
@@ -155,7 +157,7 @@ func specImages(spec map[string]any, at string) (out []Image, err error) {
 			if !ok {
 				return nil, fault.Newf(fault.Invalid, "%s/%s/%d is no object", at, l.member, i)
 			}
-			im := Image{Use: l.use, pod: at, spec: m, at: i, Pointer: at + "/" + l.member + "/" + strconv.Itoa(i) + "/image"}
+			im := Image{Use: l.use, pull: pull, pod: at, spec: m, at: i, Pointer: at + "/" + l.member + "/" + strconv.Itoa(i) + "/image"}
 			im.Name, _ = m["name"].(string)
 			if l.use == Volume {
 				v, ok := m["image"].(map[string]any)

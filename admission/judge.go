@@ -57,6 +57,8 @@ type Question struct {
 	Place     Place              `json:"place"`
 	// Standing asks for what stands: a deny is not made again because of the question.
 	Standing bool `json:"standing,omitempty"`
+	// Pull is what the Pod may show the image's registry, where that is not the site's.
+	Pull Pull `json:"pull,omitzero"`
 }
 
 // Answer says of one image whether it may run. It is a deny unless Verdict is

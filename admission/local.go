@@ -35,7 +35,8 @@ type Engine interface {
 	Decide(ctx context.Context, t verify.Target, scope policy.Scope, p *policy.Policy) (*verify.Decision, error)
 }
 
-// LocalOptions of a [Local]. All but Standing, Hosts and Clock are required.
+// LocalOptions of a [Local]. All but Standing, Hosts, External and
+// Clock are required.
 type LocalOptions struct {
 	Engine   Engine
 	Registry Registry
@@ -47,6 +48,7 @@ type LocalOptions struct {
 	Standing func(ctx context.Context, d artifact.Digest, prefix string) ([]string, error)
 	Host     func() string // the registry's name in references
 	Hosts    []string      // further names under which nodes know it
+	External External      // nil: images of other registries are denied
 	Clock    clock.Clock
 }
 
@@ -81,6 +83,9 @@ const (
 // names. With an error the answer may be there and holds what is known.
 func (l *Local) Judge(ctx context.Context, q Question) (*Answer, error) {
 	if !l.own(q.Reference.Host) {
+		if l.o.External != nil && l.o.External.Covers(q.Reference) {
+			return l.judgeExternal(ctx, q)
+		}
 		return nil, fault.Newf(fault.Denied, "it is of registry %s; want an image of %s, or of a repository behind its gateway", q.Reference.Host, l.o.Host())
 	}
 	repository, what := q.Reference.Repository, q.Reference.Tag
@@ -123,7 +128,16 @@ func (l *Local) judge(ctx context.Context, repository string, d artifact.Digest,
 		return &Answer{Digest: d, Verdict: policy.Deny, Mode: policy.Enforce, Blocked: blocked, Basis: BasisDecision}, nil
 	}
 	t := verify.Target{Digest: d, Kind: policy.Image, MediaType: mediaType, Repository: repository}
-	scope := place.Scope(repository)
+	return l.judgeTarget(ctx, t, Question{Place: place, Standing: standing}, func() {})
+}
+
+// judgeTarget looks up what stands, or has it decided; before is called first.
+func (l *Local) judgeTarget(ctx context.Context, t verify.Target, q Question, before func()) (_ *Answer, err error) {
+	d, name := t.Digest, t.Repository
+	if t.Registry != "" {
+		name = t.Registry + "/" + name
+	}
+	scope := q.Place.Scope(name)
 	if l.o.Placed != nil {
 		if scope, err = l.o.Placed(ctx, t.Subject(), scope); err != nil {
 			return &Answer{Digest: d}, undecided(err)
@@ -134,13 +148,17 @@ func (l *Local) judge(ctx context.Context, repository string, d artifact.Digest,
 	if err != nil && !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.Undecided) {
 		return &Answer{Digest: d}, undecided(err)
 	}
-	if err != nil || dec.PolicyHash != p.Hash() || !dec.Allowed() && !standing && l.rested(d, scope.ID) {
+	if err != nil || dec.PolicyHash != p.Hash() || !dec.Allowed() && !q.Standing && l.rested(d, scope.ID) {
+		before()
 		if dec, err = l.decide(ctx, t, scope, p); err != nil {
 			return &Answer{Digest: d}, undecided(err)
 		}
 	}
 	a := answerOf(dec)
 	// For whom it is to be mended the registry has a name.
+	if t.Registry != "" {
+		return a, nil
+	}
 	short := t.Subject().Target()
 	for i, c := range a.Failed {
 		a.Failed[i].Mend = strings.Replace(c.Mend, " "+short, " "+l.o.Host()+"/"+short, 1)

@@ -98,7 +98,10 @@ func (b *Bundle) JudgeNode(ref artifact.Reference, now time.Time) (*Answer, erro
 		return &Answer{Digest: d, Verdict: policy.Deny, Mode: policy.Enforce, Blocked: why, Basis: BasisBundle}, nil
 	}
 	if !slices.ContainsFunc(b.Hosts, func(h string) bool { return strings.EqualFold(h, ref.Host) }) {
-		return nil, fault.Newf(fault.Denied, "it is of registry %s; want an image of %s", ref.Host, strings.Join(b.Hosts, " or "))
+		ref.Repository = ref.Host + "/" + ref.Repository // as scopes name it
+		if !slices.ContainsFunc(b.Entries, func(e Entry) bool { return strings.HasSuffix(e.Scope, "@"+ref.Repository) }) {
+			return nil, fault.Newf(fault.Denied, "it is of registry %s; want an image of %s", ref.Host, strings.Join(b.Hosts, " or "))
+		}
 	}
 	var last *Answer
 	for i := range b.Entries {

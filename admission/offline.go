@@ -139,3 +139,14 @@ func (o *offline) entry(d artifact.Digest, scope string) *Entry {
 	}
 	return nil
 }
+
+// scoped says whether anything was decided about a repository's images.
+func (o *offline) scoped(repository string) bool {
+	of := func(scope string) bool { return strings.HasSuffix(scope, "@"+repository) }
+	for k := range o.odd {
+		if of(k.scope) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(o.texts, of)
+}

@@ -129,7 +129,7 @@ func NewRemote(o RemoteOptions) (*Remote, error) {
 
 // Judge asks the server, and the bundle when it does not answer in time.
 func (r *Remote) Judge(ctx context.Context, q Question) (*Answer, error) {
-	k := q.Reference.String() + " " + q.Place.ScopeID("")
+	k := q.Reference.String() + " " + q.Place.ScopeID("") + "\x00" + q.Pull.key()
 	now := r.o.Clock()
 	r.mu.Lock()
 	hit, ok := r.known[k]
@@ -174,7 +174,10 @@ func (r *Remote) offline(q Question, why error) (*Answer, error) {
 		return nil, fault.Newf(fault.Undecided, "the server does not answer, and there is no bundle to go on with: %v", why)
 	}
 	if !slices.ContainsFunc(b.Hosts, func(h string) bool { return strings.EqualFold(h, q.Reference.Host) }) {
-		return nil, fault.Newf(fault.Denied, "it is of registry %s; want an image of %s", q.Reference.Host, b.Hosts[0])
+		q.Reference.Repository = q.Reference.Host + "/" + q.Reference.Repository // as scopes name it
+		if !b.scoped(q.Reference.Repository) {
+			return nil, fault.Newf(fault.Denied, "it is of registry %s; want an image of %s", q.Reference.Host, b.Hosts[0])
+		}
 	}
 	return b.judge(q, r.o.Clock())
 }

@@ -327,10 +327,11 @@ func (h *Webhook) judge(ctx context.Context, q *Request, images []Image, known [
 			continue
 		}
 		im := &images[i]
-		n, have := index[im.Reference]
+		key := im.Reference + "\x00" + im.pull.key()
+		n, have := index[key]
 		if !have {
 			n = len(asked)
-			index[im.Reference] = n
+			index[key] = n
 			asked = append(asked, verdictOn{image: im})
 		}
 		out, refs = append(out, verdictOn{image: im}), append(refs, n)
@@ -360,7 +361,7 @@ func (h *Webhook) judgeOne(ctx context.Context, place Place, v *verdictOn) {
 		}
 	}()
 	judging, span := telemetry.Start(ctx, "admission.judge")
-	v.answer, v.err = h.o.Judge.Judge(judging, Question{Reference: ref, Place: place})
+	v.answer, v.err = h.o.Judge.Judge(judging, Question{Reference: ref, Place: place, Pull: v.image.pull})
 	if v.answer != nil {
 		span.Text(telemetry.ManifestDigest, string(v.answer.Digest))
 		span.Text(telemetry.DecisionID, v.answer.Decision)

@@ -73,16 +73,34 @@ func (a *API) judgeAdmission(w http.ResponseWriter, r *http.Request) {
 		if !admission.ValidName(q.Namespace) || q.Environment != "" && !admission.ValidName(q.Environment) || ref.Tag == "" && ref.Digest == "" {
 			return nil, fault.Newf(fault.Invalid, "want a namespace's name, and a reference with a tag or a digest")
 		}
+		pull, err := pullOf(&q)
+		if err != nil {
+			return nil, err
+		}
 		if a.o.Admission == nil {
 			return nil, fault.Newf(fault.Unavailable, "this process does not decide")
 		}
-		return a.o.Admission.Judge(r.Context(), admission.Question{Reference: ref, Place: admission.Place{Cluster: q.Cluster, Namespace: q.Namespace, Environment: q.Environment}, Standing: q.Standing}), nil
+		return a.o.Admission.Judge(r.Context(), admission.Question{Reference: ref, Place: admission.Place{Cluster: q.Cluster, Namespace: q.Namespace, Environment: q.Environment}, Standing: q.Standing, Pull: pull}), nil
 	}()
 	if err != nil {
 		a.fail(w, r, err)
 		return
 	}
 	WriteJSON(w, http.StatusOK, reply)
+}
+
+// pullOf checks the names of what a Pod may show registries.
+func pullOf(q *client.AdmissionQuestion) (admission.Pull, error) {
+	p := admission.Pull{ServiceAccount: q.ServiceAccount, Secrets: q.PullSecrets}
+	if p.ServiceAccount != "" && !admission.ValidObjectName(p.ServiceAccount) || len(p.Secrets) > 16 {
+		return p, fault.Newf(fault.Invalid, "want the name of a service account, and at most 16 names of secrets")
+	}
+	for _, s := range p.Secrets {
+		if !admission.ValidObjectName(s) {
+			return p, fault.Newf(fault.Invalid, "pull_secrets %.80q: want the name of a Secret", s)
+		}
+	}
+	return p, nil
 }
 
 func (a *API) admissionBundle(w http.ResponseWriter, r *http.Request) {

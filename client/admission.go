@@ -16,6 +16,9 @@ type AdmissionQuestion struct {
 	Namespace   string `json:"namespace"`
 	Environment string `json:"environment,omitempty"`
 	Standing    bool   `json:"standing,omitempty"` // what stands is enough
+	// What the Pod may show the image's registry, by name: no secret is sent.
+	ServiceAccount string   `json:"service_account,omitempty"`
+	PullSecrets    []string `json:"pull_secrets,omitempty"`
 }
 
 // AdmissionRecords is what a webhook did: POST /api/v1/admission/records.

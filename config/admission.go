@@ -38,6 +38,17 @@ type Admission struct {
 	// GatekeeperCA is the file of the authority that signed Gatekeeper's certificate,
 	// PEM; with it the listener answers Gatekeeper's external data requests too.
 	GatekeeperCA string `yaml:"gatekeeper_ca"`
+	// Registries are patterns of host and repository of images of other registries
+	// that are decided about too, by the evidence that lies beside them.
+	Registries []string `yaml:"registries"`
+	// PullSecrets has their registries asked with the credentials of the Pod: of its
+	// imagePullSecrets, else of its service account, which are read by the clusters'
+	// kubeconfigs of inventory.clusters.
+	PullSecrets bool `yaml:"pull_secrets"`
+	// PrivateRegistries lets those registries be at addresses of private networks.
+	PrivateRegistries bool `yaml:"private_registries"`
+	// RegistriesCA is the file of their authorities, PEM, in place of the system's.
+	RegistriesCA string `yaml:"registries_ca"`
 }
 
 func (a *Admission) validate() error {

@@ -43,9 +43,13 @@ const (
 func (s *Server) openAdmission(ctx context.Context, keys *keyring.Folder) (err error) {
 	d, c := &s.admission, &s.cfg.Admission
 	d.images = &admissionImages{s: s, parts: map[artifact.Digest][]artifact.Digest{}}
+	others, err := s.externalImages()
+	if err != nil {
+		return err
+	}
 	d.judge = admission.NewLocal(admission.LocalOptions{
 		Engine: s.engine, Registry: d.images, Policies: func() *policy.Set { return s.desired.Load().Policies }, Placed: s.placed, Standing: s.standing,
-		Host: s.host, Hosts: c.Hosts, Clock: s.clock,
+		Host: s.host, Hosts: c.Hosts, External: others, Clock: s.clock,
 	})
 	if err := s.openRounds(); err != nil {
 		return err

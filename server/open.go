@@ -14,6 +14,7 @@ import (
 
 	"assay/action"
 	"assay/admission"
+	"assay/admission/external"
 	"assay/alert"
 	"assay/api"
 	"assay/authority"
@@ -136,7 +137,7 @@ func migrations() []store.Migrations {
 	return []store.Migrations{
 		event.Migrations, sweep.Migrations, credential.Migrations, tlog.Migrations, trust.Migrations, evidence.Migrations, sbom.Migrations, feed.Migrations, exploit.Migrations, upstream.Migrations, finding.Migrations, canary.Migrations, vex.Migrations, malware.Migrations, baseline.Migrations,
 		registry.Migrations, gate.Migrations, integrity.Migrations, collect.Migrations, retention.Migrations, gateway.Migrations, verify.Migrations, webhook.Migrations, config.Migrations, forge.Migrations, vouchMigrations, transfer.Migrations,
-		contract.Migrations, inventory.Migrations, admission.Migrations, admission.AheadMigrations, supply.Migrations, ticket.Migrations, ui.Migrations, buildlog.Migrations, tier.Migrations, exception.Migrations, action.Migrations, readiness.Migrations,
+		contract.Migrations, inventory.Migrations, admission.Migrations, admission.AheadMigrations, external.Migrations, supply.Migrations, ticket.Migrations, ui.Migrations, buildlog.Migrations, tier.Migrations, exception.Migrations, action.Migrations, readiness.Migrations,
 		slo.Migrations, alert.Migrations, bundle.Migrations, threat.Migrations, doors.Migrations,
 	}
 }

@@ -115,7 +115,7 @@ func (s *admissionAPI) Judge(ctx context.Context, q admission.Question) (*admiss
 	}
 	var r admission.Reply
 	return &r, c.JudgeAdmission(ctx, client.AdmissionQuestion{
-		Reference: q.Reference.String(), Cluster: q.Place.Cluster, Namespace: q.Place.Namespace, Environment: q.Place.Environment, Standing: q.Standing,
+		Reference: q.Reference.String(), Cluster: q.Place.Cluster, Namespace: q.Place.Namespace, Environment: q.Place.Environment, Standing: q.Standing, ServiceAccount: q.Pull.ServiceAccount, PullSecrets: q.Pull.Secrets,
 	}, &r)
 }
 
